@@ -1,0 +1,28 @@
+"""Identity and chance from content: one SHA-256 for keys, seeds and draws.
+
+Left out on purpose: counters and global random state. Resuming, reordering and batching must not change a draw,
+so every seed is a function of what it is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 (64 hex digits) of the canonical JSON of `parts`; parts are JSON values."""
+    # surrogates: half an emoji cut by a model must still have an identity
+    return hashlib.sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def seed(*parts: object) -> int:
+    """A seed in [0, 2**31) from `parts`; 31 bits because some endpoints store it as a signed 32-bit integer."""
+    return int(digest(*parts)[:8], 16) & 0x7FFFFFFF
+
+
+def uniform(*parts: object) -> float:
+    """A number in the open interval (0, 1) from `parts`, with 52 bits of resolution."""
+    return (int(digest(*parts)[:13], 16) + 0.5) / 2**52

@@ -1,0 +1,254 @@
+"""The journal of model calls: what was answered once is not asked again, in this run or the next.
+
+One SQLite file serves all runs of a `runs/` folder. An answer's key is the SHA-256 of what was sent and to whom.
+Answers reach the disk in group commits, made by one thread per process under a file lock, so that durability costs
+the caller nothing and several processes may share the file. A failed call is never an answer and never stored.
+
+Left out on purpose: expiry. A journal grows until a person deletes it; SQLite keeps a million answers happily.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from json import JSONEncoder
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock
+from pydantic import TypeAdapter
+
+from cai.errors import Mistake, Permanent
+from cai.types import Completion, Model, Request, Score
+
+VERSION = 1
+WINDOW = 0.03
+"""Seconds that the writer gathers answers before it commits them."""
+GROUP = 256
+"""Answers that make it commit at once."""
+
+_COMPLETION = TypeAdapter(Completion)
+_SCORES = TypeAdapter(tuple[Score, ...])
+_encode = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one model was asked through the journal: new calls, answers found, and the tokens of both together."""
+
+    asked: int = 0
+    found: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    new_tokens: int = 0
+    """Tokens read and written by the new calls alone: what this sitting paid for."""
+
+
+class Journal:
+    """An open journal file; `through(model)` is that model with a memory. Close it, or use it as a context."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create. Raises Mistake where the file is not a journal, is newer, or cannot be written."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path.with_suffix(".lock"))
+        self._pending: dict[bytes, bytes] = {}
+        self._committing: dict[bytes, bytes] = {}
+        self._asking: dict[bytes, asyncio.Future[bytes]] = {}
+        self._broken: Exception | None = None
+        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._reader = self._connect()
+        self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._writer.start()
+
+    def through(self, model: Model, tally: Tally) -> Journaled:
+        """`model`, asked through this journal."""
+        return Journaled(self, model, tally)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The stored answer, committed or on its way to disk."""
+        # the writer moves answers pending -> committing -> file, so looking in that order misses none
+        answer = self._pending.get(key) or self._committing.get(key)
+        if answer is None and (row := self._reader.execute(_GET, (key,)).fetchone()):
+            answer = row[0]
+        return answer
+
+    def put(self, key: bytes, answer: bytes) -> None:
+        """Keep an answer; it is durable within WINDOW seconds plus one fsync."""
+        if self._broken is not None:
+            raise self._unwritable(self._broken)
+        self._pending[key] = answer
+        self._wake.set()
+
+    async def once(self, key: bytes, ask: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
+        """The answer to `key` and whether it had to be asked; equal questions in flight share one call."""
+        if (found := self.get(key)) is not None:
+            return found, False
+        if (other := self._asking.get(key)) is not None:
+            return await asyncio.shield(other), False
+        mine = self._asking[key] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await ask()
+            self.put(key, answer)
+            mine.set_result(answer)
+        except BaseException as error:
+            mine.set_exception(error) if isinstance(error, Exception) else mine.cancel()
+            mine.exception() if not mine.cancelled() else None  # mark as seen: often nobody else waits
+            raise
+        finally:
+            del self._asking[key]
+        return answer, True
+
+    def close(self) -> None:
+        """Commit what is left and let go of the file. Raises Mistake if answers could not be written."""
+        self._closing.set()
+        self._wake.set()
+        self._writer.join()
+        with self._lock:  # closing the last connection checkpoints: a write like any other
+            self._reader.close()
+        if self._broken is not None:
+            raise self._unwritable(self._broken)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            with self._lock:
+                connection = sqlite3.connect(self.path, isolation_level=None, timeout=60, check_same_thread=False)
+                return _prepared(connection, self.path)
+        except (sqlite3.Error, OSError) as error:
+            raise self._unwritable(error) from error
+
+    def _write(self) -> None:
+        try:
+            connection = self._connect()
+            while not (self._closing.is_set() and not self._pending):
+                self._wake.wait()
+                self._wake.clear()
+                if len(self._pending) < GROUP:
+                    self._closing.wait(WINDOW)
+                self._commit(connection)
+            with self._lock:
+                connection.close()
+        except Exception as error:  # a thread has nobody to raise to: put() and close() raise it instead
+            self._broken = error
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        self._committing, self._pending = self._pending, {}
+        # SQLite before 3.51.3 can lose a WAL to two writers at the wrong moment: one writer at a time, by lock
+        with self._lock:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_PUT, self._committing.items())
+            connection.execute("COMMIT")
+        self._committing = {}
+
+    def _unwritable(self, error: Exception) -> Mistake:
+        if isinstance(error, Mistake):
+            return error
+        return Mistake(str(self.path), f"the journal cannot be used: {error}", "free space, or move the file away")
+
+
+_GET = "SELECT answer FROM answers WHERE key = ?"
+_PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?)"
+
+
+def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise Mistake(str(path), f"was written by a newer cai (journal version {version})", "upgrade cai")
+    connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB) WITHOUT ROWID")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    return connection
+
+
+class Journaled:
+    """A Model whose answers are looked up before they are asked for."""
+
+    def __init__(self, journal: Journal, model: Model, tally: Tally) -> None:
+        self._journal, self._model, self.tally = journal, model, tally
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self._model.identity
+
+    @property
+    def concurrency(self) -> int:
+        return self._model.concurrency
+
+    async def complete(self, request: Request) -> Completion:
+        async def ask() -> bytes:
+            return _COMPLETION.dump_json(_whole(await self._model.complete(request)), exclude_defaults=True)
+
+        answer, new = await self._journal.once(self._key("complete", request), ask)
+        completion = _COMPLETION.validate_json(answer)
+        self._count(new, completion.usage.prompt_tokens, completion.usage.completion_tokens)
+        return completion
+
+    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        async def ask() -> bytes:
+            return _SCORES.dump_json(await self._model.score(request, continuations))
+
+        answer, new = await self._journal.once(self._key("score", request, *continuations), ask)
+        self._count(new, 0, 0)
+        return _SCORES.validate_json(answer)
+
+    async def close(self) -> None:
+        await self._model.close()
+
+    def _key(self, verb: str, request: Request, *more: str) -> bytes:
+        sampling = request.sampling
+        greedy = sampling.temperature == 0  # then neither the seed nor top_p can change the answer
+        chance = (0, 1, 0) if greedy else (sampling.temperature, sampling.top_p, request.seed)
+        sent = (
+            verb,
+            dict(self.identity),
+            [(message.role, message.content) for message in request.messages],
+            request.plain,
+            (*chance, sampling.max_tokens, sampling.stop),
+            more,
+        )
+        return hashlib.sha256(_encode(sent).encode("utf-8", "surrogatepass")).digest()
+
+    def _count(self, new: bool, prompt_tokens: int, completion_tokens: int) -> None:
+        self.tally.asked += new
+        self.tally.found += not new
+        self.tally.prompt_tokens += prompt_tokens
+        self.tally.completion_tokens += completion_tokens
+        self.tally.new_tokens += (prompt_tokens + completion_tokens) * new
+
+
+def _whole(completion: Completion) -> Completion:
+    # an endpoint can cut an emoji in half; a lone surrogate is no Unicode text and no file can hold it
+    if completion.text.isascii() and not completion.thinking:
+        return completion
+    text, thinking = (part and part.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                      for part in (completion.text, completion.thinking))  # fmt: skip
+    return replace(completion, text=text or "", thinking=thinking)
+
+
+class Unasked:
+    """A Model that answers nothing: behind a journal it shows what a run would still have to ask."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.identity, self.concurrency = model.identity, 1
+
+    async def complete(self, request: Request) -> Completion:
+        raise Permanent("unasked", "not in the journal")
+
+    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        raise Permanent("unasked", "not in the journal")
+
+    async def close(self) -> None:
+        await self._model.close()
