@@ -12,9 +12,11 @@ import importlib
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeVar
 
 from cai.errors import Mistake
 
+Record = TypeVar("Record")
 PACKAGE = Path(__file__).parent
 _OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -24,14 +26,26 @@ def names(workshop: str) -> list[str]:
     return sorted(file.stem for file in (PACKAGE / workshop).glob("*.py") if not file.stem.startswith("_"))
 
 
-def find(workshop: str, name: str, record: type) -> object:
+def find(workshop: str, name: str, record: type[Record]) -> Record:
     """The record called `name` in a workshop, or `pkg.module:ATTR` outside. Raises Mistake."""
     if _OUTSIDE.fullmatch(name):
-        module, attribute = name.split(":")
-        return _checked(_load(module, name), attribute, record, name)
-    if name not in names(workshop):
+        found = load(name)
+    elif name in names(workshop):
+        found = load(f"cai.{workshop}.{name}:{record.__name__.upper()}")
+    else:
         raise Mistake(name, f"there is no {name!r} in {workshop}", suggest(name, names(workshop)))
-    return _checked(_load(f"cai.{workshop}.{name}", name), record.__name__.upper(), record, name)
+    if not isinstance(found, record):
+        raise Mistake(name, f"is not a {record.__name__} record", "see docs/extending.md")
+    return found
+
+
+def load(name: str) -> object:
+    """Whatever `pkg.module:ATTR` names. Raises Mistake."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Mistake(name, str(error), "install it, or run from the folder that holds it") from error
 
 
 def suggest(word: str, known: list[str]) -> str:
@@ -44,17 +58,3 @@ def shipped(*path: str) -> Path:
     """A data file or folder that travels with the package: in a wheel under `_shipped`, in a checkout at the top."""
     inside = PACKAGE / "_shipped"
     return (inside if inside.is_dir() else PACKAGE.parent).joinpath(*path)
-
-
-def _load(module: str, name: str) -> object:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise Mistake(name, str(error), "install it, or run from the folder that holds it") from error
-
-
-def _checked(module: object, attribute: str, record: type, name: str) -> object:
-    found = getattr(module, attribute, None)
-    if not isinstance(found, record):
-        raise Mistake(name, f"{attribute} is not a {record.__name__} record", "see docs/extending.md")
-    return found

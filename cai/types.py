@@ -238,6 +238,10 @@ class Backend:
     about: str
 
 
+Column = Literal["messages", "text", "texts", "bool", "int", "float"]
+"""What a column of an export holds; `messages` is a list of role and content, `texts` a list of text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """What an exporter is given: rows, and who made them."""
@@ -246,6 +250,8 @@ class Export:
     pairs: Callable[[], Iterable[Pair]]
     split: Callable[[Prompt], str]
     """Names the split of a prompt; leak-free, because equal conversations get equal names."""
+    constitution: str
+    """Digest of the constitution that the rows were made by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +259,10 @@ class Format:
     """The record that ends a file in `export/`: rows of a run -> rows that a trainer reads."""
 
     rows: Callable[[Export], Iterable[tuple[str, dict[str, object]]]]
-    """Yields (split, row); rows are JSON values with the same columns throughout."""
-    columns: Mapping[str, str]
-    """Column -> one of `messages`, `text`, `bool`, `float`, `texts`: the schema, also of an empty export."""
+    """Yields (split, row); rows are JSON values, each with exactly the columns below."""
+    columns: Mapping[str, Column]
+    """The schema, also of an empty export."""
     about: str
     consumer: str = ""
     """The trainer or tool that reads it without a change."""
+    file: Literal["parquet", "jsonl"] = "parquet"

@@ -1,0 +1,401 @@
+"""The command line: parse, call one verb, print. The only room that prints.
+
+Every import of the package happens inside a command, so that `cai --help` answers at once and a command that needs
+no model never loads one.
+
+Left out on purpose: doing anything. What a verb does is in `pipeline` and the rooms below it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from cai.errors import CaiError, GateFailed, Mistake
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cai.pipeline import Progress
+    from cai.recipe import Recipe
+    from cai.runs import Manifest, Run
+    from cai.types import Trace
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Constitutional AI and RLAIF: a constitution in, a preference dataset you can defend out.",
+)  # fmt: skip
+laws = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work on a constitution file.")
+app.add_typer(laws, name="constitution")
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe: demo, default.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")]
+File = Annotated[Path, typer.Argument(metavar="FILE")]
+Overrides = Annotated[list[str], typer.Option("-o", help="Set a key of the recipe: -o critique.rounds=4.")]
+Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds runs and their journal.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+@app.callback()
+def _root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    if debug:
+        os.environ["CAI_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run; the recipe's, if not given.")] = None,
+    runs: Runs = Path("runs"),
+    override: Overrides = [],  # noqa: B006 (typer copies it)
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count new and answered calls; ask nothing.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Do what a recipe says. The same command again resumes: what was answered is not asked again."""
+    import asyncio
+
+    from cai import pipeline
+
+    chosen, where = _opened(recipe, name, runs, override)
+    if dry_run:
+        return _say_estimate(asyncio.run(pipeline.estimate(chosen, where)), as_json)
+    progress = pipeline.Progress()
+    try:
+        with _watched(progress, quiet or as_json):
+            said = asyncio.run(pipeline.run(chosen, where, progress))
+    except KeyboardInterrupt:
+        _stop(f"interrupted: what is done is in {where.path}; the same command goes on from there", 130)
+    print(json.dumps(said, indent=2) if as_json else "\n".join(_summary(said, where)))
+    if error := pipeline.too_many_failures(chosen, said):
+        raise error
+
+
+@app.command(name="try")
+def try_(
+    prompt: Annotated[str, typer.Argument(help="A prompt to try the recipe on.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="A YAML file, or a shipped recipe.")] = "demo",
+    runs: Runs = Path("runs"),
+    override: Overrides = [],  # noqa: B006 (typer copies it)
+) -> None:
+    """Show what a recipe makes of one prompt: draft, critiques, revisions with what changed."""
+    import asyncio
+
+    from cai import pipeline
+    from cai.types import Failure
+
+    chosen, where = _opened(recipe, "try", runs, override)
+    trace = asyncio.run(pipeline.one(chosen, where, prompt))
+    if isinstance(trace, Failure):
+        raise CaiError(f"{trace.stage} failed: {trace.kind}: {trace.message}")
+    _show_trace(_console(), trace)
+
+
+@app.command()
+def show(
+    run: RunName,
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A prompt's id: show its whole life.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What a run did, or one prompt's draft, critiques and revisions with what changed."""
+    from dataclasses import asdict
+
+    where = _run(run)
+    if id is None:
+        said = where.manifest
+        print(json.dumps(said, indent=2) if as_json else "\n".join(_summary(said, where)))
+        return
+    found = [trace for trace in where.traces() if trace.prompt.id == id]
+    lost = [failure for failure in where.failures() if failure.id == id]
+    if not found and not lost:
+        raise Mistake(str(where.path), f"has no prompt {id!r}", "ids are in traces.jsonl and report.html")
+    if as_json:
+        print(json.dumps({"traces": [asdict(row) for row in found], "failures": [asdict(row) for row in lost]}))
+        return
+    console = _console()
+    for trace in found:
+        _show_trace(console, trace)
+    for failure in lost:
+        console.print(f"failed in {failure.stage}: {failure.kind}: {_safe(failure.message)}", style="red", markup=False)
+
+
+@app.command()
+def export(
+    run: RunName,
+    formats: Annotated[list[str], typer.Argument(metavar="[FORMAT]...", help="Formats; the recipe's if none.")] = [],  # noqa: B006
+    test_share: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts kept out of train.")] = 0.1,
+    check: Annotated[bool, typer.Option("--check", help="Render rows with a chat template and report damage.")] = False,
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer for --check: id, folder or known model.")] = "",
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens a trainer will keep, for --check.")] = 1024,
+    as_json: Json = False,
+) -> None:
+    """Write a run's rows in the shapes that trainers read, or check what was written."""
+    from cai import dataset
+
+    where = _run(run)
+    said = where.manifest
+    chosen = formats or list(said.get("exports", {})) or ["trl", "sft", "kto", "jsonl"]
+    if check:
+        return _check_exports(where, chosen, tokenizer, max_length, as_json)
+    split = dataset.make_split(test_share, said["seed"])
+    written = {name: dataset.write(where, name, split=split) for name in chosen}
+    if as_json:
+        print(json.dumps(written))
+    for name, splits in {} if as_json else written.items():
+        counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+        print(f"{where.path / 'export' / name}: {counts or 'no rows'}")
+
+
+@app.command()
+def report(run: RunName) -> None:
+    """Build report.html of a run anew."""
+    from cai.report import page
+    from cai.runs import write_text
+
+    where = _run(run)
+    write_text(where.path / "report.html", page.build(where))
+    print(where.path / "report.html")
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]) -> None:
+    """Lay out a folder to work in: a constitution, templates, prompts and a recipe, all yours to edit."""
+    from cai import starter
+
+    for path in starter.lay_out(folder):
+        print(path)
+    print(f"\nnext: cd {folder}, edit constitutions/mine.yaml, then: cai run mine")
+
+
+@laws.command()
+def lint(file: File, as_json: Json = False) -> None:
+    """Report every problem of a constitution with its line and a fix."""
+    from dataclasses import asdict
+
+    from cai.lint import lint as find
+
+    problems = find(file)
+    if as_json:
+        print(json.dumps([asdict(problem) for problem in problems]))
+    for problem in [] if as_json else problems:
+        print(_safe(str(problem)))
+    if any(problem.level == "error" for problem in problems):
+        raise typer.Exit(GateFailed.exit_code)
+    if not as_json and not problems:
+        print(f"{file}: in order")
+
+
+@laws.command(name="show")
+def show_constitution(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: Json = False) -> None:
+    """The principles of a constitution: a file, or a shipped name."""
+    from cai import constitution
+
+    loaded = constitution.load(name)
+    said = constitution.data(loaded)
+    if as_json:
+        print(json.dumps(said, indent=2, ensure_ascii=False))
+        return
+    console = _console()
+    console.print(f"{said['name']} {said['version']}  {loaded.digest[:12]}", style="bold", markup=False)
+    total = sum(principle.weight for principle in loaded.principles)
+    for principle in loaded.principles:
+        share = f"{principle.weight / total:5.1%}"
+        console.print(f"\n{principle.id}  {share}  {principle.title}", style="bold", markup=False)
+        for form in ("critique", "revise", "compare"):
+            if text := getattr(principle, form):
+                console.print(f"  {form:9}{_safe(text)}", markup=False, highlight=False)
+
+
+@laws.command()
+def new(file: File) -> None:
+    """Write a commented constitution to start from."""
+    from cai import constitution
+    from cai.runs import write_text
+
+    if file.exists():
+        raise Mistake(str(file), "is there already", "choose another name")
+    write_text(file, constitution.new(file.stem))
+    print(file)
+
+
+@laws.command()
+def schema() -> None:
+    """Print the JSON Schema of constitution files, for editors."""
+    from cai import constitution
+
+    print(json.dumps(constitution.schema(), indent=2))
+
+
+@laws.command(name="import")
+def import_(file: File, out: Annotated[Path | None, typer.Option("--out", help="Where to write.")] = None) -> None:
+    """Turn another project's principles (llm-swarm, NeMo, LangChain, ICAI, rubric) into a constitution."""
+    from cai import foreign
+    from cai.runs import write_text
+
+    text = foreign.convert(file)
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        raise Mistake(str(out), "is there already", "choose another name")
+    write_text(out, text)
+    print(out)
+
+
+@laws.command()
+def diff(old: File, new: File, as_json: Json = False) -> None:
+    """What changed between two constitutions, principle by principle."""
+    from dataclasses import asdict
+
+    from cai import constitution
+
+    changes = constitution.changes(constitution.load(old), constitution.load(new))
+    if as_json:
+        print(json.dumps([asdict(change) for change in changes]))
+        return
+    for change in changes:
+        name = change.principle or "the shared examples"
+        print(f"{change.kind:8} {name}" + (f" ({', '.join(change.fields)})" if change.fields else ""))
+    if not changes:
+        print("nothing that can change an answer")
+
+
+def _opened(recipe: str, name: str | None, runs: Path, override: list[str]) -> tuple[Recipe, Run]:
+    from cai import recipe as recipes
+    from cai.runs import Run, folder
+
+    path = recipes.locate(recipe)
+    return recipes.load(path, tuple(override)), Run(folder(runs, name or path.stem))
+
+
+def _run(name: str) -> Run:
+    from cai.runs import Run, folder
+
+    path = Path(name)
+    return Run(path if (path / "manifest.json").exists() or "/" in name else folder(Path("runs"), name))
+
+
+def _say_estimate(estimate: dict[str, int], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(estimate))
+        return
+    print("{prompts} prompts: {answered} calls are answered already, at most {new} are new".format(**estimate))
+
+
+def _summary(said: Manifest, where: Run) -> list[str]:
+    counts = said["counts"]
+    lines = [f"{where.path}: {said['status']}"]
+    if counts:
+        prompts, traces, pairs = counts["read"]["out"], counts["revise"]["out"], counts.get("pair", {}).get("out", 0)
+        lines[0] = f"{where.path}: {prompts} prompts -> {traces} traces -> {pairs} pairs"
+    if kinds := said.get("failures"):
+        lines.append("not in the rows: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
+    if lengths := said.get("lengths"):
+        medians = f"words {lengths['draft_median']:.0f} -> {lengths['final_median']:.0f} (medians)"
+        interval = f"[{lengths['low']:.1f}, {lengths['high']:.1f}]" if lengths["low"] is not None else ""
+        shorter = f"shorter in {lengths['shorter']} of {lengths['n']}"
+        lines.append(f"{medians}, mean change {lengths['change_mean']:+.1f} {interval}, {shorter}")
+    for role, calls in said.get("calls", {}).items():
+        tokens = calls["prompt_tokens"] + calls["completion_tokens"]
+        lines.append(f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal, {tokens:,} tokens")
+    for name, splits in said.get("exports", {}).items():
+        lines.append(f"export/{name}: " + (", ".join(f"{n} {split}" for split, n in splits.items()) or "no rows"))
+    if (where.path / "report.html").exists():
+        lines.append(f"{said['seconds']:.0f} s; see {where.path / 'report.html'}")
+    return lines
+
+
+def _check_exports(where: Run, formats: list[str], tokenizer: str, max_length: int, as_json: bool) -> None:
+    from cai import check
+
+    found = {name: check.check(where, name, tokenizer, max_length) for name in formats}
+    if as_json:
+        print(json.dumps(found))
+    for name, said in {} if as_json else found.items():
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in said.items()))
+
+
+def _show_trace(console: Console, trace: Trace) -> None:
+    from rich.text import Text
+
+    from cai.diff import words
+
+    def head(title: str) -> None:
+        console.print(f"\n{title}", style="bold", markup=False, highlight=False)
+
+    def text(content: str) -> None:
+        console.print(_safe(content), markup=False, highlight=False)
+
+    head(f"{trace.prompt.id} (sample {trace.sample})")
+    for message in trace.prompt.messages:
+        text(f"{message.role}: {message.content}")
+    head("draft")
+    text(trace.draft.text)
+    answer = trace.draft.text
+    for step in trace.steps:
+        if step.critique:
+            verdict = f" · {step.verdict}" if step.verdict else ""
+            head(f"round {step.round + 1} · {step.principle} · critique{verdict}")
+            text(step.critique.text)
+        if step.revision:
+            head(f"round {step.round + 1} · {step.principle} · revision")
+            after = step.revision.text if step.answer is None else step.answer
+            marked = Text()
+            for kind, part in words(answer, after):
+                style = {"gone": "red strike", "new": "green underline"}.get(kind, "")
+                bare = {"gone": "[-{}-]", "new": "{{+{}+}}"}.get(kind, "{}") if console.no_color else "{}"
+                marked.append(bare.format(_safe(part)), style)
+            console.print(marked)
+        for hit in step.gates:
+            console.print(f"gate {hit.gate}: {hit.action} ({_safe(hit.detail)})", style="yellow", markup=False)
+        answer = step.answer or answer
+
+
+def _safe(text: str) -> str:
+    from cai.safe import safe_text
+
+    return safe_text(text)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(no_color=True if os.environ.get("NO_COLOR") or not sys.stdout.isatty() else None, soft_wrap=True)
+
+
+def _watched(progress: Progress, quiet: bool) -> Any:
+    from contextlib import nullcontext
+
+    if quiet:
+        return nullcontext()
+    from cai.live import Live
+
+    return Live(progress, sys.stderr)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(f"cai: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """The `cai` command: a CaiError is one line and its exit code, a traceback only with --debug."""
+    sys.path.insert(0, "")  # so that a recipe can name `my_module:function` in the folder one works in
+    try:
+        app()
+    except CaiError as error:
+        if os.environ.get("CAI_DEBUG"):
+            raise
+        print(f"cai: {_safe(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `cai show RUN | head` is no error
+        sys.exit(0)

@@ -1,0 +1,24 @@
+"""Supervised fine-tuning on every accepted revision, as Constitutional AI trains (arXiv 2212.08073, section 3).
+
+Rows of one trace follow each other; the last of them is the row that `sft` has.
+
+Left out on purpose: a weight for later revisions. The paper has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cai.export._revised import COLUMNS, completions
+from cai.export._row import Row
+from cai.types import Export, Format
+
+
+def rows(export: Export) -> Iterator[tuple[str, Row]]:
+    """All answers of each trace that the constitution stands behind, in the order of revision."""
+    for trace in export.traces():
+        for row in completions(trace, export.constitution):
+            yield export.split(trace.prompt), row
+
+
+FORMAT = Format(rows=rows, columns=COLUMNS, about="prompt and every accepted revision", consumer="trl.SFTTrainer")

@@ -1,0 +1,47 @@
+"""Which language a text is in, as far as a switch from one to another can be told without a model.
+
+Script first (Latin, Cyrillic, Han ...), and between languages in Latin script by their commonest words.
+
+Left out on purpose: short texts and close relatives. Not being sure is `None`, and `None` never counts as a switch.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+_WORDS = {
+    "en": "the and of to is that it you for with are this have not be can",
+    "es": "el los las que una por con para del está son más pero como su muy",
+    "fr": "le les des une est que dans pour pas vous avec sur sont il mais ce",
+    "de": "der die und das ist nicht ein eine mit sich auf für auch es den sie",
+    "it": "il che di una per non con sono della gli più anche si nel questo come",
+    "pt": "os que uma não para com por mais como dos foi você está são seu ao",
+    "nl": "het een van en dat niet zijn met voor op ook maar aan wordt bij je",
+}
+_SETS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+_WORD = re.compile(r"[^\W\d_]+")
+SAMPLE = 2000
+"""Characters looked at."""
+
+
+def language(text: str) -> str | None:
+    """A language code for Latin script, else the script's name in lower case, or None where it cannot be told."""
+    text = text[:SAMPLE]
+    if text.isascii():
+        return _latin(text)
+    letters = [character for character in text if character.isalpha()]
+    if len(letters) < 20:
+        return None
+    script, count = Counter(unicodedata.name(letter, "?").split()[0] for letter in letters).most_common(1)[0]
+    if count < 0.6 * len(letters):
+        return None
+    return _latin(text) if script == "LATIN" else script.lower()
+
+
+def _latin(text: str) -> str | None:
+    words = [word.lower() for word in _WORD.findall(text)]
+    votes = sorted(((sum(word in known for word in words), code) for code, known in _SETS.items()), reverse=True)
+    (most, code), (second, _) = votes[:2]
+    return code if most >= 4 and most >= 2 * second else None

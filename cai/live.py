@@ -1,0 +1,69 @@
+"""How far a run is: a live line on a terminal, a plain line every ten seconds elsewhere.
+
+It reads the pipeline's Progress from a thread of its own, so that the work never waits for a screen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import IO
+
+from cai.pipeline import Progress
+
+TICK = 0.2
+"""Seconds between looks on a terminal."""
+LOG_EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+class Live:
+    """A context that shows `progress` on `stream` while it is open."""
+
+    def __init__(self, progress: Progress, stream: IO[str]) -> None:
+        self._progress, self._stream = progress, stream
+        self._done = threading.Event()
+        self._started = time.monotonic()
+        self._thread = threading.Thread(target=self._show, name="live", daemon=True)
+
+    def __enter__(self) -> Live:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _show(self) -> None:
+        terminal = self._stream.isatty()
+        stage = ""
+        while not self._done.wait(TICK if terminal else (LOG_EVERY if stage == self._progress.stage else 0.05)):
+            if terminal:
+                self._stream.write(f"\r\x1b[2K{self.line()}")
+            else:
+                self._stream.write(self.line() + "\n")
+            self._stream.flush()
+            stage = self._progress.stage
+        self._stream.write("\r\x1b[2K" if terminal else "")
+        self._stream.flush()
+
+    def line(self) -> str:
+        """One line: stage, done / total, calls, rate, time left."""
+        now, seconds = self._progress, time.monotonic() - self._started
+        if now.stage != "traces":
+            return f"{now.stage} ... {_clock(seconds)}"
+        asked = sum(tally.asked for tally in now.tallies.values())
+        found = sum(tally.found for tally in now.tallies.values())
+        tokens = sum(tally.new_tokens for tally in now.tallies.values())
+        parts = [f"{now.done} / {now.total}" if now.total is not None else f"{now.done}"]
+        parts += [f"{asked} calls asked", f"{found} found"] if found else [f"{asked} calls"]
+        parts += [f"{asked / seconds:.1f} calls/s", f"{tokens / seconds:.0f} tokens/s"] if asked else []
+        parts += [f"{now.failed} failed"] if now.failed else []
+        if now.total and 0 < now.done < now.total:
+            parts.append(f"{_clock((now.total - now.done) * seconds / now.done)} left")
+        return " · ".join([*parts, _clock(seconds)])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,343 @@
+"""The hall: prompts -> drafts -> traces -> pairs -> exported rows -> report, read top to bottom.
+
+Workers are depth-first: each takes one prompt through its whole life before it takes the next, so the first trace is
+finished long before the last draft is begun, and only as many prompts are in memory as there are workers.
+
+Left out on purpose: retry and throttling (a backend's), what a question looks like (a template's), what a stage does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from array import array
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cai import constitution, dataset, outside, plugins, recipe, runs, sources, stats, templates
+from cai.digest import digest
+from cai.errors import CaiError, CallFailed, Mistake, TooManyFailures
+from cai.journal import Journal, Journaled, Tally, Unasked
+from cai.recipe import Choice, Recipe
+from cai.runs import Manifest, Run, Spool
+from cai.stages import gate
+from cai.stages._ask import Round, Stage
+from cai.stages.critique import body, critique, worked
+from cai.stages.draft import draft
+from cai.stages.gate import gate_draft, gate_revision
+from cai.stages.pair import pair
+from cai.stages.revise import revise
+from cai.types import Backend, Constitution, Failure, Message, Pair, Prompt, Step, Trace
+
+CALLS = ("draft", "critique", "revise")
+HARMLESS = ("duplicate", "duplicate_id")
+"""Kinds of failure that say nothing about the run's health."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; the pipeline writes it, the command line shows it."""
+
+    stage: str = "opening the model"
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run works with: the recipe, its constitution, and a stage for each kind of call."""
+
+    recipe: Recipe
+    constitution: Constitution
+    draft: Stage
+    critique: Stage
+    revise: Stage
+    models: dict[str, Journaled]
+
+    @property
+    def calls(self) -> int:
+        """Calls that one trace takes, if no round ends early."""
+        return 1 + self.recipe.critique.rounds * (2 if self.recipe.critique.ask else 1)
+
+    async def close(self) -> None:
+        """Give the models back."""
+        await asyncio.gather(*(model.close() for model in _distinct(self.models).values()))
+
+
+async def run(chosen: Recipe, where: Run, progress: Progress | None = None) -> Manifest:
+    """Do what the recipe says and leave it in the run folder. Raises Mistake; interrupted, it keeps what is done."""
+    progress, started = progress or Progress(), time.time()
+    with where.locked(), Journal(where.path.parent / "journal.sqlite") as journal:
+        work = prepare(chosen, journal, progress)
+        said = _provenance(work, where, started) | {"status": "interrupted", "counts": {}}
+        write_recipe(chosen, where.path / "recipe.yaml")
+        failures = Spool(where.path / "failures.jsonl", Failure)
+        kinds = Counter[str]()
+        try:
+            said["counts"] = await _trace_all(work, where, failures, kinds, progress)
+            said |= _pair_all(work, where, failures, kinds, said["counts"]) | {"status": "finished"}
+        finally:
+            failures.finish()
+            await work.close()
+            said |= {"failures": dict(kinds), "calls": _calls(progress), "seconds": round(time.time() - started, 2)}
+            runs.write_json(where.path / "manifest.json", said)
+        said["exports"] = _export_all(chosen, where, progress)
+        said["seconds"] = round(time.time() - started, 2)
+        runs.write_json(where.path / "manifest.json", said)
+        _report(where, progress)
+    return said
+
+
+async def estimate(chosen: Recipe, where: Run) -> dict[str, int]:
+    """How many calls a run would take: `answered` already, `new` at most. Asks nothing."""
+    progress = Progress()
+    answered = new = prompts = 0
+    with Journal(where.path.parent / "journal.sqlite") as journal:
+        work = prepare(chosen, journal, progress, ask=False)
+        for prompt in sources.read(chosen.prompts):
+            if isinstance(prompt, Failure):
+                continue
+            prompts += 1
+            for sample in range(chosen.draft.samples):
+                before = sum(tally.found for tally in progress.tallies.values())
+                made = await _trace(work, prompt, sample)
+                found = sum(tally.found for tally in progress.tallies.values()) - before
+                answered += found
+                if isinstance(made, Failure) and made.kind == "unasked":
+                    new += work.calls - found
+    return {"prompts": prompts, "answered": answered, "new": new}
+
+
+async def one(chosen: Recipe, where: Run, text: str) -> Trace | Failure:
+    """One prompt's life under a recipe, through the same journal as the runs. Raises Mistake."""
+    with Journal(where.path.parent / "journal.sqlite") as journal:
+        work = prepare(chosen, journal, Progress())
+        try:
+            return await _trace(work, Prompt("try", (Message("user", text),)), 0)
+        finally:
+            await work.close()
+
+
+def prepare(chosen: Recipe, journal: Journal, progress: Progress, *, ask: bool = True) -> Work:
+    """Load and open everything before the first call, so that a mistake costs nothing. Raises Mistake."""
+    principles = constitution.load(chosen.constitution)
+    loaded = {stage: templates.load(stage, chosen.templates[stage]) for stage in recipe.STAGES}
+    if chosen.critique.stop_when_clean and not loaded["critique"].header.verdict:
+        fix = "set critique.stop_when_clean: false, or use a template that declares `verdict: true`"
+        raise Mistake(loaded["critique"].name, "asks for no verdict, so no critique can be clean", fix)
+    models: dict[str, Journaled] = {}
+    for role, choice in (("writer", chosen.writer), ("critic", chosen.critic or chosen.writer)):
+        if role == "critic" and choice == chosen.writer:
+            models[role] = models["writer"]
+            continue
+        progress.tallies[role] = Tally()
+        model = open_model(choice, role)
+        models[role] = journal.through(model if ask else Unasked(model), progress.tallies[role])
+    settings = {"draft": chosen.draft, "critique": chosen.critique, "revise": chosen.revise}
+    asked = {"draft": "writer", "critique": "critic", "revise": "writer"}
+    stages = {
+        name: Stage(name, models[asked[name]], each, settings[name].sampling(each.header.stop), chosen.seed)
+        for name, each in loaded.items()
+    }
+    return Work(chosen, principles, **stages, models=models)
+
+
+def open_model(choice: Choice, role: str) -> Any:
+    """The Model a recipe chose, its options checked by its own backend. Raises Mistake."""
+    backend = plugins.find("backends", choice.backend, Backend)
+    return backend.open(outside.noun(outside.Document(f"recipe: {role}", choice.options, None), backend.options))
+
+
+async def _trace_all(
+    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress
+) -> dict[str, dict[str, int]]:
+    """Take every prompt through its life; the counts of each stage, which must add up."""
+    progress.stage, progress.total = "traces", sources.count(work.recipe.prompts)
+    traces = Spool(where.path / "traces.jsonl", Trace)
+    stages: Counter[str] = Counter()
+    prompts = enumerate(sources.read(work.recipe.prompts))
+    rows = 0
+
+    async def worker() -> None:
+        nonlocal rows
+        for position, prompt in prompts:
+            rows += 1
+            lives = [prompt] if isinstance(prompt, Failure) else await _lives(work, prompt)
+            losses = [life for life in lives if isinstance(life, Failure)]
+            traces.put(position, [life for life in lives if isinstance(life, Trace)])
+            failed.put(position, losses)
+            stages.update(loss.stage for loss in losses)
+            kinds.update(loss.kind for loss in losses)
+            progress.done += 1
+            progress.failed += sum(loss.kind not in HARMLESS for loss in losses)
+
+    try:
+        await _together(worker, max(model.concurrency for model in work.models.values()))
+    finally:
+        traces.finish()
+    return _reconciled(work, rows, stages, traces.rows)
+
+
+async def _together(worker: Any, count: int) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(worker())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # one line for a person; the others are the same, or cancelled by it
+
+
+async def _lives(work: Work, prompt: Prompt) -> list[Trace | Failure]:
+    return [await _trace(work, prompt, sample) for sample in range(work.recipe.draft.samples)]
+
+
+async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
+    """One draft's life: drafted, then critiqued and revised round by round, each round on the current answer alone."""
+    settings, stage = work.recipe, "draft"
+    try:
+        first = await draft(work.draft, prompt, sample)
+        answer, steps = first.text, list[Step]()
+        for number in range(settings.critique.rounds):
+            principle = constitution.draw(work.constitution, prompt, round=number, seed=settings.seed, sample=sample)
+            examples = worked(work.constitution, principle, settings.critique.examples)
+            turn = Round(prompt, sample, number, answer, principle, examples)
+            found = judged = None
+            if settings.critique.ask:
+                stage = "critique"
+                found, judged = await critique(work.critique, turn)
+            if settings.critique.stop_when_clean and judged == "clean":
+                steps.append(Step(number, principle.id, found, judged))
+                break
+            stage = "revise"
+            revision = await revise(work.revise, turn, body(found.text) if found else "")
+            kept, hits = gate_revision(revision.text, answer, revision.finish, prompt, settings.gates)
+            steps.append(Step(number, principle.id, found, judged, revision, kept, hits))
+            answer = answer if kept is None else kept
+    except CallFailed as error:
+        return Failure(prompt.id, stage, error.kind, error.message, error.attempts, sample)
+    seen = gate_draft(first.text, first.finish, prompt, settings.gates)
+    return Trace(prompt, sample, first, tuple(steps), answer, seen)
+
+
+def _reconciled(work: Work, rows: int, failed: Counter[str], traces: int) -> dict[str, dict[str, int]]:
+    """Counts by stage, `in = out + failed`. Raises where rows and failures do not add up: that would be our bug."""
+    counts = {"read": {"in": rows, "out": rows - failed[sources.STAGE], "failed": failed[sources.STAGE]}}
+    lives = counts["read"]["out"] * work.recipe.draft.samples
+    for stage in CALLS if work.recipe.critique.ask else ("draft", "revise"):
+        counts[stage] = {"in": lives, "out": lives - failed[stage], "failed": failed[stage]}
+        lives -= failed[stage]
+    if lives != traces:
+        raise CaiError(f"counts do not reconcile: {lives} traces expected, {traces} written; please report this")
+    return counts
+
+
+def _pair_all(
+    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], counts: dict[str, dict[str, int]]
+) -> Manifest:
+    """Second pass, over the rows on disk: pairs, what the gates did, and what changed in length."""
+    pairs = Spool(where.path / "pairs.jsonl", Pair)
+    gates: dict[str, Counter[str]] = {}
+    before, after = array("l"), array("l")
+    tally = Counter[str]()
+    for position, trace in enumerate(where.traces()):
+        before.append(len(trace.draft.text.split()))
+        after.append(len(trace.final.split()))
+        gate.tallied((*trace.gates, *(hit for step in trace.steps for hit in step.gates)), gates)
+        made = list(pair(trace, work.recipe.pairs, work.recipe.gates))
+        good = [row for row in made if isinstance(row, Pair)]
+        lost = [row for row in made if isinstance(row, Failure)]
+        pairs.put(position, good)
+        failed.put(counts["read"]["in"] + position, lost)
+        gate.tallied((hit for row in good for hit in row.gates), gates)
+        for loss in lost:
+            gates.setdefault(loss.kind.removeprefix("gate:"), Counter())["drop"] += 1
+        kinds.update(loss.kind for loss in lost)
+        tally.update({"in": len(made), "out": len(good), "failed": len(lost)})
+    pairs.finish()
+    counts["pair"] = {key: tally[key] for key in ("in", "out", "failed")}
+    return {"gates": {name: dict(actions) for name, actions in gates.items()}} | _lengths(before, after)
+
+
+def _lengths(before: array[int], after: array[int]) -> Manifest:
+    """Words in drafts and in final answers: medians, and the paired mean change with its interval."""
+    if not before:
+        return {}
+    middle = [stats.interval(side, "median").value for side in (before, after)]
+    moved = stats.change(before, after)
+    pairs = list(zip(before, after, strict=True))
+    shorter, longer = sum(b > a for b, a in pairs), sum(b < a for b, a in pairs)
+    medians = {"unit": "words", "n": moved.n, "draft_median": middle[0], "final_median": middle[1]}
+    spread = {"change_mean": moved.value, "low": moved.low, "high": moved.high}
+    return {"lengths": medians | spread | {"shorter": shorter, "longer": longer}}
+
+
+def _export_all(chosen: Recipe, where: Run, progress: Progress) -> dict[str, dict[str, int]]:
+    progress.stage = "exports"
+    split = dataset.make_split(chosen.export.test_share, chosen.seed)
+    return {name: dataset.write(where, name, split=split) for name in chosen.export.formats}
+
+
+def _report(where: Run, progress: Progress) -> None:
+    from cai.report import page
+
+    progress.stage = "report"
+    runs.write_text(where.path / "report.html", page.build(where))
+
+
+def too_many_failures(chosen: Recipe, said: Manifest) -> TooManyFailures | None:
+    """The error a finished run ends with when more failed than the recipe allows; duplicates and gates do not count."""
+    failed = sum(stage["failed"] for name, stage in said["counts"].items() if name != "pair")
+    failed -= sum(said["failures"].get(kind, 0) for kind in HARMLESS)
+    share = failed / max(1, said["counts"]["read"]["in"])
+    if share <= chosen.max_failure_share:
+        return None
+    most = f"max_failure_share is {chosen.max_failure_share:.1%}"
+    return TooManyFailures(f"{failed} prompts failed ({share:.1%}; {most}); the reasons are in failures.jsonl")
+
+
+def write_recipe(chosen: Recipe, path: Path) -> None:
+    """The recipe with every default written out; it runs as it stands."""
+    from io import BytesIO
+
+    from ruamel.yaml import YAML
+
+    text = BytesIO()
+    YAML(typ="safe", pure=True).dump(chosen.model_dump(mode="json"), text)
+    runs.write_text(path, text.getvalue().decode())
+
+
+PACKAGES = ("cai", "torch", "transformers", "trl", "datasets", "pydantic", "jinja2", "tenacity", "tokenizers")
+
+
+def _provenance(work: Work, where: Run, started: float) -> Manifest:
+    """Everything a reviewer needs to know where rows came from: digests, identities, versions, seed."""
+    principles, source = work.constitution, work.recipe.prompts
+    return {
+        "cai": metadata.version("cai"),
+        "name": where.name,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seed": work.recipe.seed,
+        "recipe": {"path": str(where.path / "recipe.yaml"), "digest": digest(work.recipe.model_dump(mode="json"))},
+        "constitution": constitution.data(principles),
+        "templates": {
+            stage.name: {"name": work.recipe.templates[stage.name], "digest": stage.template.digest}
+            for stage in (work.draft, work.critique, work.revise)
+        },
+        "prompts": {"path": source.path, "digest": sources.fingerprint(source)},
+        "models": {role: dict(model.identity) for role, model in _distinct(work.models).items()},
+        "packages": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _distinct(models: dict[str, Journaled]) -> dict[str, Journaled]:
+    return {role: model for role, model in models.items() if role == "writer" or model is not models["writer"]}
+
+
+def _calls(progress: Progress) -> dict[str, dict[str, int]]:
+    return {role: asdict(tally) for role, tally in progress.tallies.items()}

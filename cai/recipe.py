@@ -1,0 +1,209 @@
+"""A recipe: one YAML file that says everything one run does.
+
+Every key has a default but the four that say what to do: constitution, prompts, writer, templates. Unknown keys are
+errors with a suggestion; `-o critique.rounds=4` on the command line sets a key as the file would.
+
+Left out on purpose: includes, inheritance and variables. A recipe can be read by looking at it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from cai import outside, plugins
+from cai.errors import Mistake
+from cai.outside import Knobs
+from cai.types import Action, Sampling
+
+Share = Annotated[float, Field(ge=0, le=1)]
+STAGES = ("draft", "critique", "revise")
+
+
+class Source(Knobs):
+    """Where prompts come from."""
+
+    path: str
+    """A JSONL, JSON, CSV or parquet file, a `datasets` folder, a hub id, or a shipped set such as `everyday`."""
+    column: str = "prompt"
+    """The column that holds a prompt as text, where there is no `messages`."""
+    split: str = "train"
+    """The split of a `datasets` folder or hub id."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take only the first so many rows."""
+
+
+class Choice(Knobs):
+    """A model: the backend's name, and that backend's own options, which it checks itself."""
+
+    model_config = ConfigDict(extra="allow")
+    backend: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the backend's Options are made from."""
+        return dict(self.model_extra or {})
+
+
+class Generation(Knobs):
+    """How a stage samples."""
+
+    temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+
+    def sampling(self, stop: tuple[str, ...]) -> Sampling:
+        """These settings with the template's stop texts."""
+        return Sampling(self.temperature, self.top_p, self.max_tokens, stop)
+
+
+class Draft(Generation):
+    """First answers. Temperature 1, as in the paper: a draft must be able to be at fault."""
+
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Drafts per prompt, each with a life of its own."""
+
+
+class Critique(Generation):
+    """Critiques: how many rounds, and what a round is."""
+
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    rounds: Annotated[int, Field(ge=1, le=64)] = 4
+    """Critique-and-revise rounds; the context is reset after each."""
+    ask: bool = True
+    """False: revise directly, without a critique."""
+    examples: Annotated[int, Field(ge=0, le=32)] = 3
+    """Worked cases shown to the model, the principle's own first."""
+    stop_when_clean: bool = False
+    """End a trace at the first critique that finds nothing; needs a template that asks for a verdict."""
+
+
+class Revise(Generation):
+    """Revisions."""
+
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+
+
+class Pairs(Knobs):
+    """Which answers of a trace become chosen and rejected."""
+
+    rounds: bool = False
+    """Also pair each revision with the one before it, not only the last with the draft."""
+
+
+class Gates(Knobs):
+    """What each gate does when it notices something: drop, tag or repair; null switches it off."""
+
+    no_revision: Action | None = "drop"
+    unchanged: Action | None = "drop"
+    truncated: Action | None = "tag"
+    refusal: Action | None = "tag"
+    repetition: Action | None = "drop"
+    preamble: Action | None = "repair"
+    meta: Action | None = "drop"
+    roles: Action | None = "drop"
+    language: Action | None = "drop"
+    near_identical: Action | None = "drop"
+    truncated_equal: Action | None = "drop"
+    length_ratio: Action | None = "tag"
+
+    max_length: Annotated[int, Field(ge=16)] = 1024
+    """Words that a trainer will keep of prompt and answer, for `truncated_equal`; exact in `cai export --check`."""
+    max_ratio: Annotated[float, Field(gt=1)] = 5.0
+    """Chosen against rejected in words, either way, for `length_ratio`."""
+
+    @model_validator(mode="after")
+    def _only_preambles_can_be_repaired(self) -> Gates:
+        for name in type(self).model_fields:
+            if name != "preamble" and getattr(self, name) == "repair":
+                raise ValueError(f"{name} cannot be repaired; use drop or tag")
+        return self
+
+
+class Exports(Knobs):
+    """Which formats to write, and how prompts are split."""
+
+    formats: tuple[str, ...] = ("trl", "sft", "kto", "jsonl")
+    test_share: Share = 0.1
+    """Share of prompts kept out of `train`, by prompt, so that no conversation is in both."""
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        for name in formats:
+            if ":" not in name and name not in plugins.names("export"):
+                raise ValueError(f"there is no format {name!r}; {plugins.suggest(name, plugins.names('export'))}")
+        return formats
+
+
+def _source(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _templates(value: object) -> object:
+    return dict.fromkeys(STAGES, value) if isinstance(value, str) else value
+
+
+class Recipe(Knobs):
+    """One run."""
+
+    constitution: str
+    """A path, or a shipped name: default, concise."""
+    prompts: Annotated[Source, BeforeValidator(_source)]
+    writer: Choice
+    """The model that drafts and revises."""
+    critic: Choice | None = None
+    """The model that critiques; the writer, where not given."""
+    templates: Annotated[dict[str, str], BeforeValidator(_templates)]
+    """A set of templates (`small`, `large`), or one name or path per stage."""
+    seed: int = 0
+    draft: Draft = Draft()
+    critique: Critique = Critique()
+    revise: Revise = Revise()
+    gates: Gates = Gates()
+    pairs: Pairs = Pairs()
+    export: Exports = Exports()
+    max_failure_share: Share = 0.05
+    """Above this share of failed calls the run ends with exit 3; what it made is kept all the same."""
+
+    @field_validator("templates")
+    @classmethod
+    def _one_per_stage(cls, templates: dict[str, str]) -> dict[str, str]:
+        if set(templates) != set(STAGES):
+            raise ValueError(f"name a set, or a template for each of {', '.join(STAGES)}")
+        return templates
+
+
+def load(path: Path | str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe in a file, or a shipped one by name, with `a.b=c` overrides. Raises Mistake."""
+    return outside.noun(_overridden(outside.read(locate(path)), overrides), Recipe)
+
+
+def locate(path: Path | str) -> Path:
+    """The file that `path` means: itself, or the shipped recipe of that name. Raises Mistake."""
+    for candidate in (Path(path), Path("runs") / f"{path}.yaml", plugins.shipped("runs", f"{path}.yaml")):
+        if candidate.is_file():
+            return candidate
+    names = sorted(file.stem for file in plugins.shipped("runs").glob("*.yaml"))
+    raise Mistake(str(path), "there is no such recipe", f"give a YAML file, or one of: {', '.join(names)}")
+
+
+def _overridden(document: outside.Document, overrides: tuple[str, ...]) -> outside.Document:
+    data = dict(document.data)
+    for key, whole in (("prompts", _source), ("templates", _templates)):
+        if key in data:
+            data[key] = whole(data[key])  # so that -o prompts.limit=3 finds the short form written out
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign:
+            raise Mistake(f"-o {override}", "is not of the form key=value", "for example -o critique.rounds=4")
+        *parents, last = key.strip().split(".")
+        inner = data
+        for parent in parents:
+            below = inner.get(parent)
+            inner[parent] = inner = dict(below) if isinstance(below, dict) else {}
+        inner[last] = outside.parse(f"v: {value}", f"-o {override}").data["v"]
+    return outside.Document(document.where, data, document.marked)

@@ -1,0 +1,140 @@
+"""Count a run in one pass over its rows, and note by digest which traces deserve to be looked at.
+
+Memory holds two small numbers a trace and bounded samples of keys, never the texts.
+
+Left out on purpose: counting again what the manifest counts (stages, gates, calls).
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cai.digest import digest
+from cai.runs import Run
+from cai.types import Failure, Trace
+
+NAMED = 3
+"""Examples named beside each kind of failure."""
+
+
+class Sample:
+    """The `limit` smallest keys offered: chance, but the same whatever the order they come in."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.keys: list[str] = []
+
+    def offer(self, key: str) -> None:
+        if (len(self.keys) < self._limit or key < self.keys[-1]) and key not in self.keys:
+            insort(self.keys, key)
+            del self.keys[self._limit :]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What became of the steps in which one principle was drawn."""
+
+    steps: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    accepted: int = 0
+    changes: array[int] = field(default_factory=lambda: array("l"))
+    """Words of the accepted revision minus words of the answer before it."""
+
+
+@dataclass(slots=True)
+class Lost:
+    """Failures of one kind in one stage."""
+
+    count: int = 0
+    examples: list[Failure] = field(default_factory=list)
+
+
+class Tally:
+    """The numbers of a run, and the keys of the traces to show."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._any = Sample(limit)
+        self._marked: dict[str, Sample] = defaultdict(lambda: Sample(limit))
+        self.traces = 0
+        self.drafts, self.finals = array("l"), array("l")
+        self.principles: dict[str, Drawn] = defaultdict(Drawn)
+        self.lost: dict[tuple[str, str], Lost] = defaultdict(Lost)
+
+    def chosen(self) -> list[str]:
+        """Keys to show, most wanted first: half shared by what was noticed (gates, failures), the rest any trace."""
+        share = max(1, self._limit // 2 // max(1, len(self._marked)))
+        noticed = [key for mark in sorted(self._marked) for key in self._marked[mark].keys[:share]]
+        return list(dict.fromkeys([*noticed, *self._any.keys]))[: self._limit]
+
+    def mark(self, mark: str, key: str) -> None:
+        self._marked[mark].offer(key)
+
+    def failure(self, failure: Failure) -> None:
+        lost = self.lost[failure.stage, failure.kind]
+        lost.count += 1
+        if len(lost.examples) < NAMED:
+            lost.examples.append(failure)
+        if failure.stage == "pair":  # only then is there a trace to show
+            self.mark(failed(failure), key(failure.id, failure.sample))
+
+    def trace(self, trace: Trace) -> None:
+        self.traces += 1
+        own = key(trace.prompt.id, trace.sample)
+        self._any.offer(own)
+        for mark in gates(trace):
+            self.mark(mark, own)
+        self.drafts.append(words(trace.draft.text))
+        self.finals.append(words(trace.final))
+        self._steps(trace)
+
+    def _steps(self, trace: Trace) -> None:
+        before = self.drafts[-1]
+        for step in trace.steps:
+            drawn = self.principles[step.principle]
+            drawn.steps += 1
+            drawn.verdicts[step.verdict or "none"] += 1
+            if step.answer is not None:
+                after = words(step.answer)
+                drawn.accepted += 1
+                drawn.changes.append(after - before)
+                before = after
+
+
+def count(run: Run, limit: int) -> Tally:
+    """One pass over every row of `run`; at most `limit` traces will be shown."""
+    tally = Tally(limit)
+    for failure in run.failures():
+        tally.failure(failure)
+    for pair in run.pairs():
+        for hit in pair.gates:
+            tally.mark(f"gate:{hit.gate}", key(pair.prompt.id, pair.sample))
+    for trace in run.traces():
+        tally.trace(trace)
+    return tally
+
+
+def key(prompt: str, sample: int) -> str:
+    """Names one trace, in the page and in its links: part of a digest, safe whatever the prompt's id contains."""
+    return digest(prompt, sample)[:12]
+
+
+def gates(trace: Trace) -> Iterator[str]:
+    """Marks of the gates that noticed something in a trace."""
+    for hits in (trace.gates, *(step.gates for step in trace.steps)):
+        for hit in hits:
+            yield f"gate:{hit.gate}"
+
+
+def failed(failure: Failure) -> str:
+    """The mark of a failure; a gate's is the same whether it dropped, tagged or repaired."""
+    return failure.kind if failure.kind.startswith("gate:") else f"failure:{failure.kind}"
+
+
+def words(text: str) -> int:
+    """Length in words, as the gates count it: pieces between white space."""
+    return len(text.split())

@@ -1,0 +1,310 @@
+"""Read prompts: JSONL, JSON, CSV, parquet, a `datasets` folder or a hub id; one at a time, bad rows kept as failures.
+
+A row gives `prompt` (text) or `messages` (role and content, ending in a user turn), and may give `id`, `tags` and
+`split`. An id that is not given is derived from the conversation, so that it survives reordering.
+
+Left out on purpose: guessing. A row that holds neither column is a failure that names the columns it does hold.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from cai import plugins
+from cai.digest import digest
+from cai.errors import Mistake
+from cai.recipe import Source
+from cai.types import Failure, Message, Prompt, Role
+
+MAX_LINE = 4 << 20
+"""Bytes of one row; a longer one is a failure, and is never held in memory whole."""
+MAX_TEXT = 1 << 20
+"""Characters of one conversation."""
+ROLES = ("system", "user", "assistant")
+STAGE = "read"
+
+
+def read(source: Source) -> Iterator[Prompt | Failure]:
+    """The prompts of a source in its order; duplicates and bad rows are Failures. Raises Mistake for a bad source."""
+    return _unique(_parsed(islice(_rows(source), source.limit), source.column))
+
+
+def locate(source: Source) -> Path | None:
+    """The file or folder a source means, None for a hub id. Raises Mistake for a path that is not there."""
+    path = Path(source.path)
+    if path.exists():
+        return path
+    name = source.path.removesuffix(".jsonl") + ".jsonl"
+    for candidate in (Path("prompts", name), plugins.shipped("prompts", name)):
+        if candidate.is_file():
+            return candidate
+    if path.suffix in _READERS or path.is_absolute() or source.path.count("/") != 1:
+        raise Mistake(f"prompts: {source.path}", "there is no such file", "check the path")
+    return None
+
+
+def fingerprint(source: Source) -> str:
+    """SHA-256 of the source's bytes, or of its name where it is a folder or on the hub."""
+    path = locate(source)
+    if path is None or path.is_dir():
+        return digest(source.path, source.split)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def count(source: Source) -> int | None:
+    """How many rows `read` will go through, where that is known without reading them: for a progress line."""
+    path, known = locate(source), None
+    if path is not None and path.suffix.lower() in (".jsonl", ".ndjson"):
+        with open(path, "rb") as file:
+            known = sum(1 for line in file if line.strip())
+    elif path is not None and path.suffix.lower() == ".parquet":
+        from pyarrow import parquet
+
+        known = parquet.ParquetFile(path).metadata.num_rows
+    return known if source.limit is None else min(known or source.limit, source.limit)
+
+
+Row = tuple[str, Any]
+"""Where a row stands (`prompts.jsonl:12`), and its value: a mapping, or a Failure message."""
+
+
+class _Bad(str):
+    """What is wrong with a row that could not even be read."""
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    path = locate(source)
+    if path is None or path.is_dir():
+        return _datasets_rows(source, path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise Mistake(str(path), "is no prompt file by its suffix", f"use one of {', '.join(_READERS)}")
+    _refuse_utf16(path)
+    return reader(path)
+
+
+def _refuse_utf16(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise Mistake(str(path), f"cannot be read: {error.strerror}", "check the file") from None
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise Mistake(str(path), "is UTF-16", "convert it: iconv -f UTF-16 -t UTF-8")
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            where = f"{path.name}:{number}"
+            if len(line) > MAX_LINE:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE)
+                yield where, _Bad(f"is longer than {MAX_LINE >> 20} MiB")
+            elif line.strip():
+                yield where, _json(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+
+
+def _json(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError as error:
+        return _Bad(f"is not UTF-8 at byte {error.start + 1}")
+    except RecursionError:
+        return _Bad("is nested too deeply")
+    except ValueError as error:
+        return _Bad(f"is not JSON: {error}")
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    # decoded item by item, so that a large array is never held as objects all at once
+    decode = json.JSONDecoder().raw_decode
+    text = path.read_text("utf-8-sig", errors="surrogateescape").lstrip()
+    if not text.startswith("["):
+        raise Mistake(str(path), "is not a JSON array of rows", "use [ {...}, {...} ], or .jsonl for one row a line")
+    position, number = 1, 0
+    while (position := _skip(text, position)) < len(text) and text[position] != "]":
+        number += 1
+        try:
+            row, position = decode(text, position)
+        except (ValueError, RecursionError) as error:
+            yield f"{path.name}[{number}]", _Bad(f"is not JSON, and so nothing after it can be read: {error}")
+            return
+        yield f"{path.name}[{number}]", row
+
+
+def _skip(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n,":
+        position += 1
+    return position
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(MAX_LINE)
+    # bytes that are no UTF-8 come through as lone surrogates, so that they cost their row and not the file
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield f"{path.name}:{reader.line_num}", _Bad(str(error))
+                continue
+            yield f"{path.name}:{reader.line_num}", {key: value for key, value in row.items() if key and value}
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowInvalid, parquet
+
+    try:
+        batches = parquet.ParquetFile(path).iter_batches(batch_size=256)
+        for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
+            yield f"{path.name}[{number}]", row
+    except (ArrowInvalid, OSError) as error:
+        raise Mistake(str(path), f"is not parquet: {error}", "check the file") from None
+
+
+def _datasets_rows(source: Source, path: Path | None) -> Iterator[Row]:
+    import datasets
+
+    try:
+        if path is not None and (path / "dataset_info.json").exists():
+            rows: Iterable[Any] = datasets.load_from_disk(str(path))
+        elif path is not None and (path / "dataset_dict.json").exists():
+            rows = datasets.load_from_disk(str(path))[source.split]
+        else:
+            rows = datasets.load_dataset(source.path, split=source.split, streaming=True)
+    except Exception as error:  # datasets raises whatever its readers raise; each means this source cannot be read
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Mistake(f"prompts: {source.path}", f"cannot be loaded: {what}", "check the name and the split") from error
+    for number, row in enumerate(rows, 1):
+        yield f"{source.path}[{number}]", row
+
+
+_READERS = {
+    ".jsonl": _jsonl_rows,
+    ".ndjson": _jsonl_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _parsed(rows: Iterable[Row], column: str) -> Iterator[Prompt | Failure]:
+    for where, row in rows:
+        try:
+            if isinstance(row, _Bad):
+                raise ValueError(str(row))
+            yield _prompt(row, column)
+        except ValueError as error:
+            yield Failure(where, STAGE, "bad_row", f"{where} {error}")
+
+
+def _prompt(row: object, column: str) -> Prompt:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"is a {type(row).__name__}, not an object with {column!r} or 'messages'")
+    messages = _messages(row, column)
+    if sum(len(message.content) for message in messages) > MAX_TEXT:
+        raise ValueError(f"is longer than {MAX_TEXT:,} characters")
+    given = row.get("id")
+    return Prompt(
+        id=_id(given) if given not in (None, "") else _derived(messages),
+        messages=messages,
+        tags=_tags(row.get("tags")),
+        split=_text(row["split"], "split") if row.get("split") else None,
+    )
+
+
+def _messages(row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
+    listed = row.get("messages")
+    if isinstance(listed, str) and listed.lstrip().startswith("["):
+        listed = json.loads(listed)  # a CSV cell
+    if listed is None and isinstance(row.get(column), list):
+        listed = row[column]  # TRL's conversational prompt
+    if listed is None:
+        if row.get(column) in (None, ""):
+            held = ", ".join(map(repr, list(row)[:8])) or "nothing"
+            raise ValueError(f"has no {column!r} and no 'messages'; it has {held}")
+        return (Message("user", _content(row[column], column)),)
+    if not isinstance(listed, list) or not listed:
+        raise ValueError("'messages' is not a list of turns")
+    messages = tuple(_message(turn, number) for number, turn in enumerate(listed, 1))
+    if messages[-1].role != "user":
+        raise ValueError(f"ends in a {messages[-1].role} turn; a prompt ends in a user turn")
+    if any(message.role == "system" for message in messages[1:]):
+        raise ValueError("has a system turn that is not the first")
+    return messages
+
+
+def _message(turn: object, number: int) -> Message:
+    if not isinstance(turn, Mapping) or turn.get("role") not in ROLES:
+        raise ValueError(f"turn {number} has no role of {', '.join(ROLES)}")
+    return Message(cast(Role, turn["role"]), _content(turn.get("content"), f"turn {number}"))
+
+
+def _content(value: object, what: str) -> str:
+    text = _text(value, what)
+    if not text.strip():
+        raise ValueError(f"{what} is empty")
+    return text
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is a {type(value).__name__}, not text")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{what} is not valid Unicode")
+    return value
+
+
+def _id(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"id is a {type(value).__name__}, not text or a whole number")
+    text = _text(str(value), "id")
+    if len(text) > 200 or not text.isprintable():
+        raise ValueError("id is longer than 200 characters or has control characters")
+    return text
+
+
+def _tags(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(tag.strip() for tag in value.split(",") if tag.strip())
+    if not isinstance(value, list):
+        raise ValueError(f"tags is a {type(value).__name__}, not a list")
+    return tuple(_text(tag, "tags") for tag in value)
+
+
+def _derived(messages: tuple[Message, ...]) -> str:
+    return digest([(message.role, message.content) for message in messages])[:16]
+
+
+def _unique(prompts: Iterable[Prompt | Failure]) -> Iterator[Prompt | Failure]:
+    # 64 bits of each: enough to tell a million conversations apart, and small enough to hold
+    seen: set[int] = set()
+    ids: set[int] = set()
+    for prompt in prompts:
+        if isinstance(prompt, Failure):
+            yield prompt
+            continue
+        conversation, name = int(_derived(prompt.messages), 16), int(digest(prompt.id)[:16], 16)
+        if conversation in seen:
+            yield Failure(prompt.id, STAGE, "duplicate", "the same conversation came before in this source")
+        elif name in ids:
+            yield Failure(prompt.id, STAGE, "duplicate_id", "the same id came before with another conversation")
+        else:
+            seen.add(conversation)
+            ids.add(name)
+            yield prompt

@@ -1,0 +1,226 @@
+"""Gates: what must not pass from one step to the next unseen. Each looks, names what it saw, and nothing more.
+
+What happens then (drop, tag, repair) is the recipe's to say. A dropped revision leaves the previous answer in place;
+a dropped pair becomes a failure with its reason. Drafts are only ever tagged: a faulty draft is what the method is for.
+
+Left out on purpose: judging quality. A gate tells damage from an answer, not a good answer from a better one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from rapidfuzz.distance import Indel
+
+from cai.language import language
+from cai.recipe import Gates
+from cai.refusal import refuses
+from cai.types import Action, Finish, GateHit, Prompt
+
+SEEN = 20_000
+"""Characters of an answer that the pattern gates look at."""
+NEAR = 0.97
+"""Word similarity (Indel, 0 to 1) from which two answers count as the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A text and what it came from: `before` is the answer that it would replace (for a draft, the last user turn)."""
+
+    before: str
+    after: str
+    finish: Finish
+    prompt: Prompt
+
+
+def gate_draft(text: str, finish: Finish, prompt: Prompt, gates: Gates) -> tuple[GateHit, ...]:
+    """What is noticed about a draft; tags only."""
+    look = Look(prompt.messages[-1].content, text, finish, prompt)
+    names = (name for name in _DRAFT if getattr(gates, name) is not None)
+    return tuple(GateHit(name, "tag", saw) for name in names if (saw := _LOOKS[name](look)))
+
+
+def gate_revision(
+    text: str, before: str, finish: Finish, prompt: Prompt, gates: Gates
+) -> tuple[str | None, tuple[GateHit, ...]]:
+    """The revision as it may pass (repaired, or None when dropped), and what was noticed."""
+    hits: list[GateHit] = []
+    if gates.preamble == "repair":
+        text, removed = repaired(text)
+        hits += [GateHit("preamble", "repair", removed)] if removed else []
+    look = Look(before, text, finish, prompt)
+    for name in _REVISION:
+        action: Action | None = getattr(gates, name)
+        if action in ("drop", "tag") and (saw := _LOOKS[name](look)):
+            hits.append(GateHit(name, action, saw))
+    dropped = any(hit.action == "drop" for hit in hits)
+    return None if dropped else text, tuple(hits)
+
+
+def gate_pair(chosen: str, rejected: str, prompt: Prompt, gates: Gates) -> tuple[GateHit, ...]:
+    """What is noticed about a pair; the caller drops it if any hit says so."""
+    saws = {
+        "near_identical": lambda: _near(rejected, chosen),
+        "truncated_equal": lambda: _truncated_equal(chosen, rejected, prompt, gates.max_length),
+        "length_ratio": lambda: _ratio(chosen, rejected, gates.max_ratio),
+    }
+    actions: dict[str, Action | None] = {name: getattr(gates, name) for name in saws}
+    return tuple(GateHit(name, action, saw) for name, action in actions.items() if action and (saw := saws[name]()))
+
+
+_OPENERS = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|no problem|thank you)\b[^\n.!:]{0,40}[!.,:]\s*)?"
+_PREAMBLE = re.compile(
+    rf"\s*(?:{_OPENERS}(?:here(?:['’]s| is| are)|below is|this is|i(?:['’]ve| have))\b[^\n:]{{0,80}}?"
+    r"\b(?:revis\w+|rewrit\w+|rewrote|updated|improved|concise|shorter|brief\w*|edited|simplified|condensed|corrected)\b"
+    r"[^\n:]{0,160}:\s*"
+    r"|\**(?:the )?(?:revised|rewritten|final|improved|concise|new|updated|shortened)?\s*"
+    r"(?:response|answer|revision|version|text|rewrite)\**\s*:\**\s*)",
+    re.IGNORECASE,
+)
+_QUOTES = {'"': '"', "“": "”", "«": "»"}
+
+
+def repaired(text: str) -> tuple[str, str]:
+    """`text` without an announcing first line and the quotes it announced; and what was removed, empty if nothing."""
+    found = _PREAMBLE.match(text)
+    if not found or not text[found.end() :].strip():
+        return text, ""
+    rest = text[found.end() :].strip()
+    if len(rest) > 1 and _QUOTES.get(rest[0]) == rest[-1] and rest[0] not in rest[1:-1]:
+        rest = rest[1:-1].strip()
+    return rest, found[0].strip()
+
+
+def _preamble(look: Look) -> str | None:
+    return repaired(look.after)[1] or None
+
+
+_NOTHING = re.compile(
+    r"\W*(?:(?:there (?:is|are) )?no (?:further |more )?(?:revisions?|changes?|edits?|corrections?|rewrite)"
+    r"(?: (?:is|are|was|were))?(?: (?:needed|necessary|required|made))?"
+    r"|nothing (?:needs )?to (?:be )?(?:fix|change|revis|correct)\w*|n/?a|none(?: needed)?"
+    r"|(?:the|this) (?:response|answer|text) (?:is|seems|looks) (?:already )?(?:fine|good|ok|okay|appropriate|clear)"
+    r"(?: as (?:it )?is)?)\W*",
+    re.IGNORECASE,
+)
+
+
+def _no_revision(look: Look) -> str | None:
+    first = look.after.strip().split("\n")[0][:200]
+    # the sentence alone, or at the head of little else: "No revisions needed." and then an explanation
+    head = re.split(r"(?<=[.!])\s", first)[0]
+    return first if len(look.after) < 400 and _NOTHING.fullmatch(head) and not _NOTHING.fullmatch(look.before) else None
+
+
+def _unchanged(look: Look) -> str | None:
+    return "the revision equals the answer" if look.after.split() == look.before.split() else None
+
+
+def _truncated(look: Look) -> str | None:
+    return {"length": "cut at max_tokens", "filter": "cut by a content filter"}.get(look.finish)
+
+
+def _refusal(look: Look) -> str | None:
+    return refuses(look.after)
+
+
+_RUN = re.compile(r"([^\s\w=\-_.*#~|+/\\])(?:\s?\1){9,}|(\S{1,40})(?:\s\2){7,}")
+
+
+def _repetition(look: Look) -> str | None:
+    text = look.after[-SEEN:]
+    if found := _RUN.search(text):
+        return f"{found[0][:40]!r} over and over"
+    words = text.split()
+    grams = Counter(zip(*(islice(words, start, None) for start in range(4)), strict=False))
+    again = sum(count - 1 for count in grams.values())
+    if len(words) >= 40 and again > 0.4 * (len(words) - 3):
+        most, count = grams.most_common(1)[0]
+        return f"{' '.join(most)!r} {count} times"
+    return None
+
+
+_META = re.compile(
+    r"\b(?:the|this|your|my|above) (?:critique|criticism|constitution(?:al)? principle|feedback (?:above|given))\b"
+    r"|\b(?:the|my|this) (?:original|previous|preceding|revised|rewritten) (?:response|answer|version|text|draft)\b"
+    r"|\bi(?:['’]ve| have)? (?:revised|rewritten|rewrote|rephrased) (?:the|my|this)\b"
+    r"|^\W*(?:note|changes(?: made)?|explanation)\W*:.{0,60}\b(?:revis|rewr|chang|remov|shorten)\w+",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _meta(look: Look) -> str | None:
+    # words that the conversation itself uses are its subject (an essay on the Constitution), not talk about the task
+    known = " ".join(message.content for message in look.prompt.messages) + " " + look.before
+    for found in _META.finditer(look.after[:SEEN]):
+        if found[0].lower() not in known.lower():
+            return found[0].strip()
+    return None
+
+
+_ROLE = re.compile(r"^\W{0,3}(?:human|user|assistant|question|critique|revision|verdict)\s?:", re.I | re.M)
+
+
+def _roles(look: Look) -> str | None:
+    if found := _ROLE.search(look.after[:SEEN]):
+        return None if _ROLE.search(look.before) else f"speaks as {found[0].strip()!r}"
+    return None
+
+
+def _language(look: Look) -> str | None:
+    before, after = language(look.before), language(look.after)
+    return f"from {before} to {after}" if before and after and before != after else None
+
+
+_LOOKS: dict[str, Callable[[Look], str | None]] = {
+    "no_revision": _no_revision,
+    "unchanged": _unchanged,
+    "truncated": _truncated,
+    "refusal": _refusal,
+    "repetition": _repetition,
+    "preamble": _preamble,
+    "meta": _meta,
+    "roles": _roles,
+    "language": _language,
+}
+_DRAFT = ("truncated", "refusal", "repetition", "roles")
+_REVISION = tuple(_LOOKS)
+
+
+def _near(a: str, b: str) -> str | None:
+    words_a, words_b = a.split()[:SEEN], b.split()[:SEEN]
+    short, long = sorted((len(words_a), len(words_b)))
+    if not long or 2 * short / (short + long) < NEAR:  # the most that similarity can be at these lengths
+        return None
+    alike = Indel.normalized_similarity(words_a, words_b, score_cutoff=NEAR)
+    return f"{alike:.0%} of the words" if alike >= NEAR else None
+
+
+def _truncated_equal(chosen: str, rejected: str, prompt: Prompt, max_length: int) -> str | None:
+    room = max(0, max_length - sum(_count(message.content) for message in prompt.messages))
+    if _head(chosen, room) == _head(rejected, room):
+        return f"equal in their first {room} words"
+    return None
+
+
+def _head(text: str, words: int) -> list[str]:
+    return [found[0] for found in islice(re.finditer(r"\S+", text), words)]
+
+
+def _ratio(chosen: str, rejected: str, most: float) -> str | None:
+    long, short = max(_count(chosen), _count(rejected)), max(1, min(_count(chosen), _count(rejected)))
+    return f"{_count(chosen)} against {_count(rejected)} words" if long / short > most else None
+
+
+def _count(text: str) -> int:
+    return len(text.split())
+
+
+def tallied(hits: Iterable[GateHit], tally: dict[str, Counter[str]]) -> None:
+    """Add `hits` to the manifest's gate -> action -> count."""
+    for hit in hits:
+        tally.setdefault(hit.gate, Counter())[hit.action] += 1

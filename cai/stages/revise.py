@@ -1,0 +1,12 @@
+"""Revise: the answer written again so that the principle holds, with or without a critique first."""
+
+from __future__ import annotations
+
+from cai.stages._ask import Round, Stage
+from cai.templates import Untrusted
+from cai.types import Completion
+
+
+async def revise(stage: Stage, turn: Round, critique: str) -> Completion:
+    """A revision of the round's answer; an empty `critique` means direct revision. Raises CallFailed."""
+    return await stage.ask(turn.values | {"critique": Untrusted(critique)}, *turn.moment)

@@ -1,0 +1,223 @@
+"""How models are asked: Jinja templates, sandboxed, that turn a stage's variables into a Request's messages.
+
+A template opens with a comment of YAML that declares what it is: its `form` (chat, or plain text to continue), the
+`variables` it uses, `stop` texts, and whether it asks for a `verdict`. What it declares, what it uses and what the
+stage offers are compared when it is loaded, so that a typo stops a run before its first call.
+
+Text written by a model or a stranger arrives as `Untrusted` and cannot be printed by a template until it has passed
+a filter: `fence` puts it between delimiters nobody can guess, `turn` makes it the content of its own chat turn,
+`plain` defuses the labels of plain-text worked cases. All three break chat control tokens.
+
+Left out on purpose: includes and inheritance; principle text is data and never compiled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes, pass_context
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from cai import outside, plugins
+from cai.digest import digest
+from cai.errors import Mistake
+from cai.outside import Knobs
+from cai.types import Message, Role
+
+OFFERED: Mapping[str, frozenset[str]] = {
+    "draft": frozenset({"conversation"}),
+    "critique": frozenset({"conversation", "answer", "principle", "examples"}),
+    "revise": frozenset({"conversation", "answer", "principle", "examples", "critique"}),
+}
+"""Stage -> the variables it gives a template."""
+GIVEN = frozenset({"system", "user", "assistant", "message"})
+MAX_NODES = 2000
+MAX_LOOPS = 3
+MAX_NUMBER = 10_000
+
+
+class Header(Knobs):
+    """The declaration at the top of a template."""
+
+    form: Literal["chat", "plain"]
+    variables: tuple[str, ...]
+    stop: tuple[str, ...] = ()
+    verdict: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Untrusted:
+    """Text somebody else wrote. A template that prints it without a filter is refused."""
+
+    text: str
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A Message as a template sees it."""
+
+    role: Role
+    content: Untrusted
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A loaded template: `render` it into messages."""
+
+    name: str
+    header: Header
+    digest: str
+    _render: Callable[[Mapping[str, Any], str, Callable[..., str]], str]
+
+    @property
+    def plain(self) -> bool:
+        return self.header.form == "plain"
+
+    def render(self, values: Mapping[str, Any], nonce: str) -> tuple[Message, ...]:
+        """Messages made from `values`; `nonce` is the unguessable part of this call's fence. Raises Mistake."""
+        turns: list[Message] = []
+
+        def message(role: Role, caller: Callable[[], str]) -> str:
+            turns.append(Message(role, caller().strip()))
+            return ""
+
+        try:
+            text = self._render(values, nonce, message).strip()
+        except (TemplateError, ValueError, TypeError, ArithmeticError) as error:
+            raise Mistake(self.name, f"cannot be rendered: {error}", "mend the template") from None
+        if self.plain:
+            return (Message("user", text),)
+        if text:
+            raise Mistake(self.name, f"has text outside every message: {text[:40]!r}", "put it in {% call user() %}")
+        if not turns or turns[-1].role != "user":
+            raise Mistake(self.name, "does not end in a user message", "end it with {% call user() %}")
+        return tuple(turns)
+
+
+def load(stage: str, name: str) -> Template:
+    """The template for `stage`: a shipped name such as `small`, or a path to a .j2 file. Raises Mistake."""
+    path = _locate(stage, name)
+    try:
+        source = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(str(path), f"cannot be read: {error}", "save it as UTF-8") from None
+    header = _header(source, str(path))
+    environment = _environment()
+    try:
+        tree = environment.parse(source)
+        _check_variables(meta.find_undeclared_variables(tree) - GIVEN, header, stage, str(path))
+        _check_size(tree, str(path))
+        compiled = environment.from_string(source)
+    except TemplateSyntaxError as error:
+        raise Mistake(f"{path}:{error.lineno}", f"is not a template: {error.message}", "mend the line") from None
+
+    def render(values: Mapping[str, Any], nonce: str, message: Callable[..., str]) -> str:
+        roles = {role: _as(role, message) for role in ("system", "user", "assistant")}
+        return compiled.render({key: values[key] for key in header.variables}, nonce=nonce, message=message, **roles)
+
+    return Template(str(path), header, digest(source), render)
+
+
+def turns(messages: tuple[Message, ...]) -> tuple[Turn, ...]:
+    """A conversation as templates see it."""
+    return tuple(Turn(message.role, Untrusted(message.content)) for message in messages)
+
+
+def _locate(stage: str, name: str) -> Path:
+    file = f"{name}.j2"
+    for candidate in (Path("prompts", stage, file), plugins.shipped("prompts", stage, file), Path(name)):
+        if candidate.is_file():
+            return candidate
+    known = sorted(file.stem for file in plugins.shipped("prompts", stage).glob("*.j2"))
+    raise Mistake(f"templates.{stage}", f"there is no template {name!r}", plugins.suggest(name, known))
+
+
+def _header(source: str, where: str) -> Header:
+    found = re.match(r"\s*\{#-?(.*?)-?#\}", source, re.DOTALL)
+    if not found:
+        raise Mistake(f"{where}:1", "does not open with its declaration", "begin with {# form: ... variables: [...] #}")
+    lines = [line.strip() for line in found[1].split("\n")]  # indented to taste inside the comment
+    return outside.noun(outside.parse("\n".join(lines), where), Header)
+
+
+def _check_variables(used: set[str], header: Header, stage: str, where: str) -> None:
+    declared, offered = set(header.variables), OFFERED[stage]
+    for name in sorted(used - declared):
+        raise Mistake(where, f"uses {name!r} but does not declare it", "add it to `variables`")
+    for name in sorted(declared - offered):
+        raise Mistake(where, f"declares {name!r}, which {stage} does not offer", plugins.suggest(name, sorted(offered)))
+    for name in sorted(declared - used):
+        raise Mistake(where, f"declares {name!r} but does not use it", "remove it from `variables`")
+
+
+def _check_size(tree: nodes.Template, where: str) -> None:
+    # the sandbox does not stop 'a' * 10**9 or loops within loops; a template that asks a question needs neither
+    everything = list(tree.find_all(nodes.Node))
+    if len(everything) > MAX_NODES:
+        raise Mistake(where, f"is larger than {MAX_NODES} nodes", "simplify it")
+    for loop in tree.find_all(nodes.For):
+        if sum(1 for _ in loop.find_all(nodes.For)) >= MAX_LOOPS:
+            raise Mistake(f"{where}:{loop.lineno}", f"nests {MAX_LOOPS} or more loops", "simplify it")
+    for node in everything:
+        if isinstance(node, nodes.Mul | nodes.Pow):
+            raise Mistake(f"{where}:{node.lineno}", "multiplies, which a template need not", "write the text out")
+        number = node.value if isinstance(node, nodes.Const) else 0
+        if isinstance(number, int | float) and abs(number) > MAX_NUMBER:
+            raise Mistake(f"{where}:{node.lineno}", f"has a number above {MAX_NUMBER}", "simplify it")
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    for name in set(environment.filters) - {"trim", "indent", "length", "first", "last", "join", "upper", "lower"}:
+        del environment.filters[name]  # `center(10**9)` and friends
+    environment.globals.clear()  # `range`, `lipsum`, `cycler`
+    environment.filters.update(fence=_fence, turn=_turn, plain=_plain)
+    return environment
+
+
+def _finalize(value: object) -> object:
+    if isinstance(value, Untrusted | Turn):
+        raise ValueError("prints text that a model or a user wrote; put it through fence, turn or plain")
+    return value
+
+
+def _as(role: str, message: Callable[..., str]) -> Callable[..., str]:
+    return lambda caller: message(role, caller=caller)
+
+
+_CONTROL = re.compile(r"<(?=\|[^|<>\n]{1,40}\|>|/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])|<(?=<SYS>>)")
+_FENCE = re.compile(r"<(?=/?text\b)", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(\s*)(question|answer|critique ?request|critique|revision ?request|revision|verdict|human|assistant|user)(\s*):",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+@pass_context
+def _fence(context: Context, value: Untrusted | str) -> str:
+    """Between `<text id=...>` lines that carry the call's nonce; look-alikes inside are broken visibly."""
+    inside, nonce = _FENCE.sub("‹", _turn(value)), context["nonce"]
+    return f'<text id="{nonce}">\n{inside}\n</text id="{nonce}">'
+
+
+def _turn(value: Untrusted | str) -> str:
+    """The text with chat control tokens broken visibly: `<|im_end|>` becomes `‹|im_end|>`."""
+    text = value.text if isinstance(value, Untrusted) else value
+    return _CONTROL.sub(lambda found: "‹" if found[0] == "<" else "⟦", text)
+
+
+def _plain(value: Untrusted | str) -> str:
+    """One block of plain text: no empty lines, and lines that look like a label of a worked case lose the colon."""
+    text = _LABEL.sub(r"\1\2\3 -", _turn(value))
+    return re.sub(r"\n\s*\n+", "\n", text).strip()
