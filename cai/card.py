@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import Any, cast
 
 from cai.runs import Manifest
 from cai.safe import safe_text
@@ -92,22 +92,24 @@ def _opening(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, 
 
 
 def _making(manifest: Manifest) -> str:
-    constitution, prompts = manifest["constitution"], manifest["prompts"]
+    constitution, prompts, recipe = manifest["constitution"], manifest["prompts"], manifest["recipe"]
+    packages: dict[str, str] = manifest["packages"]
     lines = [
         f"- constitution {inert(constitution['name'])} {inert(constitution['version'])},"
-        f" digest {inert(constitution['digest'])}, {len(constitution['principles'])} principles:",
-        *(
-            f"  - {inert(each['id'])}, weight {each['weight']:g}, {inert(each['title'])}"
-            for each in constitution["principles"]
-        ),
+        f" digest {inert(constitution['digest'])}, with the principles (and their weights):",
+        *(f"  - {_principle(each)}" for each in constitution["principles"]),
         *(f"- {role}: {_identity(model)}" for role, model in manifest["models"].items()),
         *(f"- {stage} template {inert(each['name'])}" for stage, each in manifest["templates"].items()),
         f"- prompts {inert(Path(prompts['path']).name)}, digest {inert(prompts['digest'])}",
-        f"- seed {manifest['seed']}, cai {inert(manifest['cai'])}, "
-        + ", ".join(f"{package} {inert(version)}" for package, version in manifest["packages"].items()),
-        f"- to repeat: {inert('cai run ' + shlex.quote(Path(manifest['recipe']['path']).name))}",
+        f"- seed {manifest['seed']}; made with "
+        + ", ".join(f"{name} {inert(version)}" for name, version in ({"cai": manifest["cai"]} | packages).items()),
+        f"- to repeat: {inert('cai run ' + shlex.quote(Path(recipe['path']).name))}, digest {inert(recipe['digest'])}",
     ]
     return "## How it was made\n\n" + "\n".join(lines)
+
+
+def _principle(each: Mapping[str, Any]) -> str:
+    return inert(each["id"]) + (f" {inert(each['title'])}" if each["title"] else "") + f" ({each['weight']:g})"
 
 
 def _identity(model: Mapping[str, str]) -> str:

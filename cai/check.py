@@ -101,6 +101,7 @@ def examine(
     for name in sorted(_RESERVED & set(columns)):
         tally.add("reserved", name)
     for split, rows in splits.items():
+        tally.rows[split] = 0
         for number, row in enumerate(rows):
             tally.rows[split] += 1
             kinds, longest = _look(row, shape, tokenizer, max_length) if shape else ([], 0)
@@ -164,7 +165,8 @@ def _cut(prompt: list[int], full: list[list[int]], max_length: int) -> Iterator[
         yield "prompt_not_prefix"
     if prefix >= max_length:
         yield "prompt_fills"
-    elif max(map(len, full)) > max_length:
+        return
+    if max(map(len, full)) > max_length:
         yield "truncated"
     if len(full) == 2 and full[0][:max_length] == full[1][:max_length]:
         yield "identical" if full[0] == full[1] else "identical_when_cut"

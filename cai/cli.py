@@ -129,27 +129,24 @@ def show(
 def export(
     run: RunName,
     formats: Annotated[list[str], typer.Argument(metavar="[FORMAT]...", help="Formats; the recipe's if none.")] = [],  # noqa: B006
-    test_share: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts kept out of train.")] = 0.1,
-    check: Annotated[bool, typer.Option("--check", help="Render rows with a chat template and report damage.")] = False,
-    tokenizer: Annotated[str, typer.Option(help="Tokenizer for --check: id, folder or known model.")] = "",
-    max_length: Annotated[int, typer.Option(min=8, help="Tokens a trainer will keep, for --check.")] = 1024,
+    check: Annotated[bool, typer.Option("--check", help="Render what is written with a chat template; find damage.")] = False,
+    tokenizer: Annotated[str, typer.Option(help="For --check: a known model, a Hugging Face id or a folder.")] = "",
+    max_length: Annotated[int, typer.Option(min=8, help="For --check: tokens that a trainer will keep.")] = 1024,
     as_json: Json = False,
 ) -> None:
-    """Write a run's rows in the shapes that trainers read, or check what was written."""
-    from cai import dataset
+    """Write a run's rows in the shapes that trainers read, or check what was written (exit 100 if a trainer would fail)."""
+    from cai import pipeline, recipe
 
     where = _run(run)
-    said = where.manifest
-    chosen = formats or list(said.get("exports", {})) or ["trl", "sft", "kto", "jsonl"]
+    chosen = recipe.load(where.path / "recipe.yaml")
+    names = tuple(formats) or chosen.export.formats
     if check:
-        return _check_exports(where, chosen, tokenizer, max_length, as_json)
-    split = dataset.make_split(test_share, said["seed"])
-    written = {name: dataset.write(where, name, split=split) for name in chosen}
+        return _check_exports(where, names, tokenizer, max_length, as_json)
+    written = pipeline.export(chosen, where, names)
     if as_json:
         print(json.dumps(written))
     for name, splits in {} if as_json else written.items():
-        counts = ", ".join(f"{count} {split}" for split, count in splits.items())
-        print(f"{where.path / 'export' / name}: {counts or 'no rows'}")
+        print(f"{where.path / 'export' / name}: {_splits(splits)}")
 
 
 @app.command()
@@ -305,20 +302,31 @@ def _summary(said: Manifest, where: Run) -> list[str]:
         tokens = calls["prompt_tokens"] + calls["completion_tokens"]
         lines.append(f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal, {tokens:,} tokens")
     for name, splits in said.get("exports", {}).items():
-        lines.append(f"export/{name}: " + (", ".join(f"{n} {split}" for split, n in splits.items()) or "no rows"))
+        lines.append(f"export/{name}: " + _splits(splits))
     if (where.path / "report.html").exists():
         lines.append(f"{said['seconds']:.0f} s; see {where.path / 'report.html'}")
     return lines
 
 
-def _check_exports(where: Run, formats: list[str], tokenizer: str, max_length: int, as_json: bool) -> None:
-    from cai import check
+def _splits(splits: dict[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in splits.items())
 
-    found = {name: check.check(where, name, tokenizer, max_length) for name in formats}
+
+def _check_exports(where: Run, names: tuple[str, ...], tokenizer: str, max_length: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from cai import check, pipeline
+
+    folder = pipeline.tokenizer(where, tokenizer)
+    found = {name: check.check(where.path / "export" / name, folder, max_length=max_length) for name in names}
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps({name: asdict(said) for name, said in found.items()}))
     for name, said in {} if as_json else found.items():
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in said.items()))
+        print(f"{name}: {said.rows} rows, the longest {said.longest} tokens of {said.max_length}")
+        for finding in said.findings:
+            print(f"  {finding.kind}: {_safe(finding.what)} ({finding.rows} rows, such as {', '.join(finding.examples)})")
+    if any(finding.fatal for said in found.values() for finding in said.findings):
+        raise GateFailed("a trainer would refuse or misread these rows")
 
 
 def _show_trace(console: Console, trace: Trace) -> None:

@@ -87,7 +87,8 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None) -> M
             await work.close()
             said |= {"failures": dict(kinds), "calls": _calls(progress), "seconds": round(time.time() - started, 2)}
             runs.write_json(where.path / "manifest.json", said)
-        said["exports"] = _export_all(chosen, where, progress)
+        progress.stage = "exports"
+        said["exports"] = _export(chosen, where, chosen.export.formats)
         said["seconds"] = round(time.time() - started, 2)
         runs.write_json(where.path / "manifest.json", said)
         _report(where, progress)
@@ -277,10 +278,15 @@ def _lengths(before: array[int], after: array[int]) -> Manifest:
     return {"lengths": medians | spread | {"shorter": shorter, "longer": longer}}
 
 
-def _export_all(chosen: Recipe, where: Run, progress: Progress) -> dict[str, dict[str, int]]:
-    progress.stage = "exports"
+def export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Write a finished run's rows again in these formats; rows by split. Raises Mistake."""
+    with where.locked():
+        return _export(chosen, where, names)
+
+
+def _export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
     split = dataset.make_split(chosen.export.test_share, chosen.seed)
-    return {name: dataset.write(where, name, split=split) for name in chosen.export.formats}
+    return {name: dataset.write(where, name, split=split) for name in names}
 
 
 def _report(where: Run, progress: Progress) -> None:

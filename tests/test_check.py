@@ -92,8 +92,9 @@ def test_a_planted_fault_is_found(kind: str) -> None:
     found = {finding.kind: finding for finding in PLANTED[kind].findings}
     assert kind in found
     assert found[kind].rows == 1
-    along = {"identical_when_cut": {"truncated"}, "prompt_fills": {"identical_when_cut"}}
-    assert found.keys() - {kind} == along.get(kind, set())
+    assert PLANTED[kind].rows == {"train": 0 if kind == "no_rows" else 1}
+    along = {"truncated"} if kind == "identical_when_cut" else set()
+    assert found.keys() - {kind} == along
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,16 @@ def test_clean_rows_of_every_shape_are_met_with_silence(clean: dict[str, Any]) -
     assert made.findings == ()
     assert (made.rows, made.ignored) == ({"train": 2}, ("prompt_id",))
     assert 0 < made.longest < 20
+
+
+def test_the_maximum_length_is_the_last_that_fits() -> None:
+    longest = examined(row()).longest
+    prompt = 7  # [user] why is it so <|end|> [assistant]
+    kinds = {length: [each.kind for each in examined(row(), max_length=length).findings] for length in range(1, 20)}
+    assert kinds[longest] == []
+    assert kinds[longest - 1] == ["truncated"]
+    assert kinds[prompt] == ["prompt_fills"]  # TRL keeps a row only if its prompt is shorter than that
+    assert kinds[prompt + 1] == ["truncated"]
 
 
 def test_a_label_that_is_no_bool_is_found() -> None:

@@ -166,9 +166,10 @@ def test_a_split_that_the_prompt_names_wins() -> None:
 
 
 def test_a_named_split_takes_its_equal_conversations_along() -> None:
-    asked = [prompt("a", "Why?", split="train"), prompt("b", "why? ", split="test"), prompt("c", "WHY?")]
-    split = dataset.settle(dataset.make_split(0, 0), asked)
-    assert {split(each) for each in asked} == {"test"}
+    asked = [prompt("a", "Why?", split="train"), prompt("b", "why? ", split="validation"), prompt("c", "WHY?")]
+    for order in (asked, asked[::-1]):
+        split = dataset.settle(dataset.make_split(0, 0), order)
+        assert {split(each) for each in asked} == {"validation"}
 
 
 def test_no_conversation_is_written_to_two_splits(tmp_path: Path) -> None:

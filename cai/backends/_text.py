@@ -66,8 +66,9 @@ class Text:
         content = _whole_characters(content)
         while self._spelled.search(content):
             content = self._spelled.sub(lambda match: _broken(match[0]), content)
-        # a tokenizer may normalise yet another spelling into a control token
-        if not self._controls.keys().isdisjoint(self._encode(content, plain=False)):
+        # a tokenizer may normalise yet another spelling into one; the unknown token is what odd text turns into
+        found = self._controls.keys() & set(self._encode(content, plain=False))
+        if found - {self._tokenizer.unk_token_id}:
             raise Permanent("control_token", "the text holds a control token in a spelling that cannot be broken up")
         return content
 
@@ -111,14 +112,11 @@ class Text:
 def _control_tokens(tokenizer: Any) -> dict[int, str]:
     """Id -> spelling of the tokens that are not plain text: the special ones, and added tags such as `<think>`.
 
-    Other added tokens (runs of blanks, mostly) are text. So is the unknown token, which unknown text turns into.
+    Other added tokens (runs of blanks, mostly) are text.
     """
     added = tokenizer.added_tokens_decoder.items()
     found = {id: str(token) for id, token in added if token.special or re.fullmatch(r"<.+>|\[.+\]", str(token))}
-    found |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    if tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id):
-        found.pop(tokenizer.unk_token_id, None)
-    return found
+    return found | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
 
 def _broken(token: str) -> str:

@@ -55,9 +55,15 @@
   // ---- diffs
   const NAMES = { "0": "span", "1": "ins", "-1": "del" };
 
+  // white space at the ends is not marked as changed
+  function piece(name, content) {
+    const [, before, inside, after] = content.match(/^(\s*)([^]*?)(\s*)$/);
+    return [before, make(name, "", inside), after];
+  }
+
   function pieces(parts, without) {
-    const chosen = parts.filter(([sign]) => sign !== without);
-    return make("p", "text", ...chosen.map(([sign, content]) => make(NAMES[sign], "", content)));
+    const chosen = parts.filter(([sign]) => sign !== without).flatMap(([sign, content]) => piece(NAMES[sign], content));
+    return make("p", "text", ...chosen.slice(1));  // the first is white space before the first word
   }
 
   function difference(diff) {
@@ -78,7 +84,7 @@
 
   function step(found) {
     const title = data.principles[found.principle] || found.principle;
-    const head = block("quiet", `Round ${found.round}: ${title}`,
+    const head = block("quiet", `Round ${found.round + 1}: ${title}`,
       [found.verdict ? chip(verdicts[found.verdict], found.verdict === "fault" ? "tag" : "") : null, finish(found.critique && found.critique.finish)],
       found.critique ? text(found.critique.text) : make("p", "none", "Revised directly, without a critique."),
       found.critique && cut(found.critique.hidden), found.critique && thinking(found.critique.thinking));

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,10 @@ def funnel(view: View) -> Facts:
         ("traces", view.tally.traces, ("critique", "revise")),
         ("pairs", _of(counts, "pair", "out"), ("pair",)),
     )
-    most = max(1, *(number for _, number, _ in steps))
+    most = max(1, *(count for _, count, _ in steps))
     rows = [
-        {"name": name, "count": number, "bar": svg.bar(number / most), "lost": _lost(view.tally, stages)}
-        for name, number, stages in steps
+        {"name": name, "count": count, "bar": svg.bar(count / most), "lost": _lost(view.tally, stages)}
+        for name, count, stages in steps
     ]
     return {"rows": rows, "stages": [_stage(name, **stage) for name, stage in counts.items()]}
 
@@ -103,23 +104,25 @@ def principles(view: View) -> Facts:
     drawn = [(one, view.tally.principles.get(one["id"], Drawn())) for one in listed]
     moved = [interval(found.changes, seed=view.manifest["seed"]) for _, found in drawn]
     ends = [end for one in moved for end in (one.value, one.low, one.high) if end is not None]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    margin = 0.06 * (high - low)
+    along = svg.ruler(ends or [0.0])
     rows = [
-        _principle(one, found, change) | {"whisker": svg.whisker(change, low - margin, high + margin)}
+        _principle(one, found, change) | {"whisker": svg.whisker(change, along)}
         for (one, found), change in zip(drawn, moved, strict=True)
     ]
     judged = any(found.verdicts.keys() - {"none"} for _, found in drawn)
-    return {"rows": rows, "judged": judged, "weighted": len({one["weight"] for one in listed}) > 1}
+    weighted = len({one["weight"] for one in listed}) > 1
+    return {"rows": rows, "judged": judged, "weighted": weighted, "scale": svg.scale(along)}
 
 
 def _principle(one: Mapping[str, Any], found: Drawn, change: Interval) -> dict[str, object]:
     return {
         "id": one["id"],
         "title": one["title"] or one["id"],
+        "critique": one["critique"],
+        "revise": one["revise"],
         "weight": one["weight"],
         "drawn": found.steps,
-        "verdicts": found.verdicts,
+        "verdicts": {name: found.verdicts[name] for name in ("fault", "clean", "unclear")},
         "accepted": found.accepted,
         "change": change,
     }
@@ -151,7 +154,7 @@ def gates(view: View) -> Facts | None:
     rows = [
         {
             "name": name,
-            "actions": actions,
+            "actions": {action: actions.get(action, 0) for action in ("drop", "tag", "repair")},
             "bar": svg.bar(sum(actions.values()) / most),
             "examples": [one for one in view.examples if f"gate:{name}" in one.marks][: tally.NAMED],
         }
@@ -213,8 +216,11 @@ SECTIONS = (
 
 
 def _lost(counted: Tally, stages: tuple[str, ...]) -> list[tuple[str, int]]:
-    kinds = [(kind, lost.count) for (stage, kind), lost in counted.lost.items() if stage in stages]
-    return sorted(kinds, key=lambda item: -item[1])
+    """What was lost between two counts, by kind."""
+    kinds = Counter[str]()
+    for (stage, kind), lost in counted.lost.items():
+        kinds[kind] += lost.count if stage in stages else 0
+    return [(kind, count) for kind, count in kinds.most_common() if count]
 
 
 def _stage(name: str, **numbers: int) -> dict[str, object]:

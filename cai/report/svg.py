@@ -13,11 +13,8 @@ from markupsafe import Markup
 
 from cai.stats import Interval
 
-HEIGHT = 230
-_BINS = 28
-_SHOWN = (
-    0.98  # share of the values that the axis reaches; the rest is counted in words, or one outlier hides the others
-)
+HEIGHT = 250
+_BINS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,8 @@ class Axis:
     bins: int
 
     def x(self, value: float) -> float:
-        return 100 * (value - self.low) / (self.step * self.bins)
+        """Where `value` stands, in per cent of the width; at the end where it lies beyond."""
+        return min(100.0, max(0.0, 100 * (value - self.low) / (self.step * self.bins)))
 
     def counts(self, values: Iterable[float]) -> list[int]:
         """How many values fall into each bin."""
@@ -40,12 +38,11 @@ class Axis:
                 counts[place] += 1
         return counts
 
-    def ticks(self) -> list[float]:
-        """Round values along the axis, its ends left out where a label would be cut."""
-        step = nice(self.step * self.bins / 6)
-        first = math.ceil(self.low / step)
-        every = (step * number for number in range(first, first + 16))
-        return [value for value in every if 2 <= self.x(value) <= 98]
+    def ticks(self, about: int = 6) -> list[float]:
+        """Round values along the axis, `about` so many."""
+        step = nice(self.step * self.bins / about)
+        first, last = math.ceil(self.low / step), math.floor((self.low + self.step * self.bins) / step)
+        return [step * number for number in range(first, last + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,98 +59,131 @@ def nice(step: float) -> float:
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step))
 
 
-def axis(values: Sequence[float], *, zero: bool) -> Axis:
-    """Bins for nearly all of `values`, an edge at 0; `zero` starts there, as lengths do."""
-    ordered, tail = sorted(values), (1 - _SHOWN) / (1 if zero else 2)
-    low = 0.0 if zero else min(0.0, ordered[int(tail * (len(ordered) - 1))])
-    high = max(0.0, ordered[math.ceil((1 - tail) * (len(ordered) - 1))])
+def fenced(values: Iterable[float]) -> tuple[float, float]:
+    """The ends of `values` and 0, without the far-out ones: a single one would press all others together.
+
+    Far out is further beyond the middle 90 % than that middle is wide. A chart says how many it leaves out.
+    """
+    ordered = sorted(values)
+    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.05, 0.95))
+    reach = max(high - low, 1.0)
+    near = [value for value in ordered if low - reach <= value <= high + reach]
+    return min(0.0, near[0]), max(0.0, near[-1])
+
+
+def axis(values: Iterable[float]) -> Axis:
+    """Bins for `values`, an edge at 0, without the far-out ones."""
+    low, high = fenced(values)
     step = nice((high - low) / _BINS)
     first = math.floor(low / step)
     return Axis(first * step, step, math.floor(high / step) + 1 - first)
 
 
+def ruler(values: Iterable[float]) -> Axis:
+    """One axis for rows of whiskers, with a margin; without the far-out values."""
+    low, high = fenced(values)
+    margin = 0.06 * (high - low) or 1.0
+    return Axis(low - margin, high - low + 2 * margin, 1)
+
+
 def bar(share: float) -> Markup:
     """One horizontal bar that fills `share` of its track."""
-    text = '<svg class="bar" aria-hidden="true"><rect class="track" width="100%" height="100%" rx="2"/>{}</svg>'
+    body = '<svg class="bar" aria-hidden="true"><rect class="track" width="100%" height="100%" rx="2"/>{}</svg>'
     fill = Markup('<rect class="fill" width="{}" height="100%" rx="2"/>').format(_percent(100 * share))
-    return Markup(text).format(fill if share > 0 else "")
+    return Markup(body).format(fill if share > 0 else "")
 
 
-def whisker(found: Interval, low: float, high: float) -> Markup:
-    """A dot with its interval on an axis from `low` to `high` that other rows share, with a line at 0."""
-    place = Axis(low, (high - low) or 1.0, 1)
-    parts = [_line(place.x(0), 0, 20, "zero")]
-    if found.low is not None and found.high is not None:
-        span = '<line class="span" x1="{}" x2="{}" y1="10" y2="10"/>'
-        parts.append(Markup(span).format(_percent(place.x(found.low)), _percent(place.x(found.high))))
-    if found.value is not None:
-        parts.append(Markup('<circle class="dot" cx="{}" cy="10" r="4"/>').format(_percent(place.x(found.value))))
+def scale(along: Axis) -> Markup:
+    """The labels of an axis, for the head of a column of whiskers."""
+    labels = Markup("").join(_label(along.x(value), 13, _words(value), "tick") for value in along.ticks(3))
+    return Markup('<svg class="whisker" aria-hidden="true">{}</svg>').format(labels)
+
+
+def whisker(found: Interval, along: Axis) -> Markup:
+    """A dot with its interval, and a line at 0; cut where it leaves the axis."""
+    parts = [_line(along.x(0), 0, 20, "zero"), _dot(found, along, 10)]
     return Markup('<svg class="whisker" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
 
 
 def mirror(before: Sequence[int], after: Sequence[int], medians: tuple[float, float]) -> Chart:
     """Two histograms on one axis and one scale: `before` upwards, `after` downwards."""
     both = [*before, *after]
-    shared = axis(both, zero=True)
-    ups, downs = shared.counts(before), shared.counts(after)
+    along = axis(both)
+    ups, downs = along.counts(before), along.counts(after)
     middle, peak = HEIGHT / 2 - 10, max([1, *ups, *downs])
-    parts = [_bars(shared, ups, middle, -(middle - 22) / peak, "before")]
-    parts += [_bars(shared, downs, middle, (middle - 22) / peak, "after")]
-    parts += [Markup('<line class="base" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(middle)]
-    parts += [_median(shared, medians[0], (10, middle), 10, "before"), _ticks(shared)]
-    parts += [_median(shared, medians[1], (middle, 2 * middle - 8), 2 * middle - 4, "after")]
+    tall = (middle - 24) / peak
+    parts = [_bars(along, ups, middle, -tall, "before"), _bars(along, downs, middle, tall, "after")]
+    parts += [_grid(peak, middle, -tall), _grid(peak, middle, tall)]
+    parts += [_rule(middle, "base"), _ticks(along), _median(along, medians[0], (12, middle), 12)]
+    parts += [_median(along, medians[1], (middle, 2 * middle - 12), 2 * middle - 4)]
     label = f"Words per answer: median {medians[0]:g} before, {medians[1]:g} after"
     return Chart(_figure(parts, label), len(both) - sum(ups) - sum(downs))
 
 
 def spread(changes: Sequence[int], mean: Interval) -> Chart:
     """A histogram of changes with 0 marked, and over it the mean with its interval."""
-    own = axis(changes, zero=False)
-    counts = own.counts(changes)
-    floor = HEIGHT - 24
-    scale = (floor - 44) / max([1, *counts])
-    parts = [_bars(own, counts, floor, -scale, "after"), _line(own.x(0), 26, floor, "zero")]
-    parts += [Markup('<line class="base" x1="0" x2="100%" y1="{0}" y2="{0}"/>').format(floor), _ticks(own)]
+    along = axis(changes)
+    counts = along.counts(changes)
+    floor, peak = HEIGHT - 24, max([1, *counts])
+    tall = (floor - 48) / peak
+    parts = [_bars(along, counts, floor, -tall, "after"), _grid(peak, floor, -tall), _rule(floor, "base")]
+    parts += [_ticks(along), _line(along.x(0), 26, floor, "zero"), _dot(mean, along, 30)]
     if mean.value is not None:
-        parts.append(_mean(own, mean))
+        parts.append(_label(along.x(mean.value), 16, f"mean {_words(mean.value, 1)}", "note"))
     return Chart(_figure(parts, "Change in words per trace"), len(changes) - sum(counts))
 
 
-def _mean(own: Axis, mean: Interval) -> Markup:
-    parts = [Markup('<circle class="dot" cx="{}" cy="30" r="4"/>').format(_percent(own.x(mean.value or 0)))]
-    if mean.low is not None and mean.high is not None:
-        span = '<line class="span" x1="{}" x2="{}" y1="30" y2="30"/>'
-        parts.insert(0, Markup(span).format(_percent(own.x(mean.low)), _percent(own.x(mean.high))))
-    parts.append(_label(own.x(mean.value or 0), 16, "mean", "note"))
+def _dot(found: Interval, along: Axis, y: float) -> Markup:
+    parts = []
+    if found.low is not None and found.high is not None:
+        span = '<line class="span" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        parts.append(Markup(span).format(_percent(along.x(found.low)), _percent(along.x(found.high)), y, y))
+    if found.value is not None:
+        dot = '<circle class="dot" cx="{}" cy="{}" r="4"/>'
+        parts.append(Markup(dot).format(_percent(along.x(found.value)), y))
     return Markup("").join(parts)
 
 
-def _bars(shared: Axis, counts: Sequence[int], base: float, scale: float, name: str) -> Markup:
+def _grid(peak: int, base: float, tall: float) -> Markup:
+    """Lines at round counts, each with its number at the right end."""
+    step = int(nice(peak / 4))
+    parts = []
+    for count in range(step, peak + 1, step):
+        y = base + count * tall
+        parts += [_rule(y, "grid"), _label(100, y - 3, f"{count:,}", "tick")]
+    return Markup("").join(parts)
+
+
+def _bars(along: Axis, counts: Sequence[int], base: float, tall: float, name: str) -> Markup:
     bar = '<rect class="{}" x="{}" width="{}" y="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-    gap = 0.12 * 100 / shared.bins
+    gap = 12 / along.bins
     parts = []
     for place, count in enumerate(counts):
         if count:
-            low = shared.low + place * shared.step
-            note = f"{low:g} to {low + shared.step:g} words: {count}"
-            x, tall = _percent(shared.x(low) + gap / 2), abs(count * scale)
-            top = base - tall if scale < 0 else base
-            parts.append(Markup(bar).format(name, x, _percent(100 / shared.bins - gap), top, tall, note))
+            low = along.low + place * along.step
+            note = f"{_words(low)} up to {_words(low + along.step)} words: {count:,}"
+            left, width = _percent(along.x(low) + gap / 2), _percent(100 / along.bins - gap)
+            top = base + min(0.0, count * tall)
+            parts.append(Markup(bar).format(name, left, width, top, abs(count * tall), note))
     return Markup("").join(parts)
 
 
-def _median(shared: Axis, value: float, span: tuple[float, float], y: float, name: str) -> Markup:
-    x = min(shared.x(value), 100)
-    return _line(x, *span, f"median {name}") + _label(x, y, f"median {value:g}", f"note {name}", aside=True)
+def _median(along: Axis, value: float, span: tuple[float, float], y: float) -> Markup:
+    x = along.x(value)
+    anchor, shift = ("start", 6) if x < 60 else ("end", -6)
+    return _line(x, *span, "median") + _text(x, y, f"median {_words(value)}", "note", anchor, shift)
 
 
-def _ticks(shared: Axis) -> Markup:
-    return Markup("").join(_label(shared.x(value), HEIGHT - 6, f"{value:,.0f}", "tick") for value in shared.ticks())
+def _ticks(along: Axis) -> Markup:
+    return Markup("").join(_label(along.x(value), HEIGHT - 6, _words(value), "tick") for value in along.ticks())
 
 
-def _label(x: float, y: float, text: str, name: str, *, aside: bool = False) -> Markup:
-    anchor = ("start" if x < 60 else "end") if aside else "middle"
-    shift = {"start": 6, "end": -6, "middle": 0}[anchor]
+def _label(x: float, y: float, text: str, name: str) -> Markup:
+    """Centred on `x`, but never over the edge of the chart."""
+    return _text(x, y, text, name, "start" if x < 4 else "end" if x > 96 else "middle", 0)
+
+
+def _text(x: float, y: float, text: str, name: str, anchor: str, shift: int) -> Markup:
     body = '<text class="{}" x="{}" dx="{}" y="{:.1f}" text-anchor="{}">{}</text>'
     return Markup(body).format(name, _percent(x), shift, y, anchor, text)
 
@@ -163,9 +193,17 @@ def _line(x: float, top: float, bottom: float, name: str) -> Markup:
     return Markup(body).format(name, _percent(x), _percent(x), top, bottom)
 
 
+def _rule(y: float, name: str) -> Markup:
+    return Markup('<line class="{}" x1="0" x2="100%" y1="{:.1f}" y2="{:.1f}"/>').format(name, y, y)
+
+
 def _figure(parts: Iterable[Markup], label: str) -> Markup:
     body = '<svg class="chart" role="img" aria-label="{}" width="100%" height="{}">{}</svg>'
     return Markup(body).format(label, HEIGHT, Markup("").join(parts))
+
+
+def _words(value: float, digits: int = 0) -> str:
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def _percent(value: float) -> str:

@@ -23,6 +23,8 @@ from cai.types import Action, Finish, GateHit, Prompt
 
 SEEN = 20_000
 """Characters of an answer that the pattern gates look at."""
+HEAD = 400
+"""Characters at the start in which a preamble must stand; also what keeps its pattern from backtracking for hours."""
 NEAR = 0.97
 """Word similarity (Indel, 0 to 1) from which two answers count as the same."""
 
@@ -74,7 +76,7 @@ def gate_pair(chosen: str, rejected: str, prompt: Prompt, gates: Gates) -> tuple
 
 _OPENERS = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|no problem|thank you)\b[^\n.!:]{0,40}[!.,:]\s*)?"
 _PREAMBLE = re.compile(
-    rf"\s*(?:{_OPENERS}(?:here(?:['’]s| is| are)|below is|this is|i(?:['’]ve| have))\b[^\n:]{{0,80}}?"
+    rf"(?:{_OPENERS}(?:here(?:['’]s| is| are)|below is|this is|i(?:['’]ve| have))\b[^\n:]{{0,80}}?"
     r"\b(?:revis\w+|rewrit\w+|rewrote|updated|improved|concise|shorter|brief\w*|edited|simplified|condensed|corrected)\b"
     r"[^\n:]{0,160}:\s*"
     r"|\**(?:the )?(?:revised|rewritten|final|improved|concise|new|updated|shortened)?\s*"
@@ -86,10 +88,11 @@ _QUOTES = {'"': '"', "“": "”", "«": "»"}
 
 def repaired(text: str) -> tuple[str, str]:
     """`text` without an announcing first line and the quotes it announced; and what was removed, empty if nothing."""
-    found = _PREAMBLE.match(text)
-    if not found or not text[found.end() :].strip():
+    start = text.lstrip()
+    found = _PREAMBLE.match(start[:HEAD])
+    if not found or not start[found.end() :].strip():
         return text, ""
-    rest = text[found.end() :].strip()
+    rest = start[found.end() :].strip()
     if len(rest) > 1 and _QUOTES.get(rest[0]) == rest[-1] and rest[0] not in rest[1:-1]:
         rest = rest[1:-1].strip()
     return rest, found[0].strip()
@@ -148,7 +151,7 @@ _META = re.compile(
     r"\b(?:the|this|your|my|above) (?:critique|criticism|constitution(?:al)? principle|feedback (?:above|given))\b"
     r"|\b(?:the|my|this) (?:original|previous|preceding|revised|rewritten) (?:response|answer|version|text|draft)\b"
     r"|\bi(?:['’]ve| have)? (?:revised|rewritten|rewrote|rephrased) (?:the|my|this)\b"
-    r"|^\W*(?:note|changes(?: made)?|explanation)\W*:.{0,60}\b(?:revis|rewr|chang|remov|shorten)\w+",
+    r"|^[^\w\n]{0,4}(?:note|changes(?: made)?|explanation)[^\w\n]{0,4}:.{0,60}\b(?:revis|rewr|chang|remov|shorten)\w+",
     re.IGNORECASE | re.MULTILINE,
 )
 

@@ -1,0 +1,140 @@
+"""The walls of the house, proved from the source: who may import whom, who prints, who writes, what loads when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CAI = ROOT / "cai"
+FILES = sorted(CAI.rglob("*.py"))
+FLOORS = (
+    ("types", "errors", "digest", "safe"),
+    ("plugins",),
+    ("outside",),
+    ("recipe", "lint", "templates", "journal", "runs", "refusal", "language", "diff", "stats"),
+    ("constitution", "sources", "foreign", "starter"),
+    ("stages", "backends", "export", "card", "check", "report"),
+    ("dataset",),
+    ("pipeline",),
+    ("live",),
+    ("cli",),
+)
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+HEAVY = ("torch", "transformers", "trl", "datasets", "peft", "accelerate")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(CAI).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CAI)))
+def test_imports_point_to_a_lower_floor(path: Path) -> None:
+    here = room(path)
+    if here == "__init__":
+        return
+    assert here in FLOOR, f"{here} has no floor: add it to FLOORS and to docs/design.md"
+    for name, line in imports(path):
+        there = name.split(".")[1] if name.startswith("cai.") else ""
+        if there and there != here and there != "__version__":
+            assert FLOOR[there] < FLOOR[here], f"{path}:{line}: {here} imports {there}, which is no lower floor"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CAI)))
+def test_only_cli_prints(path: Path) -> None:
+    if room(path) == "cli":
+        return
+    printed = [call.lineno for call in calls(path) if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not printed, f"{path}: prints in lines {printed}"
+
+
+def writes(call: ast.Call) -> bool:
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    if name in ("write_text", "write_bytes") and isinstance(call.func, ast.Attribute):
+        return not (isinstance(call.func.value, ast.Name) and call.func.value.id == "runs")
+    if name != "open" or isinstance(call.func, ast.Attribute):
+        return False
+    modes = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    return any(isinstance(mode, ast.Constant) and set(str(mode.value)) & set("wax+") for mode in modes)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CAI)))
+def test_only_journal_and_runs_write_files(path: Path) -> None:
+    if path.relative_to(CAI).as_posix() in ("journal.py", "runs.py", "backends/_weights.py"):  # the model cache
+        return
+    wrote = [call.lineno for call in calls(path) if writes(call)]
+    assert not wrote, f"{path}: opens files for writing in lines {wrote}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CAI)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= 400, "a file stops at 400 lines"
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "every file opens by saying what it does"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 45, f"{path}:{node.lineno} {node.name} is too long"
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that `code` leaves loaded in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sorted(sys.modules))"],
+        capture_output=True, text=True, check=True, cwd=ROOT, env={"PATH": "", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+    )  # fmt: skip
+    return {name.split(".")[0] for name in done.stdout.split("\n")[-2].split()}
+
+
+QUIET = "import contextlib, io\nwith contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): "
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import cai",
+        "import sys; sys.argv = ['cai', '--help']; import cai.cli\n" + QUIET + "cai.cli.main()",
+        "import sys; sys.argv = ['cai', 'constitution', 'lint', 'constitutions/default.yaml']; import cai.cli\n"
+        + QUIET + "cai.cli.main()",
+        "import cai.pipeline, cai.backends.scripted, cai.backends.transformers",
+    ],
+)  # fmt: skip
+def test_light_commands_load_nothing_heavy(code: str) -> None:
+    assert not loaded_by(code) & set(HEAVY)
+
+
+def test_a_run_without_a_local_model_loads_no_torch(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, pathlib
+from cai import pipeline
+from cai.recipe import Recipe
+from cai.runs import Run
+recipe = Recipe.model_validate(dict(constitution="concise", prompts="everyday", templates="small",
+    writer=dict(backend="scripted", script="scripts:steady"), critique=dict(rounds=1), export=dict(formats=[])))
+asyncio.run(pipeline.run(recipe, Run(pathlib.Path({str(tmp_path / "run")!r}))))
+"""
+    assert not loaded_by(code) & set(HEAVY)
+
+
+def test_public_names_are_few_and_there() -> None:
+    import cai
+
+    assert len(cai.__all__) <= 10
+    assert all(getattr(cai, name) for name in cai.__all__)
