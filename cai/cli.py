@@ -129,12 +129,14 @@ def show(
 def export(
     run: RunName,
     formats: Annotated[list[str], typer.Argument(metavar="[FORMAT]...", help="Formats; the recipe's if none.")] = [],  # noqa: B006
-    check: Annotated[bool, typer.Option("--check", help="Render what is written with a chat template; find damage.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Render what is written with a chat template; find damage.")
+    ] = False,
     tokenizer: Annotated[str, typer.Option(help="For --check: a known model, a Hugging Face id or a folder.")] = "",
     max_length: Annotated[int, typer.Option(min=8, help="For --check: tokens that a trainer will keep.")] = 1024,
     as_json: Json = False,
 ) -> None:
-    """Write a run's rows in the shapes that trainers read, or check what was written (exit 100 if a trainer would fail)."""
+    """Write a run's rows in the shapes that trainers read, or check what was written."""
     from cai import pipeline, recipe
 
     where = _run(run)
@@ -324,7 +326,9 @@ def _check_exports(where: Run, names: tuple[str, ...], tokenizer: str, max_lengt
     for name, said in {} if as_json else found.items():
         print(f"{name}: {said.rows} rows, the longest {said.longest} tokens of {said.max_length}")
         for finding in said.findings:
-            print(f"  {finding.kind}: {_safe(finding.what)} ({finding.rows} rows, such as {', '.join(finding.examples)})")
+            print(
+                f"  {finding.kind}: {_safe(finding.what)} ({finding.rows} rows, such as {', '.join(finding.examples)})"
+            )
     if any(finding.fatal for said in found.values() for finding in said.findings):
         raise GateFailed("a trainer would refuse or misread these rows")
 

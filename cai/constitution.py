@@ -34,6 +34,10 @@ class Change:
     fields: tuple[str, ...] = ()
 
 
+class NoPrinciple(Mistake):
+    """No principle with a weight applies to a prompt: a failure of that prompt, not of the run."""
+
+
 def load(source: str | Path) -> Constitution:
     """The constitution in a file, or a shipped one by its name. Raises Mistake with the line of the first error."""
     form, problems = check(_locate(source))
@@ -57,7 +61,7 @@ def principle_digest(principle: Principle) -> str:
 
 
 def draw(constitution: Constitution, prompt: Prompt, round: int, seed: int, sample: int = 0) -> Principle:
-    """The principle for one round of one draft, by weight. Raises Mistake if none applies to the prompt."""
+    """The principle for one round of one draft, by weight. Raises NoPrinciple if none applies to the prompt."""
 
     def score(principle: Principle) -> float:
         # -log(u) / weight is exponential with rate `weight`, so the least is each one's with chance ~ weight
@@ -67,7 +71,9 @@ def draw(constitution: Constitution, prompt: Prompt, round: int, seed: int, samp
     if not able:
         tags = ", ".join(prompt.tags) or "none"
         fix = "leave `applies_to` out of at least one principle with a weight above 0"
-        raise Mistake(f"prompt {prompt.id}", f"no principle of {constitution.name!r} applies (its tags: {tags})", fix)
+        raise NoPrinciple(
+            f"prompt {prompt.id}", f"no principle of {constitution.name!r} applies (its tags: {tags})", fix
+        )
     return max(able, key=score)
 
 
@@ -128,10 +134,10 @@ def _constitution(form: ConstitutionForm) -> Constitution:
     examples = _examples(form.examples)
     return Constitution(
         name=form.name,
-        version=form.version or "",
+        version=form.version,
         principles=principles,
         digest=_digest(principles, examples),
-        about=form.about or "",
+        about=form.about,
         tags=form.tags,
         examples=examples,
     )
@@ -143,18 +149,16 @@ def _digest(principles: Iterable[Principle], examples: Iterable[Example]) -> str
 
 
 def _principle(form: PrincipleForm) -> Principle:
-    given = form.model_dump(exclude={"examples"}, exclude_none=True)
+    given = form.model_dump(exclude={"examples"}, exclude_unset=True)
     return Principle(**given, examples=_examples(form.examples))
 
 
 def _examples(forms: Iterable[ExampleForm]) -> tuple[Example, ...]:
-    return tuple(Example(**form.model_dump()) for form in forms)
+    return tuple(Example(**form.model_dump(exclude_unset=True)) for form in forms)
 
 
 def _applies(principle: Principle, prompt: Prompt) -> bool:
-    return principle.weight > 0 and (
-        not principle.applies_to or not set(principle.applies_to).isdisjoint(prompt.tags)
-    )
+    return principle.weight > 0 and (not principle.applies_to or not set(principle.applies_to).isdisjoint(prompt.tags))
 
 
 def _edited(before: Principle, after: Principle) -> tuple[str, ...]:

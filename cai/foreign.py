@@ -24,7 +24,7 @@ from textwrap import wrap
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import FoldedScalarString, LiteralScalarString
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString, FoldedScalarString, LiteralScalarString
 
 from cai import outside
 from cai.digest import digest
@@ -92,7 +92,7 @@ def _import(content: Any, where: str) -> Import:
         case {"principles": [{"id": _, "critique": _, "revise": _}, *_]}:
             raise Mistake(where, "is a cai constitution already", "check it with `cai constitution lint`")
         case {"constitutions": [_, *_] as listed}:
-            return _with_cases(_requests(listed, where), content.get("system_chat") or [])
+            return _with_cases(_requests(listed, where), content.get("system_chat"))
         case {"principles": [_, *_] as listed}:
             return _import(listed, where)
         case [_, *_]:
@@ -150,8 +150,9 @@ def _first(entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 # --- Few-shot chats: question, answer, critique request, critique, revision request, revision -------------------------
 
 
-def _with_cases(found: Import, chats: list[Any]) -> Import:
+def _with_cases(found: Import, chats: Any) -> Import:
     """Puts each chat under the principle whose critique request it uses, or at the top if it uses none of them."""
+    chats = chats if isinstance(chats, list) else []
     by_request = {principle["critique"]: principle for principle in found.principles}
     examples, notes, left = list[Entry](), list(found.notes), 0
     for chat in chats:
@@ -172,6 +173,8 @@ def _with_cases(found: Import, chats: list[Any]) -> Import:
 
 def _turns(chat: Any) -> list[str]:
     """The texts of a chat in which user and assistant take turns; empty if it is anything else."""
+    if not isinstance(chat, list):
+        return []
     texts = []
     for turn, role in zip(chat, ("user", "assistant") * 3, strict=False):
         match turn:
@@ -187,25 +190,26 @@ _MADE_UP = "The source has no names: ids were made from its rarer words. Choose 
 _BULLET = re.compile(r"^\s*(?:\d+[.):]|[-*•])\s+")
 _COMPARE = re.compile(
     r"\b(?:select|choose|pick|prefer) (?:the|whichever) (?:assistant |ai )?"
-    r"(?:response|answer|output|reply|completion)\s+(?P<clause>\S.*?)[\s.]*$",
-    re.IGNORECASE,
+    r"(?:response|answer|output|reply|completion)\s+(?P<clause>\S.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
 def _comparisons(lines: Iterable[str], where: str) -> Import:
     sentences = [_BULLET.sub("", line).strip() for line in lines if line.strip()]
-    clauses = [_COMPARE.search(sentence) for sentence in sentences]
-    if not any(clauses):
+    found = [_COMPARE.search(sentence) for sentence in sentences]
+    clauses = [match["clause"].rstrip(" .") if match else "" for match in found]
+    if clauses.count("") >= len(clauses) / 2:
         words = sum(len(sentence.split()) for sentence in sentences)
         what = f"is prose ({words:,} words): which of it are principles, and what to ask a critic, is yours to decide"
         raise Mistake(where, what, "start with `cai constitution new` and write one principle for each rule you want")
     principles = []
     for sentence, clause in zip(sentences, clauses, strict=True):
-        if clause is None:
+        if not clause:
             what = f"{sentence!r:.60} does not say which response to choose, as the other lines do"
             raise Mistake(where, what, "delete the line, or write it as 'Choose the response that ...'")
-        principles.append(_from_comparison(sentence, clause["clause"]))
-    return Import(_identified(principles, _gists([clause["clause"] for clause in clauses if clause])), [], list(_DERIVED))
+        principles.append(_from_comparison(sentence, clause))
+    return Import(_identified(principles, _gists(clauses)), [], list(_DERIVED))
 
 
 def _from_comparison(sentence: str, clause: str) -> Entry:
@@ -224,6 +228,7 @@ _DERIVED = (
 )
 
 # --- Names ------------------------------------------------------------------------------------------------------------
+
 
 def _slug(text: str) -> str:
     return "-".join(_words(text))[:60].strip("-")
@@ -275,18 +280,18 @@ def _quoted(name: str) -> str:
 
 
 def _blocks(value: Any) -> Any:
-    """Long texts as folded and texts of several lines as literal blocks, where YAML can write them without loss."""
+    """Long texts as folded and texts of several lines as literal blocks; in quotes what a block would change."""
     if isinstance(value, dict):
         return {key: _blocks(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_blocks(item) for item in value]
     lines = value.split("\n")
     if not all(line.isprintable() and line == line.strip() for line in lines):
-        return value
+        return DoubleQuotedScalarString(value)
     return LiteralScalarString(value) if len(lines) > 1 else _folded(value)
 
 
-def _folded(text: str) -> str:
+def _folded(text: str) -> Any:
     lines = wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
     if len(lines) < 2 or " ".join(lines) != text:
         return text

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
-from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import ErrorDetails
 from rapidfuzz import fuzz, utils
 
@@ -30,8 +29,6 @@ ALIKE = 90
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
-Absent = SkipJsonSchema[None]
-"""Left out in the file; a key without a value is an error, lest a forgotten one mean something."""
 
 
 class ExampleForm(Knobs):
@@ -44,7 +41,7 @@ class ExampleForm(Knobs):
     """The answer that is criticised."""
     critique: Text
     """A good critique of it."""
-    revision: Text | Absent = None
+    revision: Text = ""
     """The answer after revision. Leave it out where there is nothing to fix."""
 
 
@@ -54,13 +51,13 @@ class PrincipleForm(Knobs):
     model_config = ConfigDict(use_attribute_docstrings=True, title="Principle")
     id: Slug
     """Its lasting name. Draws and rows go by it: do not rename it, and never give it to another rule."""
-    title: Text | Absent = None
+    title: Text = ""
     """A few words for tables and pages; no model sees them."""
     critique: Text
     """What the critic is told to look for in an answer."""
     revise: Text
     """What the writer is told to do with the answer."""
-    compare: Text | Absent = None
+    compare: Text = ""
     """The question a judge is asked about two answers. Leave it out and the principle never compares."""
     checks: tuple[Text, ...] = ()
     """Yes/no questions about one answer; yes is good."""
@@ -74,7 +71,7 @@ class PrincipleForm(Knobs):
     """Which principle wins where two disagree; higher first. Draws ignore it."""
     examples: tuple[ExampleForm, ...] = ()
     """Worked cases of this principle."""
-    rationale: Text | Absent = None
+    rationale: Text = ""
     """Why it is there; no model sees it."""
 
 
@@ -83,9 +80,9 @@ class ConstitutionForm(Knobs):
 
     model_config = ConfigDict(use_attribute_docstrings=True, title="Constitution")
     name: Text
-    version: Text | Absent = None
+    version: Text = ""
     """In quotes, or YAML reads a number."""
-    about: Text | Absent = None
+    about: Text = ""
     """What it is for, in a sentence."""
     tags: tuple[Slug, ...] = ()
     """The tags that principles may use."""
@@ -288,29 +285,42 @@ def _weightless(data: dict[str, Any]) -> Iterator[Found]:
 
 _CODE = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|#\}|<\|\w+\|>")
 _SLOT = re.compile(_CODE.pattern + r"|\{\w*\}")
-_ASKED = {"critique", "revise", "compare", "checks"}
+_FORMS = ("critique", "revise", "compare")
 
 
 def _template_code(data: dict[str, Any]) -> Iterator[Found]:
+    for at, principle in _principles(data):
+        for key in (*_FORMS, "checks"):
+            for place, text in _leaves(principle.get(key), ("principles", at, key)):
+                if code := _SLOT.search(str(text)):
+                    what = (
+                        f"principle {_name(principle, at)} has {code[0]!r} in {key!r}, which looks like template code"
+                    )
+                    yield "error", place, what, "nothing is filled in there: say it in words"
+
+
+def _code_in_examples(data: dict[str, Any]) -> Iterator[Found]:
     for place, text in _leaves(data, ()):
         if "examples" in place and (code := _CODE.search(str(text))):
             what = f"{_owner(data, place)} has {code[0]!r} in {place[-1]!r}, which looks like template code"
             yield "warning", place, what, "replace it, unless the case is about code"
-        elif place[:1] == ("principles",) and set(place[2:3]) & _ASKED and (code := _SLOT.search(str(text))):
-            what = f"{_owner(data, place[:3])} has {code[0]!r} in {place[2]!r}, which looks like template code"
-            yield "error", place, what, "nothing is filled in there: say it in words"
 
 
 def _near_duplicates(data: dict[str, Any]) -> Iterator[Found]:
-    earlier: list[tuple[str, str]] = []
+    earlier: list[tuple[str, dict[str, str]]] = []
     for at, principle in _principles(data):
-        text = utils.default_process(f"{principle.get('critique')} {principle.get('revise')}")
-        alike = [(fuzz.ratio(text, other, score_cutoff=ALIKE), name) for name, other in earlier]
-        score, name = max(alike, default=(0.0, ""))
+        texts = {key: utils.default_process(str(principle[key])) for key in _FORMS if key in principle}
+        score, name = max(((_alike(texts, other), name) for name, other in earlier), default=(0.0, ""))
         if score:
             what = f"principle {_name(principle, at)} is nearly principle {name} again ({score:.0f} % alike)"
             yield "warning", ("principles", at), what, "merge them, or say what sets them apart"
-        earlier.append((_name(principle, at), text))
+        earlier.append((_name(principle, at), texts))
+
+
+def _alike(one: dict[str, str], other: dict[str, str]) -> float:
+    """Similarity in percent of the forms that differ most, 0 if it is below ALIKE."""
+    both = [key for key in _FORMS if key in one and key in other]
+    return min((fuzz.ratio(one[key], other[key], score_cutoff=ALIKE) for key in both), default=0.0)
 
 
 def _missing_compare(data: dict[str, Any]) -> Iterator[Found]:
@@ -327,18 +337,31 @@ def _never_drawn(data: dict[str, Any]) -> Iterator[Found]:
         yield "warning", ("principles",), what, "leave it out of at least one principle"
 
 
-def _worked_cases(data: dict[str, Any]) -> Iterator[Found]:
-    places: list[tuple[Place, Any]] = [(("principles", at, "examples"), one) for at, one in _principles(data)]
-    clean = []
-    for place, holder in [(("examples",), data), *places]:
-        if holder.get("examples") == []:
+def _cases(data: dict[str, Any]) -> Iterator[tuple[Place, list[Any]]]:
+    holders = [((), data), *((("principles", at), one) for at, one in _principles(data))]
+    for place, holder in holders:
+        if isinstance(holder.get("examples"), list):
+            yield (*place, "examples"), holder["examples"]
+
+
+def _no_cases(data: dict[str, Any]) -> Iterator[Found]:
+    for place, cases in _cases(data):
+        if not cases:
             yield "warning", place, f"{_owner(data, place)} has no case under 'examples'", "add one or delete the key"
-        for at, case in enumerate(_list(holder.get("examples"))):
-            clean.append(isinstance(case, dict) and "revision" not in case)
+
+
+def _idle_revisions(data: dict[str, Any]) -> Iterator[Found]:
+    for held, cases in _cases(data):
+        for at, case in enumerate(cases):
             if isinstance(case, dict) and case.get("revision", "") == case.get("answer"):
-                what = f"{_owner(data, (*place, at, 'revision'))} has its answer again as 'revision'"
-                yield "warning", (*place, at, "revision"), what, "delete 'revision': that says that nothing is to fix"
-    if clean and not any(clean):
+                place = (*held, at, "revision")
+                what = f"{_owner(data, place)} has its answer again as 'revision'"
+                yield "warning", place, what, "delete 'revision': that says that nothing is to fix"
+
+
+def _always_at_fault(data: dict[str, Any]) -> Iterator[Found]:
+    cases = [case for _, held in _cases(data) for case in held if isinstance(case, dict)]
+    if cases and all("revision" in case for case in cases):
         what = "no worked case is free of faults, which teaches a critic to find one always"
         yield "warning", ("principles",), what, "add a case without 'revision'"
 
@@ -350,8 +373,11 @@ _RULES: tuple[Callable[[dict[str, Any]], Iterator[Found]], ...] = (
     _unknown_tags,
     _weightless,
     _template_code,
+    _code_in_examples,
     _near_duplicates,
     _missing_compare,
     _never_drawn,
-    _worked_cases,
+    _no_cases,
+    _idle_revisions,
+    _always_at_fault,
 )

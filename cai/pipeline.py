@@ -222,6 +222,10 @@ async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
             answer = answer if kept is None else kept
     except CallFailed as error:
         return Failure(prompt.id, stage, error.kind, error.message, error.attempts, sample)
+    except constitution.NoPrinciple as error:
+        return Failure(
+            prompt.id, "critique" if settings.critique.ask else "revise", "no_principle", str(error), 0, sample
+        )
     seen = gate_draft(first.text, first.finish, prompt, settings.gates)
     return Trace(prompt, sample, first, tuple(steps), answer, seen)
 
@@ -347,3 +351,14 @@ def _distinct(models: dict[str, Journaled]) -> dict[str, Journaled]:
 
 def _calls(progress: Progress) -> dict[str, dict[str, int]]:
     return {role: asdict(tally) for role, tally in progress.tallies.items()}
+
+
+def tokenizer(where: Run, name: str) -> str:
+    """The folder of the tokenizer to check exports with: the one named, else the run's own writer's. Raises Mistake."""
+    from cai.backends import _weights
+
+    writer = where.manifest["models"]["writer"]
+    if not name and writer.get("engine") != "transformers":
+        fix = "add --tokenizer: a known model, a Hugging Face id or a folder"
+        raise Mistake("--check", f"a {writer.get('engine')} model has no tokenizer here", fix)
+    return str(_weights.locate(name or writer["model"]).folder)

@@ -1,4 +1,4 @@
-"""A folder to work in: the shipped templates and prompts to edit, a constitution of one's own, a recipe that uses it."""
+"""Lay out a folder to work in: templates and prompts to edit, a constitution of one's own, a recipe that uses it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 RESAMPLES = 2000
-_AT_ONCE = 1_000_000  # resampled values held in memory at a time
+_AT_ONCE = 200_000  # resampled values held in memory at a time
 
 
 @dataclass(frozen=True, slots=True)

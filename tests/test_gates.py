@@ -57,7 +57,10 @@ def test_honest_revisions_pass_untouched(good: str) -> None:
         ("Rinse the rice.\n\nNote: I removed the flattery from the answer.", "meta"),
         ("Rinse the rice.\nHuman: and then?\nAssistant: rest it.", "roles"),
         ("Critique: it is wordy.\nRevision: rinse the rice.", "roles"),
-        ("Enjuague el arroz hasta que el agua salga clara y luego use una llama baja para que no se pegue.", "language"),
+        (
+            "Enjuague el arroz hasta que el agua salga clara y luego use una llama baja para que no se pegue.",
+            "language",
+        ),
         ("Промойте рис холодной водой и варите на слабом огне под крышкой.", "language"),
     ],
 )
@@ -84,7 +87,9 @@ def test_a_preamble_is_taken_off(text: str, rest: str) -> None:
     assert hits == {"preamble": "repair"}
 
 
-@pytest.mark.parametrize("text", [GOOD, "Answer the door: it may be the plumber.", "Here is how: rinse it.", "Here is the revised response:"])
+@pytest.mark.parametrize(
+    "text", [GOOD, "Answer the door: it may be the plumber.", "Here is how: rinse it.", "Here is the revised response:"]
+)
 def test_what_is_no_preamble_stays(text: str) -> None:
     assert repaired(text) == (text, "")
 
@@ -96,7 +101,9 @@ def test_a_preamble_can_be_dropped_or_ignored_instead() -> None:
 
 
 def test_words_that_the_conversation_uses_are_its_subject() -> None:
-    prompt = Prompt("p", (Message("user", "Explain the constitutional principle of equality, and the critique of it."),))
+    prompt = Prompt(
+        "p", (Message("user", "Explain the constitutional principle of equality, and the critique of it."),)
+    )
     answer = "The constitutional principle of equality says that all are equal; the critique is that it is vague."
     assert look(answer, prompt=prompt)[0] == answer
 
@@ -108,7 +115,9 @@ def test_truncation_is_tagged_not_dropped() -> None:
 
 
 def test_drafts_are_only_ever_tagged() -> None:
-    hits = gate_draft("I'm sorry, but I can't help with that. " + "la la la " * 40, "length", PROMPT, Gates(repetition="drop"))
+    hits = gate_draft(
+        "I'm sorry, but I can't help with that. " + "la la la " * 40, "length", PROMPT, Gates(repetition="drop")
+    )
     assert {hit.gate for hit in hits} == {"refusal", "repetition", "truncated"}
     assert {hit.action for hit in hits} == {"tag"}
 
@@ -129,7 +138,9 @@ def test_refusals_are_known_by_their_opening(text: str) -> None:
     assert refuses(text)
 
 
-@pytest.mark.parametrize("text", [GOOD, "You cannot help everyone, but you can help one.", "Sorry to hear about your cat!", ""])
+@pytest.mark.parametrize(
+    "text", [GOOD, "You cannot help everyone, but you can help one.", "Sorry to hear about your cat!", ""]
+)
 def test_answers_are_no_refusals(text: str) -> None:
     assert refuses(text) is None
 
@@ -184,7 +195,9 @@ def test_length_is_watched_on_both_sides(chosen: str, rejected: str) -> None:
 
 
 @pytest.mark.timeout(20)  # not a speed claim: a pattern that backtracks would take hours
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "word " * 200_000, "a b " * 250_000, "\n" * 100_000 + "x", "<" * 500_000])
+@pytest.mark.parametrize(
+    "text", ["x" * 1_000_000, "word " * 200_000, "a b " * 250_000, "\n" * 100_000 + "x", "<" * 500_000]
+)
 def test_a_megabyte_passes_the_gates_at_once(text: str) -> None:
     look(text)
     look(GOOD, before=text)

@@ -182,7 +182,9 @@ def _write_and_die(path: str, told: str) -> None:
 
 def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
-    victim = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(str(path), str(tmp_path / "told")))
+    victim = multiprocessing.get_context("spawn").Process(
+        target=_write_and_die, args=(str(path), str(tmp_path / "told"))
+    )
     victim.start()
     victim.join(60)
     assert victim.exitcode == -9

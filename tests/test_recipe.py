@@ -61,7 +61,9 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 def test_overrides_set_what_the_file_would(tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD, "critique.rounds=2", "prompts.limit=3", "writer.script=a:b", "templates.critique=large")
+    loaded = load(
+        tmp_path, GOOD, "critique.rounds=2", "prompts.limit=3", "writer.script=a:b", "templates.critique=large"
+    )
     assert loaded.critique.rounds == 2
     assert (loaded.prompts.path, loaded.prompts.limit) == ("everyday", 3)
     assert loaded.writer.options == {"script": "a:b"}

@@ -120,7 +120,9 @@ def test_exact_duplicates_are_counted_and_dropped(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(min_size=1).filter(str.strip), unique=True, min_size=1, max_size=6), st.randoms())
-def test_derived_ids_do_not_depend_on_order(tmp_path_factory: pytest.TempPathFactory, texts: list[str], order: Any) -> None:
+def test_derived_ids_do_not_depend_on_order(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], order: Any
+) -> None:
     folder = tmp_path_factory.mktemp("p")
     first, _ = read(jsonl(folder, *({"prompt": text} for text in texts)))
     order.shuffle(texts)

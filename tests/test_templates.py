@@ -109,10 +109,15 @@ def test_a_template_at_fault_is_refused_when_loaded(tmp_path: Path, body: str, h
 
 
 @pytest.mark.parametrize(
-    "body", ["{{ ''.__class__.__mro__ }}", "{{ conversation.append(1) }}", "{{ [].__class__.__base__.__subclasses__() }}"]
+    "body",
+    ["{{ ''.__class__.__mro__ }}", "{{ conversation.append(1) }}", "{{ [].__class__.__base__.__subclasses__() }}"],
 )
 def test_the_sandbox_holds(tmp_path: Path, body: str) -> None:
-    path = write(tmp_path, body + "{{ answer | plain }}{{ conversation[0].role }}", "form: plain\nvariables: [conversation, answer]")
+    path = write(
+        tmp_path,
+        body + "{{ answer | plain }}{{ conversation[0].role }}",
+        "form: plain\nvariables: [conversation, answer]",
+    )
     with pytest.raises(Mistake):
         templates.load("critique", path).render(values(), "N")
 

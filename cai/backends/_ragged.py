@@ -23,10 +23,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AttentionInterface
 
-from cai.backends._shelves import Ids, Layers, Shelf, Slot, Store, as_ids, shared_prefix
+from cai.backends._shelves import BLOCK, Ids, Layers, Shelf, Slot, Store, as_ids, shared_prefix, whole_blocks
 
-BLOCK = 64
-"""Key ranges are rounded up to this, and long prompts attend in blocks of this many queries."""
 LINE = 8
 """Flat lines are rounded up to this many tokens."""
 REUSE_AT_LEAST = 8
@@ -138,10 +136,10 @@ class Ragged:
         return Slot(shelf, shelf.take(self._most))
 
     def _bytes_with(self, shelf: Shelf) -> int:
-        """Memory of all shelves once `shelf` has a free slot."""
-        a_token = max((other.token_bytes for other in self._shelves.values()), default=0)
-        growth = shelf.growth(self._most) * shelf.capacity * a_token
-        return growth + sum(other.bytes for other in self._shelves.values())
+        """Memory that all shelves may come to need once `shelf` has a free slot."""
+        a_token = max(other.token_bytes for other in self._shelves.values())
+        growth = shelf.growth(self._most)
+        return a_token * sum(other.reserved(growth if other is shelf else 0) for other in self._shelves.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +179,8 @@ class _Plan:
     def of(cls, feeds: Sequence[Feed], device: torch.device, dtype: torch.dtype) -> _Plan:
         """Lay out the line: single tokens first, shelf by shelf and slot by slot, then the longer spans."""
         order = sorted(range(len(feeds)), key=lambda place: _line_order(feeds[place]))
+        for feed in feeds:
+            feed.row.slot.shelf.reach(len(feed.row.done) + len(feed.ids))
         ids: list[int] = []
         positions: list[int] = []
         wanted: dict[int, range] = {}
@@ -201,9 +201,7 @@ class _Plan:
             groups.append(_group(shelf, [feeds[place].row for place in places], start, device, dtype))
             start += len(places)
         keep = [at for place in range(len(feeds)) for at in wanted[place]]
-        return cls(
-            _line(ids, device), _line(positions, device), _line(keep, device), tuple(groups), tuple(spans)
-        )
+        return cls(_line(ids, device), _line(positions, device), _line(keep, device), tuple(groups), tuple(spans))
 
 
 def _line_order(feed: Feed) -> tuple[bool, int, int]:
@@ -221,11 +219,9 @@ def _group(shelf: Shelf, rows: Sequence[Row], start: int, device: torch.device, 
     # a slot without a reader is computed too, and thrown away; one visible place keeps its numbers finite
     visible = torch.ones(extent, dtype=torch.long)
     visible[slots] = torch.tensor(positions) + 1
-    mask = _mask(visible, max(positions) + 1, device, dtype)[:, None]
+    mask = _mask(visible, shelf.length, device, dtype)[:, None]
     flat = slice(start, start + len(rows))
-    return _Group(
-        shelf, flat, torch.tensor(slots, device=device), torch.tensor(positions, device=device), extent, mask
-    )
+    return _Group(shelf, flat, torch.tensor(slots, device=device), torch.tensor(positions, device=device), extent, mask)
 
 
 def _span(feed: Feed, start: int, device: torch.device, dtype: torch.dtype) -> _Span:
@@ -233,14 +229,14 @@ def _span(feed: Feed, start: int, device: torch.device, dtype: torch.dtype) -> _
     blocks = []
     for at in range(0, count, BLOCK):
         end = min(at + BLOCK, count)
-        mask = _mask(torch.arange(first + at, first + end) + 1, first + end, device, dtype)[None]
+        mask = _mask(torch.arange(first + at, first + end) + 1, whole_blocks(first + end), device, dtype)[None]
         blocks.append((slice(start + at, start + end), mask))
     return _Span(feed.row.slot, slice(start, start + count), first, tuple(blocks))
 
 
-def _mask(visible: Tensor, longest: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`[n, L]`: zero for the first `visible` keys of each of n queries, minus infinity after; L is whole blocks."""
-    keys = torch.arange(-(-longest // BLOCK) * BLOCK)
+def _mask(visible: Tensor, length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`[n, length]`: zero for the first `visible` keys of each of n queries, minus infinity after."""
+    keys = torch.arange(length)
     return torch.where(keys < visible[:, None], 0.0, float("-inf")).to(device, dtype)
 
 
@@ -262,13 +258,13 @@ def _attention(
     answer = query.new_zeros(query.shape[2], query.shape[1], value.shape[-1])
     for group in plan.groups:
         keys, values = group.shelf.layer(module.layer_idx, key, value)
-        keys[group.slots, :, :, group.positions] = key[0, :, group.flat].transpose(0, 1)
+        keys[group.slots, :, group.positions] = key[0, :, group.flat].transpose(0, 1)
         values[group.slots, :, group.positions] = value[0, :, group.flat].transpose(0, 1)
         answer[group.flat] = _decode(query[0, :, group.flat].transpose(0, 1), keys, values, group, scale)
     for span in plan.spans:
         keys, values = span.slot.shelf.layer(module.layer_idx, key, value)
         end = span.start + span.flat.stop - span.flat.start
-        keys[span.slot.index, :, :, span.start : end] = key[0, :, span.flat].transpose(1, 2)
+        keys[span.slot.index, :, span.start : end] = key[0, :, span.flat]
         values[span.slot.index, :, span.start : end] = value[0, :, span.flat]
         for flat, mask in span.blocks:
             answer[flat] = _prefill(query[0, :, flat], keys[span.slot.index], values[span.slot.index], mask, scale)
@@ -286,8 +282,8 @@ def _decode(query_NHD: Tensor, keys: Tensor, values: Tensor, group: _Group, scal
         query_NHD = spread
     answer = _attend(
         query_NHD.reshape(units, heads // shared, dim),
-        keys[: group.extent].view(units, dim, -1)[:, :, :length],
-        values[: group.extent].view(units, values.shape[2], -1)[:, :length],
+        keys[: group.extent].view(units, length, dim),
+        values[: group.extent].view(units, length, -1),
         group.mask.expand(-1, shared, -1).reshape(units, 1, length),
         scale,
     ).reshape(group.extent, heads, -1)
@@ -300,7 +296,7 @@ def _prefill(query_HND: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scal
     shared, length = keys.shape[0], mask.shape[-1]
     answer = _attend(
         query_HND.reshape(shared, heads // shared * count, dim),
-        keys[:, :, :length],
+        keys[:, :length].contiguous(),
         values[:, :length],
         mask.repeat(1, heads // shared, 1),
         scale,
@@ -309,12 +305,12 @@ def _prefill(query_HND: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scal
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """`[U, M, D]` queries, `[U, D, L]` keys, `[U, L, D]` values, `[U | 1, M | 1, L]` mask -> `[U, M, D]`."""
+    """`[U, M, D]` queries, `[U, L, D]` keys, `[U, L, D]` values, `[U | 1, M | 1, L]` mask -> `[U, M, D]`."""
     count = query.shape[1]
     if (missing := 4 - count) > 0:
         query = pad(query, (0, 0, 0, missing))
         mask = mask if mask.shape[1] == 1 else pad(mask, (0, 0, 0, missing))
-    scores = torch.baddbmm(mask, query, keys, alpha=scale)
+    scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale)
     weights = torch.softmax(scores, -1, dtype=torch.float32).to(values.dtype)
     return torch.bmm(weights, values)[:, :count]
 

@@ -20,9 +20,7 @@ def draw(logits: Tensor, rows: Sequence[tuple[Sampling, float]]) -> Tensor:
     """Token ids `[R]` from `logits` `[R, V]`; each row comes with its settings and its uniform number in [0, 1)."""
     ids = logits.argmax(-1)
     for nucleus in (False, True):
-        chosen = [
-            row for row, (how, _) in enumerate(rows) if how.temperature > 0 and (how.top_p < 1) is nucleus
-        ]
+        chosen = [row for row, (how, _) in enumerate(rows) if how.temperature > 0 and (how.top_p < 1) is nucleus]
         if chosen:
             heat = _column([rows[row][0].temperature for row in chosen], logits)
             uniform = _column([rows[row][1] for row in chosen], logits)

@@ -1,8 +1,7 @@
 """Where keys and values lie: shelves of slots for running rows, and a store of prefixes that finished rows left.
 
-A shelf holds rows of about the same length, so that one product serves them all without much padding. Keys lie
-transposed `[slots, heads, dim, capacity]`, values `[slots, heads, capacity, dim]`: as the two products of attention
-read them.
+A shelf holds rows of about the same length, so that one product serves them all without much padding. Keys and values
+lie as `[slots, heads, length, dim]`.
 
 Left out on purpose: pages. A gather in front of every product costs more on a CPU than the memory it saves.
 """
@@ -17,18 +16,26 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+BLOCK = 64
+"""Key ranges are rounded up to this: the order of a row's sums is then the same in any company."""
+
 Ids = npt.NDArray[np.int32]
 Layers = dict[int, tuple[Tensor, Tensor]]
 """Layer -> keys and values, of a whole shelf or of one row."""
 
 
 class Shelf:
-    """Slots for rows of up to `capacity` tokens; the lowest free slot is taken first, so that they stay dense."""
+    """Slots for rows of up to `capacity` tokens; the lowest free slot is taken first, so that they stay dense.
+
+    Memory is as long as the longest row needs by now, in whole blocks, and no longer: oneDNN multiplies only dense
+    stacks of matrices and would copy any other in every step.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.layers: Layers = {}
+        self.length = 0
         self._slots = 0
+        self._layers: Layers = {}
         self._free: list[int] = []
 
     @property
@@ -37,45 +44,67 @@ class Shelf:
         return self._slots - len(self._free)
 
     @property
-    def bytes(self) -> int:
-        """Memory in use."""
-        return sum(half.nbytes for layer in self.layers.values() for half in layer)
-
-    @property
     def token_bytes(self) -> int:
         """Memory of one token of one row; 0 before anything was computed here."""
-        return self.bytes // max(1, self._slots * self.capacity)
+        size = sum(half.nbytes for layer in self._layers.values() for half in layer)
+        return size // max(1, self._slots * self.length)
+
+    def reserved(self, more: int = 0) -> int:
+        """Tokens that fit once every slot, and `more` slots, are as long as they may become."""
+        return (self._slots + more) * self.capacity
 
     def growth(self, most: int) -> int:
         """How many slots the next `take` would add: none while one is free, else as many again up to `most`."""
         return 0 if self._free else max(1, min(max(4, self._slots), most - self._slots))
 
     def take(self, most: int) -> int:
-        """A free slot; allocates when there is none."""
+        """A free slot; makes some when there is none."""
         if more := self.growth(most):
-            for index, (keys, values) in self.layers.items():
-                self.layers[index] = _extended(keys, more), _extended(values, more)
             self._free = list(range(self._slots, self._slots + more))
             self._slots += more
+            self._resize()
         return heapq.heappop(self._free)
 
     def give_back(self, slot: int) -> None:
         """The slot is free again; what lies in it is stale, but finite, as the masked places of a product must be."""
         heapq.heappush(self._free, slot)
 
+    def reach(self, length: int) -> None:
+        """Make room for rows of `length` tokens."""
+        if length > self.length:
+            self.length = whole_blocks(length)
+            self._resize()
+
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The shelf's keys and values of one layer, made on first use for `key` and `value` `[1, H, T, D]`."""
-        if index not in self.layers:
-            keys = key.new_zeros(self._slots, key.shape[1], key.shape[3], self.capacity)
-            values = value.new_zeros(self._slots, value.shape[1], self.capacity, value.shape[3])
-            self.layers[index] = keys, values
-        return self.layers[index]
+        if index not in self._layers:
+            self._layers[index] = self._blank(key), self._blank(value)
+        return self._layers[index]
+
+    def part(self, slot: int, length: int) -> Layers:
+        """Views of the first `length` tokens of a slot."""
+        return {
+            layer: (keys[slot, :, :length], values[slot, :, :length])
+            for layer, (keys, values) in self._layers.items()
+        }
+
+    def _resize(self) -> None:
+        self._layers = {
+            layer: (self._grown(keys), self._grown(values)) for layer, (keys, values) in self._layers.items()
+        }
+
+    def _grown(self, old: Tensor) -> Tensor:
+        new = self._blank(old)
+        new[: old.shape[0], :, : old.shape[2]] = old
+        return new
+
+    def _blank(self, like: Tensor) -> Tensor:
+        return like.new_zeros(self._slots, like.shape[1], self.length, like.shape[3])
 
 
-def _extended(old: Tensor, more: int) -> Tensor:
-    new = old.new_zeros(old.shape[0] + more, *old.shape[1:])
-    new[: old.shape[0]] = old
-    return new
+def whole_blocks(length: int) -> int:
+    """`length` rounded up to whole blocks of keys."""
+    return -(-length // BLOCK) * BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +116,14 @@ class Slot:
 
     def part(self, length: int) -> Layers:
         """Views of the first `length` tokens' keys and values."""
-        return {
-            layer: (keys[self.index, :, :, :length], values[self.index, :, :length])
-            for layer, (keys, values) in self.shelf.layers.items()
-        }
+        return self.shelf.part(self.index, length)
 
     def copy_from(self, source: Layers, length: int) -> None:
         """Take over the first `length` tokens of another row."""
+        self.shelf.reach(length)
         for layer, (keys, values) in source.items():
-            mine = self.shelf.layer(layer, keys.transpose(1, 2)[None], values[None])
-            mine[0][self.index, :, :, :length] = keys[:, :, :length]
-            mine[1][self.index, :, :length] = values[:, :length]
+            for mine, theirs in zip(self.shelf.layer(layer, keys[None], values[None]), (keys, values), strict=True):
+                mine[self.index, :, :length] = theirs[:, :length]
 
 
 class Store:

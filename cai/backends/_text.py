@@ -75,9 +75,7 @@ class Text:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without control tokens."""
         with self._lock:
-            return str(
-                self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            )
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def ends(self, declared: Sequence[int]) -> frozenset[int]:
         """The ids that end an answer: those `declared` with the model, and the chat template's end of a turn."""

@@ -57,14 +57,18 @@ def build(run: Run, sample: int = 200) -> str:
     view = View(run, run.manifest, counted, examples.collect(run, counted))
     sections = [(section, facts) for section in SECTIONS if (facts := section.facts(view)) is not None]
     style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    return _environment().get_template("page.html.j2").render(
-        manifest=view.manifest,
-        headline=headline(view),
-        sections=sections,
-        style=Markup(style),
-        script=Markup(script),
-        policy=_policy(style, script),
-        data=examples.embedded(_data(view)),
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            manifest=view.manifest,
+            headline=headline(view),
+            sections=sections,
+            style=Markup(style),
+            script=Markup(script),
+            policy=_policy(style, script),
+            data=examples.embedded(_data(view)),
+        )
     )
 
 
@@ -168,8 +172,7 @@ def failures(view: View) -> Facts:
     shown = {example.key for example in view.examples}
     rows = []
     for (stage, kind), lost in sorted(view.tally.lost.items(), key=lambda item: -item[1].count):
-        named = [(one, tally.key(one.id, one.sample)) for one in lost.examples]
-        links = [(one, key if stage == "pair" and key in shown else None) for one, key in named]
+        links = [(one, key if stage == "pair" and key in shown else None) for key, one in lost.examples]
         rows.append({"stage": stage, "kind": kind, "count": lost.count, "examples": links})
     return {"rows": rows}
 

@@ -12,6 +12,7 @@ from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from cai.digest import digest
 from cai.runs import Run
@@ -47,10 +48,15 @@ class Drawn:
 
 @dataclass(slots=True)
 class Lost:
-    """Failures of one kind in one stage."""
+    """Failures of one kind in one stage, and a few of them with their keys, drawn by key as the traces are."""
 
     count: int = 0
-    examples: list[Failure] = field(default_factory=list)
+    examples: list[tuple[str, Failure]] = field(default_factory=list)
+
+    def add(self, key: str, failure: Failure) -> None:
+        self.count += 1
+        insort(self.examples, (key, failure), key=itemgetter(0))
+        del self.examples[NAMED:]
 
 
 class Tally:
@@ -75,12 +81,10 @@ class Tally:
         self._marked[mark].offer(key)
 
     def failure(self, failure: Failure) -> None:
-        lost = self.lost[failure.stage, failure.kind]
-        lost.count += 1
-        if len(lost.examples) < NAMED:
-            lost.examples.append(failure)
+        own = key(failure.id, failure.sample)
+        self.lost[failure.stage, failure.kind].add(own, failure)
         if failure.stage == "pair":  # only then is there a trace to show
-            self.mark(failed(failure), key(failure.id, failure.sample))
+            self.mark(failed(failure), own)
 
     def trace(self, trace: Trace) -> None:
         self.traces += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cai.digest import digest, seed
@@ -31,10 +31,10 @@ class Stage:
         messages = self.template.render(values, nonce)
         request = Request(messages, self.sampling, seed(self.seed, self.name, *moment), self.template.plain)
         completion = await self.model.complete(request)
-        if not completion.text.strip():
+        if not (text := completion.text.strip()):
             why = "only reasoning" if completion.thinking else "nothing"
             raise Permanent("empty", f"the model wrote {why} (finish: {completion.finish})")
-        return completion
+        return replace(completion, text=text)
 
 
 @dataclass(frozen=True, slots=True)
