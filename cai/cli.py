@@ -19,8 +19,6 @@ import typer
 from cai.errors import CaiError, GateFailed, Mistake
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cai.pipeline import Progress
     from cai.recipe import Recipe
     from cai.runs import Manifest, Run
@@ -72,7 +70,7 @@ def run(
             said = asyncio.run(pipeline.run(chosen, where, progress))
     except KeyboardInterrupt:
         _stop(f"interrupted: what is done is in {where.path}; the same command goes on from there", 130)
-    print(json.dumps(said, indent=2) if as_json else "\n".join(_summary(said, where)))
+    _say(said, where, as_json)
     if error := pipeline.too_many_failures(chosen, said):
         raise error
 
@@ -94,7 +92,7 @@ def try_(
     trace = asyncio.run(pipeline.one(chosen, where, prompt))
     if isinstance(trace, Failure):
         raise CaiError(f"{trace.stage} failed: {trace.kind}: {trace.message}")
-    _show_trace(_console(), trace)
+    _tell(trace)
 
 
 @app.command()
@@ -108,9 +106,7 @@ def show(
 
     where = _run(run)
     if id is None:
-        said = where.manifest
-        print(json.dumps(said, indent=2) if as_json else "\n".join(_summary(said, where)))
-        return
+        return _say(where.manifest, where, as_json)
     found = [trace for trace in where.traces() if trace.prompt.id == id]
     lost = [failure for failure in where.failures() if failure.id == id]
     if not found and not lost:
@@ -118,11 +114,10 @@ def show(
     if as_json:
         print(json.dumps({"traces": [asdict(row) for row in found], "failures": [asdict(row) for row in lost]}))
         return
-    console = _console()
     for trace in found:
-        _show_trace(console, trace)
+        _tell(trace)
     for failure in lost:
-        console.print(f"failed in {failure.stage}: {failure.kind}: {_safe(failure.message)}", style="red", markup=False)
+        print(_safe(f"not in the rows: {failure.stage}: {failure.kind}: {failure.message}"))
 
 
 @app.command()
@@ -137,7 +132,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's rows in the shapes that trainers read, or check what was written."""
-    from cai import pipeline, recipe
+    from cai import pipeline, recipe, screen
 
     where = _run(run)
     chosen = recipe.load(where.path / "recipe.yaml")
@@ -148,7 +143,7 @@ def export(
     if as_json:
         print(json.dumps(written))
     for name, splits in {} if as_json else written.items():
-        print(f"{where.path / 'export' / name}: {_splits(splits)}")
+        print(f"{where.path / 'export' / name}: {screen.splits(splits)}")
 
 
 @app.command()
@@ -200,15 +195,13 @@ def show_constitution(name: Annotated[str, typer.Argument(metavar="NAME")], as_j
     if as_json:
         print(json.dumps(said, indent=2, ensure_ascii=False))
         return
-    console = _console()
-    console.print(f"{said['name']} {said['version']}  {loaded.digest[:12]}", style="bold", markup=False)
+    print(f"{loaded.name} {loaded.version}  {loaded.digest[:12]}")
     total = sum(principle.weight for principle in loaded.principles)
     for principle in loaded.principles:
-        share = f"{principle.weight / total:5.1%}"
-        console.print(f"\n{principle.id}  {share}  {principle.title}", style="bold", markup=False)
+        print(f"\n{principle.id}  {principle.weight / total:.1%}  {_safe(principle.title)}")
         for form in ("critique", "revise", "compare"):
             if text := getattr(principle, form):
-                console.print(f"  {form:9}{_safe(text)}", markup=False, highlight=False)
+                print(f"  {form:9}{_safe(text)}")
 
 
 @laws.command()
@@ -287,44 +280,17 @@ def _say_estimate(estimate: dict[str, int], as_json: bool) -> None:
     print("{prompts} prompts: {answered} calls are answered already, at most {new} are new".format(**estimate))
 
 
-def _summary(said: Manifest, where: Run) -> list[str]:
-    counts = said["counts"]
-    lines = [f"{where.path}: {said['status']}"]
-    if counts:
-        prompts, traces, pairs = counts["read"]["out"], counts["revise"]["out"], counts.get("pair", {}).get("out", 0)
-        lines[0] = f"{where.path}: {prompts} prompts -> {traces} traces -> {pairs} pairs"
-    if kinds := said.get("failures"):
-        lines.append("not in the rows: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
-    if lengths := said.get("lengths"):
-        medians = f"words {lengths['draft_median']:.0f} -> {lengths['final_median']:.0f} (medians)"
-        interval = f"[{lengths['low']:.1f}, {lengths['high']:.1f}]" if lengths["low"] is not None else ""
-        shorter = f"shorter in {lengths['shorter']} of {lengths['n']}"
-        lines.append(f"{medians}, mean change {lengths['change_mean']:+.1f} {interval}, {shorter}")
-    for role, calls in said.get("calls", {}).items():
-        tokens = calls["prompt_tokens"] + calls["completion_tokens"]
-        lines.append(f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal, {tokens:,} tokens")
-    for name, splits in said.get("exports", {}).items():
-        lines.append(f"export/{name}: " + _splits(splits))
-    if (where.path / "report.html").exists():
-        lines.append(f"{said['seconds']:.0f} s; see {where.path / 'report.html'}")
-    return lines
-
-
-def _splits(splits: dict[str, int]) -> str:
-    return ", ".join(f"{count} {split}" for split, count in splits.items())
-
-
 def _check_exports(where: Run, names: tuple[str, ...], tokenizer: str, max_length: int, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from cai import check, pipeline
+    from cai import check, pipeline, screen
 
     folder = pipeline.tokenizer(where, tokenizer)
     found = {name: check.check(where.path / "export" / name, folder, max_length=max_length) for name in names}
     if as_json:
         print(json.dumps({name: asdict(said) for name, said in found.items()}))
     for name, said in {} if as_json else found.items():
-        print(f"{name}: {said.rows} rows, the longest {said.longest} tokens of {said.max_length}")
+        print(f"{name}: {screen.splits(said.rows)}; the longest {said.longest} tokens, {said.max_length} kept")
         for finding in said.findings:
             print(
                 f"  {finding.kind}: {_safe(finding.what)} ({finding.rows} rows, such as {', '.join(finding.examples)})"
@@ -333,52 +299,27 @@ def _check_exports(where: Run, names: tuple[str, ...], tokenizer: str, max_lengt
         raise GateFailed("a trainer would refuse or misread these rows")
 
 
-def _show_trace(console: Console, trace: Trace) -> None:
-    from rich.text import Text
+def _say(said: Manifest, where: Run, as_json: bool) -> None:
+    from cai import screen
 
-    from cai.diff import words
+    print(json.dumps(said, indent=2) if as_json else "\n".join(screen.summary(said, where)))
 
-    def head(title: str) -> None:
-        console.print(f"\n{title}", style="bold", markup=False, highlight=False)
 
-    def text(content: str) -> None:
-        console.print(_safe(content), markup=False, highlight=False)
+def _tell(trace: Trace) -> None:
+    from rich.console import Console
 
-    head(f"{trace.prompt.id} (sample {trace.sample})")
-    for message in trace.prompt.messages:
-        text(f"{message.role}: {message.content}")
-    head("draft")
-    text(trace.draft.text)
-    answer = trace.draft.text
-    for step in trace.steps:
-        if step.critique:
-            verdict = f" · {step.verdict}" if step.verdict else ""
-            head(f"round {step.round + 1} · {step.principle} · critique{verdict}")
-            text(step.critique.text)
-        if step.revision:
-            head(f"round {step.round + 1} · {step.principle} · revision")
-            after = step.revision.text if step.answer is None else step.answer
-            marked = Text()
-            for kind, part in words(answer, after):
-                style = {"gone": "red strike", "new": "green underline"}.get(kind, "")
-                bare = {"gone": "[-{}-]", "new": "{{+{}+}}"}.get(kind, "{}") if console.no_color else "{}"
-                marked.append(bare.format(_safe(part)), style)
-            console.print(marked)
-        for hit in step.gates:
-            console.print(f"gate {hit.gate}: {hit.action} ({_safe(hit.detail)})", style="yellow", markup=False)
-        answer = step.answer or answer
+    from cai import screen
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    console = Console(no_color=not colour, highlight=False, soft_wrap=True)
+    for text in screen.story(trace, colour=colour):
+        console.print(text)
 
 
 def _safe(text: str) -> str:
     from cai.safe import safe_text
 
     return safe_text(text)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(no_color=True if os.environ.get("NO_COLOR") or not sys.stdout.isatty() else None, soft_wrap=True)
 
 
 def _watched(progress: Progress, quiet: bool) -> Any:
@@ -406,8 +347,16 @@ def main() -> None:
             raise
         print(f"cai: {_safe(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `cai show RUN | head` is no error
         sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # ours, not the user's: one line all the same, and how to see the rest
+        if os.environ.get("CAI_DEBUG"):
+            raise
+        print(
+            f"cai: internal error: {type(error).__name__}: {_safe(str(error))}; see it whole: cai --debug ...",
+            file=sys.stderr,
+        )
+        sys.exit(1)

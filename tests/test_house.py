@@ -22,7 +22,7 @@ FLOORS = (
     ("stages", "backends", "export", "card", "check", "report"),
     ("dataset",),
     ("pipeline",),
-    ("live",),
+    ("live", "screen"),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -16,7 +17,7 @@ from cai import diff
 from cai.report.tally import Tally, failed, gates, key, words
 from cai.runs import Run
 from cai.safe import safe_text
-from cai.types import Completion, Failure, GateHit, Pair, Step, Trace
+from cai.types import Completion, GateHit, Step, Trace
 
 BUDGET = 3_500_000
 """Bytes of JSON for all examples together: a page stays under 5 MB whatever the models wrote."""
@@ -26,6 +27,7 @@ TURNS = 8
 """Last turns of a conversation that are shown."""
 _REACH = 40_000  # characters of a text that the diff looks at, before it is cut to what is shown
 _ID = 200  # characters of a prompt's id that are shown
+_NOTE = 300  # characters of a gate's or a failure's reason that are shown
 _SIGNS = {"same": 0, "gone": -1, "new": 1}
 
 
@@ -37,6 +39,15 @@ class Example:
     id: str
     marks: frozenset[str]
     shaped: object
+
+
+class _Fate(NamedTuple):
+    """What came of a trace after the rounds: a pair, or the failure that stands for it. Without the texts."""
+
+    pair: bool
+    what: str
+    detail: str
+    gates: tuple[GateHit, ...]
 
 
 def collect(run: Run, tally: Tally) -> list[Example]:
@@ -51,9 +62,9 @@ def collect(run: Run, tally: Tally) -> list[Example]:
 
 
 def embedded(value: object) -> Markup:
-    """JSON that may stand inside a script element: no character in it can end or open a tag."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
+    """JSON that may stand inside a script element: no text in it can end the element, hide or reorder."""
+    text = json.dumps(_safe(value), ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 
@@ -68,19 +79,18 @@ def _within_budget(examples: Iterable[Example]) -> set[str]:
     return kept
 
 
-def _fates(run: Run, wanted: frozenset[str]) -> dict[str, list[Pair | Failure]]:
-    """What came of each wanted trace after the rounds: its pairs, or why there is none."""
-    fates: dict[str, list[Pair | Failure]] = defaultdict(list)
+def _fates(run: Run, wanted: frozenset[str]) -> dict[str, list[_Fate]]:
+    fates: dict[str, list[_Fate]] = defaultdict(list)
     for pair in run.pairs():
         if (own := key(pair.prompt.id, pair.sample)) in wanted:
-            fates[own].append(pair)
-    for failure in run.failures():
-        if failure.stage == "pair" and (own := key(failure.id, failure.sample)) in wanted:
-            fates[own].append(failure)
+            fates[own].append(_Fate(True, pair.source, "", pair.gates))
+    for lost in run.failures():
+        if lost.stage == "pair" and (own := key(lost.id, lost.sample)) in wanted:
+            fates[own].append(_Fate(False, lost.kind, lost.message[:_NOTE], ()))
     return fates
 
 
-def _example(own: str, trace: Trace, fates: Sequence[Pair | Failure]) -> Example:
+def _example(own: str, trace: Trace, fates: Sequence[_Fate]) -> Example:
     marks = frozenset(_marks(trace, fates))
     messages = trace.prompt.messages
     shaped = {
@@ -95,10 +105,10 @@ def _example(own: str, trace: Trace, fates: Sequence[Pair | Failure]) -> Example
         "steps": _steps(trace),
         "final": _cut(trace.final),
         "overall": _overall(trace),
-        "fates": [_fate(fate) for fate in fates],
+        "fates": [fate._asdict() | {"gates": [_hit(hit) for hit in fate.gates]} for fate in fates],
         "marks": sorted(marks),
     }
-    return Example(own, trace.prompt.id[:_ID], marks, _safe(shaped))
+    return Example(own, trace.prompt.id[:_ID], marks, shaped)
 
 
 def _steps(trace: Trace) -> list[dict[str, object]]:
@@ -158,18 +168,11 @@ def _length(segments: Iterable[diff.Segment], side: str) -> int:
     return sum(len(text) for kind, text in segments if kind in ("same", side))
 
 
-def _marks(trace: Trace, fates: Sequence[Pair | Failure]) -> set[str]:
-    pairs = [fate for fate in fates if isinstance(fate, Pair)]
-    marks = {*gates(trace), *(f"gate:{hit.gate}" for pair in pairs for hit in pair.gates)}
-    marks |= {failed(fate) for fate in fates if isinstance(fate, Failure)}
+def _marks(trace: Trace, fates: Sequence[_Fate]) -> set[str]:
+    marks = {*gates(trace), *(f"gate:{hit.gate}" for fate in fates for hit in fate.gates)}
+    marks |= {failed(fate.what) for fate in fates if not fate.pair}
     marks |= {f"verdict:{step.verdict}" for step in trace.steps if step.verdict}
-    return marks | {"outcome:pair" if pairs else "outcome:no pair"}
-
-
-def _fate(fate: Pair | Failure) -> dict[str, object]:
-    if isinstance(fate, Failure):
-        return {"pair": False, "what": fate.kind, "detail": fate.message[:300], "gates": []}
-    return {"pair": True, "what": fate.source, "detail": "", "gates": [_hit(hit) for hit in fate.gates]}
+    return marks | {"outcome:pair" if any(fate.pair for fate in fates) else "outcome:no pair"}
 
 
 def _completion(completion: Completion) -> dict[str, object]:
@@ -178,7 +181,7 @@ def _completion(completion: Completion) -> dict[str, object]:
 
 
 def _hit(hit: GateHit) -> dict[str, object]:
-    return {"gate": hit.gate, "action": hit.action, "detail": hit.detail[:300]}
+    return {"gate": hit.gate, "action": hit.action, "detail": hit.detail[:_NOTE]}
 
 
 def _cut(text: str) -> dict[str, object]:
@@ -186,9 +189,9 @@ def _cut(text: str) -> dict[str, object]:
 
 
 def _safe(value: object) -> object:
-    """Every text in a JSON value made safe to look at."""
+    """A JSON value with every text in it made safe to look at."""
     if isinstance(value, str):
         return safe_text(value)
     if isinstance(value, list):
         return [_safe(item) for item in value]
-    return {name: _safe(item) for name, item in value.items()} if isinstance(value, dict) else value
+    return {safe_text(name): _safe(item) for name, item in value.items()} if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Build a run's report: one offline HTML page, from the manifest and one look at the rows.
+"""Build a run's report: one offline HTML page, from the manifest and two passes over the rows.
 
 A section is a function here (what it says), a macro in `sections.html.j2` (how it looks) and a line in SECTIONS.
 
@@ -52,35 +52,32 @@ class Section:
 
 
 def build(run: Run, sample: int = 200) -> str:
-    """The report of `run` as HTML, with at most `sample` example traces. Raises Mistake where there is no run."""
+    """The report of `run` as HTML, with at most `sample` (>= 1) example traces. Raises Mistake."""
     counted = tally.count(run, sample)
     view = View(run, run.manifest, counted, examples.collect(run, counted))
     sections = [(section, facts) for section in SECTIONS if (facts := section.facts(view)) is not None]
     style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            manifest=view.manifest,
-            headline=headline(view),
-            sections=sections,
-            style=Markup(style),
-            script=Markup(script),
-            policy=_policy(style, script),
-            data=examples.embedded(_data(view)),
-        )
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        manifest=view.manifest,
+        headline=headline(view),
+        sections=sections,
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+        data=examples.embedded(_data(view)),
     )
 
 
 def headline(view: View) -> Facts:
     """The run in a few numbers."""
-    counts = view.manifest["counts"]
+    counts, models = view.manifest["counts"], view.manifest["models"]
     return {
         "prompts": _of(counts, "read", "out"),
         "traces": view.tally.traces,
         "pairs": _of(counts, "pair", "out"),
         "lengths": view.manifest.get("lengths"),
-        "models": list(dict.fromkeys(model.get("model", "?") for model in view.manifest["models"].values())),
+        "models": " and ".join(dict.fromkeys(identity.get("model", role) for role, identity in models.items())),
     }
 
 

@@ -59,15 +59,15 @@ def nice(step: float) -> float:
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step))
 
 
-def fenced(values: Iterable[float]) -> tuple[float, float]:
+def fenced(values: Iterable[float], tail: float = 0.05, reach: float = 1) -> tuple[float, float]:
     """The ends of `values` and 0, without the far-out ones: a single one would press all others together.
 
-    Far out is further beyond the middle 90 % than that middle is wide. A chart says how many it leaves out.
+    Far out is more than `reach` widths beyond the middle, which is all but `tail` at each side.
     """
     ordered = sorted(values)
-    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.05, 0.95))
-    reach = max(high - low, 1.0)
-    near = [value for value in ordered if low - reach <= value <= high + reach]
+    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (tail, 1 - tail))
+    margin = reach * max(high - low, 1.0)
+    near = [value for value in ordered if low - margin <= value <= high + margin]
     return min(0.0, near[0]), max(0.0, near[-1])
 
 
@@ -81,7 +81,7 @@ def axis(values: Iterable[float]) -> Axis:
 
 def ruler(values: Iterable[float]) -> Axis:
     """One axis for rows of whiskers, with a margin; without the far-out values."""
-    low, high = fenced(values)
+    low, high = fenced(values, tail=0.25, reach=3)  # few values: the tails of 5 % would be the far-out ones
     margin = 0.06 * (high - low) or 1.0
     return Axis(low - margin, high - low + 2 * margin, 1)
 

@@ -84,7 +84,7 @@ class Tally:
         own = key(failure.id, failure.sample)
         self.lost[failure.stage, failure.kind].add(own, failure)
         if failure.stage == "pair":  # only then is there a trace to show
-            self.mark(failed(failure), own)
+            self.mark(failed(failure.kind), own)
 
     def trace(self, trace: Trace) -> None:
         self.traces += 1
@@ -134,9 +134,9 @@ def gates(trace: Trace) -> Iterator[str]:
             yield f"gate:{hit.gate}"
 
 
-def failed(failure: Failure) -> str:
-    """The mark of a failure; a gate's is the same whether it dropped, tagged or repaired."""
-    return failure.kind if failure.kind.startswith("gate:") else f"failure:{failure.kind}"
+def failed(kind: str) -> str:
+    """The mark of a kind of failure; a gate's is the same whether it dropped, tagged or repaired."""
+    return kind if kind.startswith("gate:") else f"failure:{kind}"
 
 
 def words(text: str) -> int:
