@@ -135,7 +135,7 @@ def export(
     from cai import pipeline, recipe, screen
 
     where = _run(run)
-    chosen = recipe.load(where.path / "recipe.yaml")
+    chosen = recipe.load(where.finished / "recipe.yaml")
     names = tuple(formats) or chosen.export.formats
     if check:
         return _check_exports(where, names, tokenizer, max_length, as_json)
@@ -226,7 +226,7 @@ def schema() -> None:
 
 @laws.command(name="import")
 def import_(file: File, out: Annotated[Path | None, typer.Option("--out", help="Where to write.")] = None) -> None:
-    """Turn another project's principles (llm-swarm, NeMo, LangChain, ICAI, rubric) into a constitution."""
+    """Turn another project's principles (llm-swarm, NeMo, LangChain, ICAI) into a constitution; lint it next."""
     from cai import foreign
     from cai.runs import write_text
 

@@ -96,17 +96,6 @@ def data(constitution: Constitution) -> dict[str, object]:
     return asdict(constitution) | {"principles": principles}
 
 
-def summary(constitution: Constitution) -> dict[str, object]:
-    """What a manifest keeps: enough to say later which principles a row was made by, and which have changed."""
-    digests = {principle.id: principle_digest(principle) for principle in constitution.principles}
-    return {
-        "name": constitution.name,
-        "version": constitution.version,
-        "digest": constitution.digest,
-        "principles": digests,
-    }
-
-
 def new(name: str) -> str:
     """The text of a commented constitution to start from. Raises Mistake unless the name can be a file's."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):

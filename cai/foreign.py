@@ -51,7 +51,7 @@ def convert(path: str | Path) -> str:
 
 
 def _content(path: Path) -> Any:
-    text = _text(path)
+    text = outside.text(path)
     if path.suffix in (".yaml", ".yml"):
         return outside.parse(text, str(path)).data
     if path.suffix != ".json":
@@ -62,21 +62,6 @@ def _content(path: Path) -> Any:
         raise Mistake(f"{path}:{error.lineno}", f"is not JSON: {error.msg}", "mend the line") from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise Mistake(str(path), f"is not JSON that can be read: {error}", "flatten it") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(outside.MAX_BYTES + 1)
-    except OSError as error:
-        raise Mistake(str(path), f"cannot be read: {error.strerror}", "check the path") from error
-    if len(raw) > outside.MAX_BYTES:
-        raise Mistake(str(path), f"is larger than {outside.MAX_BYTES >> 20} MiB", "split it")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise Mistake(f"{path}:{line}", "is not UTF-8", "save the file as UTF-8") from error
 
 
 def _import(content: Any, where: str) -> Import:

@@ -35,15 +35,13 @@ class Live:
         self._thread.join()
 
     def _show(self) -> None:
-        terminal = self._stream.isatty()
-        stage = ""
-        while not self._done.wait(TICK if terminal else (LOG_EVERY if stage == self._progress.stage else 0.05)):
-            if terminal:
-                self._stream.write(f"\r\x1b[2K{self.line()}")
-            else:
-                self._stream.write(self.line() + "\n")
-            self._stream.flush()
-            stage = self._progress.stage
+        terminal, stage, said = self._stream.isatty(), "", 0.0
+        while not self._done.wait(TICK):
+            due = self._progress.stage != stage or time.monotonic() - said >= LOG_EVERY
+            if terminal or due:
+                self._stream.write(f"\r\x1b[2K{self.line()}" if terminal else f"{self.line()}\n")
+                self._stream.flush()
+                stage, said = self._progress.stage, time.monotonic()
         self._stream.write("\r\x1b[2K" if terminal else "")
         self._stream.flush()
 

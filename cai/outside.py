@@ -65,6 +65,11 @@ class Document:
 
 def read(path: Path) -> Document:
     """The YAML mapping in `path`. Raises Mistake with file and line."""
+    return parse(text(path), str(path))
+
+
+def text(path: Path) -> str:
+    """A small UTF-8 file, with or without a byte order mark. Raises Mistake with file and line."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -73,11 +78,10 @@ def read(path: Path) -> Document:
     if len(raw) > MAX_BYTES:
         raise Mistake(str(path), f"is larger than {MAX_BYTES >> 20} MiB", "split it")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise Mistake(f"{path}:{line}", "is not UTF-8", "save the file as UTF-8") from None
-    return parse(text, str(path))
 
 
 def parse(text: str, where: str) -> Document:

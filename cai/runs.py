@@ -127,6 +127,13 @@ class Run:
         except (ValueError, OSError) as error:
             raise Mistake(str(file), f"cannot be read: {error}", "run the recipe again") from error
 
+    @property
+    def finished(self) -> Path:
+        """The folder, if the run in it is finished. Raises Mistake."""
+        if self.manifest["status"] != "finished":
+            raise Mistake(str(self.path), "is not finished", "run the recipe again: it goes on where it stopped")
+        return self.path
+
     def traces(self) -> Iterator[Trace]:
         return read(self.path / "traces.jsonl", Trace)
 

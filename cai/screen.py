@@ -5,7 +5,7 @@ Left out on purpose: markup. Text from models and files is made safe and never r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.text import Text
 
@@ -39,7 +39,7 @@ def summary(said: Manifest, where: Run) -> list[str]:
     return lines
 
 
-def splits(rows: dict[str, int]) -> str:
+def splits(rows: Mapping[str, int]) -> str:
     """`58 train, 22 test`."""
     return ", ".join(f"{count} {split}" for split, count in rows.items())
 

@@ -8,7 +8,11 @@ from cai import plugins
 from cai.errors import Mistake
 from cai.runs import write_text
 
-MINE = ("constitutions/starter.yaml", "constitutions/mine.yaml"), ("runs/demo.yaml", "runs/mine.yaml")
+MINE = (
+    ("constitutions/starter.yaml", "constitutions/mine.yaml"),
+    ("constitutions/schema.json", "constitutions/schema.json"),
+    ("runs/demo.yaml", "runs/mine.yaml"),
+)
 
 
 def lay_out(folder: Path) -> list[Path]:

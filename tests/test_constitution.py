@@ -196,16 +196,6 @@ def test_the_order_of_principles_does_not_change_the_digest(tmp_path: Path) -> N
     assert from_text(tmp_path, TEXT).digest == from_text(tmp_path, "\n".join([head, two, one])).digest
 
 
-def test_a_summary_names_each_principle_by_its_digest(tmp_path: Path) -> None:
-    found = from_text(tmp_path, TEXT)
-    summary = constitution.summary(found)
-    assert summary["digest"] == found.digest
-    assert summary["principles"] == {one.id: constitution.principle_digest(one) for one in found.principles}
-
-
-# --- Loading ------------------------------------------------------------------------------------------------------
-
-
 def test_a_file_becomes_nouns(tmp_path: Path) -> None:
     found = from_text(tmp_path, TEXT)
     assert (found.name, found.version, found.about, found.tags) == ("mine", "1", "For tests.", ("a", "b"))

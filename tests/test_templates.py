@@ -64,7 +64,7 @@ def test_hostile_text_neither_closes_the_fence_nor_speaks_the_chat_protocol(stag
         assert dirty.count('</text id="NONCE">') == clean.count('</text id="NONCE">')
     for token in ("<|im_start|>", "<|im_end|>", "[/INST]", "<<SYS>>", "</s>", "<start_of_turn>"):
         assert token not in dirty
-    if template.plain:
+    if template.plain and text:
         assert dirty.count("\nCritique:") == clean.count("\nCritique:")
         assert dirty.count("\nQuestion:") == clean.count("\nQuestion:")
 

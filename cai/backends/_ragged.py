@@ -27,6 +27,8 @@ from cai.backends._shelves import BLOCK, Ids, Layers, Shelf, Slot, Store, as_ids
 
 LINE = 8
 """Flat lines are rounded up to this many tokens."""
+SUM = 2 * BLOCK
+"""Longest sum over keys that is left to one call of MKL."""
 REUSE_AT_LEAST = 8
 """Tokens; fewer in common are computed faster than they are looked up and copied."""
 WORTH_WAITING = 64
@@ -312,7 +314,18 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: fl
         mask = mask if mask.shape[1] == 1 else pad(mask, (0, 0, 0, missing))
     scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale)
     weights = torch.softmax(scores, -1, dtype=torch.float32).to(values.dtype)
-    return torch.bmm(weights, values)[:, :count]
+    return _weighted_sum(weights, values)[:, :count]
+
+
+def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """`[U, M, L]` times `[U, L, D]`."""
+    if weights.dtype != torch.float32 or weights.device.type != "cpu":
+        return torch.bmm(weights, values)
+    # MKL cuts a long sum into parts whose size depends on its length; parts of our own keep its order
+    answer = torch.bmm(weights[:, :, :SUM], values[:, :SUM])
+    for start in range(SUM, weights.shape[2], SUM):
+        answer = torch.baddbmm(answer, weights[:, :, start : start + SUM], values[:, start : start + SUM])
+    return answer
 
 
 AttentionInterface.register(ATTENTION, _attention)
