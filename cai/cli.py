@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from cai.cli_constitution import laws
 from cai.errors import CaiError, GateFailed, Mistake
 
 if TYPE_CHECKING:
+    from cai.budget import Budget
     from cai.pipeline import Progress
     from cai.recipe import Recipe
     from cai.runs import Manifest, Run
@@ -28,12 +30,13 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Constitutional AI and RLAIF: a constitution in, a preference dataset you can defend out.",
 )  # fmt: skip
-laws = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work on a constitution file.")
 app.add_typer(laws, name="constitution")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe: demo, default.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")]
-File = Annotated[Path, typer.Argument(metavar="FILE")]
+MaxCalls = Annotated[int | None, typer.Option(min=0, help="Stop before more new calls than this are asked.")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, help="Stop before new calls can use more tokens than this.")]
+MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop before new calls can cost more than this.")]
 Overrides = Annotated[list[str], typer.Option("-o", help="Set a key of the recipe: -o critique.rounds=4.")]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds runs and their journal.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
@@ -52,7 +55,11 @@ def run(
     name: Annotated[str | None, typer.Option("--name", help="Name of the run; the recipe's, if not given.")] = None,
     runs: Runs = Path("runs"),
     override: Overrides = [],  # noqa: B006 (typer copies it)
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count new and answered calls; ask nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count calls, tokens and cost; ask nothing.")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="With --dry-run: ask this many prompts to measure by.")] = 0,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -60,19 +67,51 @@ def run(
     import asyncio
 
     from cai import pipeline
+    from cai.budget import Budget
 
     chosen, where = _opened(recipe, name, runs, override)
     if dry_run:
-        return _say_estimate(asyncio.run(pipeline.estimate(chosen, where)), as_json)
-    progress = pipeline.Progress()
-    try:
-        with _watched(progress, quiet or as_json):
-            said = asyncio.run(pipeline.run(chosen, where, progress))
-    except KeyboardInterrupt:
-        _stop(f"interrupted: what is done is in {where.path}; the same command goes on from there", 130)
-    _say(said, where, as_json)
-    if error := pipeline.too_many_failures(chosen, said):
-        raise error
+        return _say_estimate(asyncio.run(pipeline.estimate(chosen, where, sample)), as_json)
+    _run_to_the_end(chosen, where, Budget(max_calls, max_tokens, max_cost), quiet, as_json)
+
+
+@app.command()
+def retry(
+    run: RunName,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Ask again what failed in a run, and nothing else."""
+    from cai import constitution, recipe
+    from cai.budget import Budget
+
+    where = _run(run)
+    said = where.manifest
+    chosen = recipe.load(where.path / "recipe.yaml")
+    if constitution.load(chosen.constitution).digest != said["constitution"]["digest"]:
+        fix = "run the recipe to see what the change makes of it"
+        raise Mistake(
+            chosen.constitution, f"has changed since {where.path} was made, so more than failures is new", fix
+        )
+    _run_to_the_end(chosen, where, Budget(max_calls, max_tokens, max_cost), quiet, as_json)
+
+
+@app.command()
+def failures(run: RunName, as_json: Json = False) -> None:
+    """What did not come out of a run, by kind, with what to do about each."""
+    from dataclasses import asdict
+
+    from cai import screen
+
+    where = _run(run)
+    if as_json:
+        print(json.dumps([asdict(failure) for failure in where.failures()]))
+        return
+    for line in screen.losses(where.failures()):
+        print(line)
 
 
 @app.command(name="try")
@@ -167,97 +206,6 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or em
     print(f"\nnext: cd {folder}, edit constitutions/mine.yaml, then: cai run mine")
 
 
-@laws.command()
-def lint(file: File, as_json: Json = False) -> None:
-    """Report every problem of a constitution with its line and a fix."""
-    from dataclasses import asdict
-
-    from cai.lint import lint as find
-
-    problems = find(file)
-    if as_json:
-        print(json.dumps([asdict(problem) for problem in problems]))
-    for problem in [] if as_json else problems:
-        print(_safe(str(problem)))
-    if any(problem.level == "error" for problem in problems):
-        raise typer.Exit(GateFailed.exit_code)
-    if not as_json and not problems:
-        print(f"{file}: in order")
-
-
-@laws.command(name="show")
-def show_constitution(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: Json = False) -> None:
-    """The principles of a constitution: a file, or a shipped name."""
-    from cai import constitution
-
-    loaded = constitution.load(name)
-    said = constitution.data(loaded)
-    if as_json:
-        print(json.dumps(said, indent=2, ensure_ascii=False))
-        return
-    print(f"{loaded.name} {loaded.version}  {loaded.digest[:12]}")
-    total = sum(principle.weight for principle in loaded.principles)
-    for principle in loaded.principles:
-        print(f"\n{principle.id}  {principle.weight / total:.1%}  {_safe(principle.title)}")
-        for form in ("critique", "revise", "compare"):
-            if text := getattr(principle, form):
-                print(f"  {form:9}{_safe(text)}")
-
-
-@laws.command()
-def new(file: File) -> None:
-    """Write a commented constitution to start from."""
-    from cai import constitution
-    from cai.runs import write_text
-
-    if file.exists():
-        raise Mistake(str(file), "is there already", "choose another name")
-    write_text(file, constitution.new(file.stem))
-    print(file)
-
-
-@laws.command()
-def schema() -> None:
-    """Print the JSON Schema of constitution files, for editors."""
-    from cai import constitution
-
-    print(json.dumps(constitution.schema(), indent=2))
-
-
-@laws.command(name="import")
-def import_(file: File, out: Annotated[Path | None, typer.Option("--out", help="Where to write.")] = None) -> None:
-    """Turn another project's principles (llm-swarm, NeMo, LangChain, ICAI) into a constitution; lint it next."""
-    from cai import foreign
-    from cai.runs import write_text
-
-    text = foreign.convert(file)
-    if out is None:
-        print(text, end="")
-        return
-    if out.exists():
-        raise Mistake(str(out), "is there already", "choose another name")
-    write_text(out, text)
-    print(out)
-
-
-@laws.command()
-def diff(old: File, new: File, as_json: Json = False) -> None:
-    """What changed between two constitutions, principle by principle."""
-    from dataclasses import asdict
-
-    from cai import constitution
-
-    changes = constitution.changes(constitution.load(old), constitution.load(new))
-    if as_json:
-        print(json.dumps([asdict(change) for change in changes]))
-        return
-    for change in changes:
-        name = change.principle or "the shared examples"
-        print(f"{change.kind:8} {name}" + (f" ({', '.join(change.fields)})" if change.fields else ""))
-    if not changes:
-        print("nothing that can change an answer")
-
-
 def _opened(recipe: str, name: str | None, runs: Path, override: list[str]) -> tuple[Recipe, Run]:
     from cai import recipe as recipes
     from cai.runs import Run, folder
@@ -273,11 +221,32 @@ def _run(name: str) -> Run:
     return Run(path if (path / "manifest.json").exists() or "/" in name else folder(Path("runs"), name))
 
 
-def _say_estimate(estimate: dict[str, int], as_json: bool) -> None:
+def _run_to_the_end(chosen: Recipe, where: Run, budget: Budget, quiet: bool, as_json: bool) -> None:
+    import asyncio
+
+    from cai import manifest, pipeline
+
+    progress = pipeline.Progress()
+    try:
+        with _watched(progress, quiet or as_json):
+            said = asyncio.run(pipeline.run(chosen, where, progress, budget))
+    except KeyboardInterrupt:
+        _stop(f"interrupted: what is done is in {where.path}; the same command goes on from there", 130)
+    _say(said, where, as_json)
+    if error := manifest.too_many_failures(chosen, said):
+        raise error
+
+
+def _say_estimate(said: dict[str, float | None], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(estimate))
+        print(json.dumps(said))
         return
-    print("{prompts} prompts: {answered} calls are answered already, at most {new} are new".format(**estimate))
+    print(f"{said['prompts']} prompts: {said['answered']} calls are answered already, at most {said['new']} are new")
+    if said["new"] and said["new_tokens"] is None:
+        print("tokens and cost are not known before something was answered: add --sample 5 to measure")
+    elif said["new"]:
+        cost = "not known: give the model a price" if said["new_cost"] is None else f"{said['new_cost']:.2f}"
+        print(f"about {said['new_tokens']:,} new tokens, by the mean of the answered calls; cost {cost}")
 
 
 def _check_exports(where: Run, names: tuple[str, ...], tokenizer: str, max_length: int, as_json: bool) -> None:

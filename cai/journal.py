@@ -22,8 +22,9 @@ from types import TracebackType
 from filelock import FileLock
 from pydantic import TypeAdapter
 
+from cai.budget import Budget, Price
 from cai.errors import Mistake, Permanent
-from cai.types import Completion, Model, Request, Score
+from cai.types import Completion, Model, Request, Score, Usage
 
 VERSION = 1
 WINDOW = 0.03
@@ -46,6 +47,8 @@ class Tally:
     completion_tokens: int = 0
     new_tokens: int = 0
     """Tokens read and written by the new calls alone: what this sitting paid for."""
+    new_cost: float | None = None
+    """What the new calls cost; None where the price is not known."""
 
 
 class Journal:
@@ -66,9 +69,11 @@ class Journal:
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
-    def through(self, model: Model, tally: Tally) -> Journaled:
-        """`model`, asked through this journal."""
-        return Journaled(self, model, tally)
+    def through(
+        self, model: Model, tally: Tally, budget: Budget | None = None, price: Price | None = None
+    ) -> Journaled:
+        """`model`, asked through this journal; new calls are claimed from `budget` at `price`."""
+        return Journaled(self, model, tally, budget or Budget(), price)
 
     def get(self, key: bytes) -> bytes | None:
         """The stored answer, committed or on its way to disk."""
@@ -175,8 +180,10 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
 class Journaled:
     """A Model whose answers are looked up before they are asked for."""
 
-    def __init__(self, journal: Journal, model: Model, tally: Tally) -> None:
+    def __init__(self, journal: Journal, model: Model, tally: Tally, budget: Budget, price: Price | None) -> None:
         self._journal, self._model, self.tally = journal, model, tally
+        self._budget, self._price = budget, price
+        self.tally.new_cost = None if price is None else 0.0
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -186,22 +193,40 @@ class Journaled:
     def concurrency(self) -> int:
         return self._model.concurrency
 
+    @property
+    def cost(self) -> float | None:
+        """What all answers so far cost, found ones too; None where the price is not known."""
+        usage = Usage(self.tally.prompt_tokens, self.tally.completion_tokens)
+        return self._price.of(usage) if self._price else None
+
     async def complete(self, request: Request) -> Completion:
         async def ask() -> bytes:
-            return _COMPLETION.dump_json(_whole(await self._model.complete(request)), exclude_defaults=True)
+            return _COMPLETION.dump_json(_whole(await self._paid(request)), exclude_defaults=True)
 
         answer, new = await self._journal.once(self._key("complete", request), ask)
         completion = _COMPLETION.validate_json(answer)
-        self._count(new, completion.usage.prompt_tokens, completion.usage.completion_tokens)
+        self._count(new, completion.usage)
         return completion
+
+    async def _paid(self, request: Request) -> Completion:
+        claimed, used = self._budget.claim(request, self._price), Usage()
+        try:
+            completion = await self._model.complete(request)
+            used = completion.usage
+            return completion
+        finally:
+            self._budget.settle(claimed, used, self._price, request)
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         async def ask() -> bytes:
             return _SCORES.dump_json(await self._model.score(request, continuations))
 
         answer, new = await self._journal.once(self._key("score", request, *continuations), ask)
-        self._count(new, 0, 0)
+        self._count(new, Usage())
         return _SCORES.validate_json(answer)
+
+    def status(self) -> Mapping[str, float]:
+        return self._model.status()
 
     async def close(self) -> None:
         await self._model.close()
@@ -220,12 +245,16 @@ class Journaled:
         )
         return hashlib.sha256(_encode(sent).encode("utf-8", "surrogatepass")).digest()
 
-    def _count(self, new: bool, prompt_tokens: int, completion_tokens: int) -> None:
-        self.tally.asked += new
-        self.tally.found += not new
-        self.tally.prompt_tokens += prompt_tokens
-        self.tally.completion_tokens += completion_tokens
-        self.tally.new_tokens += (prompt_tokens + completion_tokens) * new
+    def _count(self, new: bool, usage: Usage) -> None:
+        tally = self.tally
+        tally.asked += new
+        tally.found += not new
+        tally.prompt_tokens += usage.prompt_tokens
+        tally.completion_tokens += usage.completion_tokens
+        if new:
+            tally.new_tokens += usage.prompt_tokens + usage.completion_tokens
+        if new and self._price and tally.new_cost is not None:
+            tally.new_cost += self._price.of(usage)
 
 
 def _whole(completion: Completion) -> Completion:
@@ -249,6 +278,9 @@ class Unasked:
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         raise Permanent("unasked", "not in the journal")
+
+    def status(self) -> Mapping[str, float]:
+        return self._model.status()
 
     async def close(self) -> None:
         await self._model.close()

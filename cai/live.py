@@ -56,6 +56,11 @@ class Live:
         parts = [f"{now.done} / {now.total}" if now.total is not None else f"{now.done}"]
         parts += [f"{asked} calls asked", f"{found} found"] if found else [f"{asked} calls"]
         parts += [f"{asked / seconds:.1f} calls/s", f"{tokens / seconds:.0f} tokens/s"] if asked else []
+        costs = [tally.new_cost for tally in now.tallies.values() if tally.new_cost is not None]
+        parts += [f"cost {sum(costs):.4f}"] if costs else []
+        model = now.status()
+        parts += [f"{model['in_flight']:.0f} in flight of {model['limit']:.0f}"] if "limit" in model else []
+        parts += [f"{model['throttled']:.0f} x 429"] if model.get("throttled") else []
         parts += [f"{now.failed} failed"] if now.failed else []
         if now.total and 0 < now.done < now.total:
             parts.append(f"{_clock((now.total - now.done) * seconds / now.done)} left")

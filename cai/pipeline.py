@@ -9,18 +9,18 @@ Left out on purpose: retry and throttling (a backend's), what a question looks l
 from __future__ import annotations
 
 import asyncio
-import platform
 import time
 from array import array
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cai import constitution, dataset, outside, plugins, recipe, runs, sources, stats, templates
-from cai.digest import digest
-from cai.errors import CaiError, CallFailed, Mistake, TooManyFailures
+from cai import constitution, dataset, manifest, outside, plugins, recipe, runs, sources, templates
+from cai.budget import Budget, Price, listed_price
+from cai.errors import BudgetReached, CallFailed, Mistake
 from cai.journal import Journal, Journaled, Tally, Unasked
 from cai.recipe import Choice, Recipe
 from cai.runs import Manifest, Run, Spool
@@ -33,10 +33,6 @@ from cai.stages.pair import pair
 from cai.stages.revise import revise
 from cai.types import Backend, Constitution, Failure, Message, Pair, Prompt, Step, Trace
 
-CALLS = ("draft", "critique", "revise")
-HARMLESS = ("duplicate", "duplicate_id")
-"""Kinds of failure that say nothing about the run's health."""
-
 
 @dataclass
 class Progress:
@@ -47,6 +43,8 @@ class Progress:
     done: int = 0
     failed: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
+    status: Callable[[], Mapping[str, float]] = dict
+    """What the models say of themselves: in flight, the limit found, how often they were told to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +68,11 @@ class Work:
         await asyncio.gather(*(model.close() for model in _distinct(self.models).values()))
 
 
-async def run(chosen: Recipe, where: Run, progress: Progress | None = None) -> Manifest:
-    """Do what the recipe says and leave it in the run folder. Raises Mistake; interrupted, it keeps what is done."""
+async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budget: Budget | None = None) -> Manifest:
+    """Do what the recipe says and leave it in the run folder. Raises Mistake, BudgetReached; what is done is kept."""
     progress, started = progress or Progress(), time.time()
     with where.locked(), Journal(where.path.parent / "journal.sqlite") as journal:
-        work = prepare(chosen, journal, progress)
+        work = prepare(chosen, journal, progress, budget)
         said = _provenance(work, where, started) | {"status": "interrupted", "counts": {}}
         write_recipe(chosen, where.path / "recipe.yaml")
         failures = Spool(where.path / "failures.jsonl", Failure)
@@ -95,24 +93,47 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None) -> M
     return said
 
 
-async def estimate(chosen: Recipe, where: Run) -> dict[str, int]:
-    """How many calls a run would take: `answered` already, `new` at most. Asks nothing."""
+async def estimate(chosen: Recipe, where: Run, sample: int = 0) -> dict[str, float | None]:
+    """Calls `answered` already and `new` at most, with tokens and cost at the mean of the answered ones.
+
+    Asks nothing, unless `sample` prompts may be asked to measure by; those answers are kept like any other.
+    """
     progress = Progress()
-    answered = new = prompts = 0
+    prompts = answered = new = 0
     with Journal(where.path.parent / "journal.sqlite") as journal:
+        if sample:
+            await _ask_first(sample, prepare(chosen, journal, Progress()))
         work = prepare(chosen, journal, progress, ask=False)
         for prompt in sources.read(chosen.prompts):
             if isinstance(prompt, Failure):
                 continue
             prompts += 1
-            for sample in range(chosen.draft.samples):
-                before = sum(tally.found for tally in progress.tallies.values())
-                made = await _trace(work, prompt, sample)
-                found = sum(tally.found for tally in progress.tallies.values()) - before
-                answered += found
+            for number in range(chosen.draft.samples):
+                before = answered
+                made = await _trace(work, prompt, number)
+                answered = sum(tally.found for tally in progress.tallies.values())
                 if isinstance(made, Failure) and made.kind == "unasked":
-                    new += work.calls - found
-    return {"prompts": prompts, "answered": answered, "new": new}
+                    new += work.calls - (answered - before)
+        await work.close()
+    tokens = sum(tally.prompt_tokens + tally.completion_tokens for tally in progress.tallies.values())
+    costs = [model.cost for model in _distinct(work.models).values()]
+    spent = None if None in costs else sum(cost or 0.0 for cost in costs)
+    share = new / answered if answered else None
+    return {
+        "prompts": prompts,
+        "answered": answered,
+        "new": new,
+        "new_tokens": None if share is None else round(tokens * share),
+        "new_cost": None if share is None or spent is None else round(spent * share, 4),
+    }
+
+
+async def _ask_first(count: int, work: Work) -> None:
+    prompts = (prompt for prompt in sources.read(work.recipe.prompts) if isinstance(prompt, Prompt))
+    try:
+        await asyncio.gather(*(_lives(work, prompt) for prompt in islice(prompts, count)))
+    finally:
+        await work.close()
 
 
 async def one(chosen: Recipe, where: Run, text: str) -> Trace | Failure:
@@ -125,7 +146,9 @@ async def one(chosen: Recipe, where: Run, text: str) -> Trace | Failure:
             await work.close()
 
 
-def prepare(chosen: Recipe, journal: Journal, progress: Progress, *, ask: bool = True) -> Work:
+def prepare(
+    chosen: Recipe, journal: Journal, progress: Progress, budget: Budget | None = None, *, ask: bool = True
+) -> Work:
     """Load and open everything before the first call, so that a mistake costs nothing. Raises Mistake."""
     principles = constitution.load(chosen.constitution)
     loaded = {stage: templates.load(stage, chosen.templates[stage]) for stage in recipe.STAGES}
@@ -137,9 +160,11 @@ def prepare(chosen: Recipe, journal: Journal, progress: Progress, *, ask: bool =
         if role == "critic" and choice == chosen.writer:
             models[role] = models["writer"]
             continue
-        progress.tallies[role] = Tally()
+        price = _price(choice, budget)
         model = open_model(choice, role)
-        models[role] = journal.through(model if ask else Unasked(model), progress.tallies[role])
+        progress.tallies[role] = Tally()
+        models[role] = journal.through(model if ask else Unasked(model), progress.tallies[role], budget, price)
+    progress.status = lambda: _status(models)
     settings = {"draft": chosen.draft, "critique": chosen.critique, "revise": chosen.revise}
     asked = {"draft": "writer", "critique": "critic", "revise": "writer"}
     stages = {
@@ -155,6 +180,21 @@ def open_model(choice: Choice, role: str) -> Any:
     return backend.open(outside.noun(outside.Document(f"recipe: {role}", choice.options, None), backend.options))
 
 
+def _price(choice: Choice, budget: Budget | None) -> Price | None:
+    price = choice.price or listed_price(str(choice.options.get("model", "")))
+    if price is None and budget and budget.max_cost is not None:
+        fix = "add `price: {input: ..., output: ...}` (per million tokens) to the model in the recipe"
+        raise Mistake("--max-cost", f"the price of {choice.options.get('model', choice.backend)} is not known", fix)
+    return price
+
+
+def _status(models: dict[str, Journaled]) -> Mapping[str, float]:
+    total: Counter[str] = Counter()
+    for model in _distinct(models).values():
+        total.update(model.status())
+    return total
+
+
 async def _trace_all(
     work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress
 ) -> dict[str, dict[str, int]]:
@@ -163,26 +203,33 @@ async def _trace_all(
     traces = Spool(where.path / "traces.jsonl", Trace)
     stages: Counter[str] = Counter()
     prompts = enumerate(sources.read(work.recipe.prompts))
-    rows = 0
+    rows, stopped = 0, list[BudgetReached]()
 
     async def worker() -> None:
         nonlocal rows
         for position, prompt in prompts:
+            try:
+                lives = [prompt] if isinstance(prompt, Failure) else await _lives(work, prompt)
+            except BudgetReached as error:  # the others finish the calls they have in flight: those are paid
+                return stopped.append(error)
             rows += 1
-            lives = [prompt] if isinstance(prompt, Failure) else await _lives(work, prompt)
             losses = [life for life in lives if isinstance(life, Failure)]
             traces.put(position, [life for life in lives if isinstance(life, Trace)])
             failed.put(position, losses)
             stages.update(loss.stage for loss in losses)
             kinds.update(loss.kind for loss in losses)
             progress.done += 1
-            progress.failed += sum(loss.kind not in HARMLESS for loss in losses)
+            progress.failed += sum(loss.kind not in manifest.HARMLESS for loss in losses)
+            if stopped:
+                return
 
     try:
         await _together(worker, max(model.concurrency for model in work.models.values()))
     finally:
         traces.finish()
-    return _reconciled(work, rows, stages, traces.rows)
+    if stopped:
+        raise stopped[0]
+    return manifest.reconciled(work.recipe, rows, stages, traces.rows)
 
 
 async def _together(worker: Any, count: int) -> None:
@@ -230,18 +277,6 @@ async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
     return Trace(prompt, sample, first, tuple(steps), answer, seen)
 
 
-def _reconciled(work: Work, rows: int, failed: Counter[str], traces: int) -> dict[str, dict[str, int]]:
-    """Counts by stage, `in = out + failed`. Raises where rows and failures do not add up: that would be our bug."""
-    counts = {"read": {"in": rows, "out": rows - failed[sources.STAGE], "failed": failed[sources.STAGE]}}
-    lives = counts["read"]["out"] * work.recipe.draft.samples
-    for stage in CALLS if work.recipe.critique.ask else ("draft", "revise"):
-        counts[stage] = {"in": lives, "out": lives - failed[stage], "failed": failed[stage]}
-        lives -= failed[stage]
-    if lives != traces:
-        raise CaiError(f"counts do not reconcile: {lives} traces expected, {traces} written; please report this")
-    return counts
-
-
 def _pair_all(
     work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], counts: dict[str, dict[str, int]]
 ) -> Manifest:
@@ -266,20 +301,7 @@ def _pair_all(
         tally.update({"in": len(made), "out": len(good), "failed": len(lost)})
     pairs.finish()
     counts["pair"] = {key: tally[key] for key in ("in", "out", "failed")}
-    return {"gates": {name: dict(actions) for name, actions in gates.items()}} | _lengths(before, after)
-
-
-def _lengths(before: array[int], after: array[int]) -> Manifest:
-    """Words in drafts and in final answers: medians, and the paired mean change with its interval."""
-    if not before:
-        return {}
-    middle = [stats.interval(side, "median").value for side in (before, after)]
-    moved = stats.change(before, after)
-    pairs = list(zip(before, after, strict=True))
-    shorter, longer = sum(b > a for b, a in pairs), sum(b < a for b, a in pairs)
-    medians = {"unit": "words", "n": moved.n, "draft_median": middle[0], "final_median": middle[1]}
-    spread = {"change_mean": moved.value, "low": moved.low, "high": moved.high}
-    return {"lengths": medians | spread | {"shorter": shorter, "longer": longer}}
+    return {"gates": {name: dict(actions) for name, actions in gates.items()}} | manifest.lengths(before, after)
 
 
 def export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
@@ -300,17 +322,6 @@ def _report(where: Run, progress: Progress) -> None:
     runs.write_text(where.path / "report.html", page.build(where))
 
 
-def too_many_failures(chosen: Recipe, said: Manifest) -> TooManyFailures | None:
-    """The error a finished run ends with when more failed than the recipe allows; duplicates and gates do not count."""
-    failed = sum(stage["failed"] for name, stage in said["counts"].items() if name != "pair")
-    failed -= sum(said["failures"].get(kind, 0) for kind in HARMLESS)
-    share = failed / max(1, said["counts"]["read"]["in"])
-    if share <= chosen.max_failure_share:
-        return None
-    most = f"max_failure_share is {chosen.max_failure_share:.1%}"
-    return TooManyFailures(f"{failed} prompts failed ({share:.1%}; {most}); the reasons are in failures.jsonl")
-
-
 def write_recipe(chosen: Recipe, path: Path) -> None:
     """The recipe with every default written out; it runs as it stands."""
     from io import BytesIO
@@ -322,27 +333,10 @@ def write_recipe(chosen: Recipe, path: Path) -> None:
     runs.write_text(path, text.getvalue().decode())
 
 
-PACKAGES = ("cai", "torch", "transformers", "trl", "datasets", "pydantic", "jinja2", "tenacity", "tokenizers")
-
-
 def _provenance(work: Work, where: Run, started: float) -> Manifest:
-    """Everything a reviewer needs to know where rows came from: digests, identities, versions, seed."""
-    principles, source = work.constitution, work.recipe.prompts
-    return {
-        "cai": metadata.version("cai"),
-        "name": where.name,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seed": work.recipe.seed,
-        "recipe": {"path": str(where.path / "recipe.yaml"), "digest": digest(work.recipe.model_dump(mode="json"))},
-        "constitution": constitution.data(principles),
-        "templates": {
-            stage.name: {"name": work.recipe.templates[stage.name], "digest": stage.template.digest}
-            for stage in (work.draft, work.critique, work.revise)
-        },
-        "prompts": {"path": source.path, "digest": sources.fingerprint(source)},
-        "models": {role: dict(model.identity) for role, model in _distinct(work.models).items()},
-        "packages": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
-    }
+    asked = {stage.name: stage.template for stage in (work.draft, work.critique, work.revise)}
+    identities = {role: dict(model.identity) for role, model in _distinct(work.models).items()}
+    return manifest.provenance(work.recipe, work.constitution, asked, where.path, started) | {"models": identities}
 
 
 def _distinct(models: dict[str, Journaled]) -> dict[str, Journaled]:

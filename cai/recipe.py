@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from cai import outside, plugins
+from cai.budget import Price
 from cai.errors import Mistake
 from cai.outside import Knobs
 from cai.types import Action, Sampling
@@ -40,6 +41,8 @@ class Choice(Knobs):
 
     model_config = ConfigDict(extra="allow")
     backend: str
+    price: Price | None = None
+    """Per million tokens, for cost and --max-cost; by the model's name from genai-prices, where not given."""
 
     @property
     def options(self) -> dict[str, Any]:

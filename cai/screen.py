@@ -5,14 +5,15 @@ Left out on purpose: markup. Text from models and files is made safe and never r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.text import Text
 
 from cai.diff import words
 from cai.runs import Manifest, Run
 from cai.safe import safe_text
-from cai.types import Trace
+from cai.types import Failure, Trace
 
 
 def summary(said: Manifest, where: Run) -> list[str]:
@@ -31,12 +32,53 @@ def summary(said: Manifest, where: Run) -> list[str]:
         lines.append(f"{medians}, mean change {lengths['change_mean']:+.1f} {interval}, {shorter}")
     for role, calls in said.get("calls", {}).items():
         tokens = calls["prompt_tokens"] + calls["completion_tokens"]
-        lines.append(f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal, {tokens:,} tokens")
+        lines.append(
+            f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal, {tokens:,} tokens{_cost(calls)}"
+        )
     for name, rows in said.get("exports", {}).items():
         lines.append(f"export/{name}: " + splits(rows))
     if (where.path / "report.html").exists():
         lines.append(f"{said['seconds']:.0f} s; see {where.path / 'report.html'}")
     return lines
+
+
+HINTS = {
+    "duplicate": "the same conversation came twice; nothing to do",
+    "duplicate_id": "give each prompt an id of its own",
+    "bad_row": "mend the line and run again",
+    "empty": "raise max_tokens (reasoning may have used it up), or look at the template",
+    "context_too_long": "shorten the prompt, or use a model with a longer context",
+    "content_filter": "the endpoint filters this text; use another endpoint for it",
+    "timeout": "`cai retry`, or raise the time-outs of the model in the recipe",
+    "rate_limit": "`cai retry` later, or set requests_per_minute",
+    "no_principle": "leave `applies_to` out of at least one principle",
+    "unasked": "run the recipe",
+}
+"""Kind of failure -> what a person can do."""
+
+
+def losses(failures: Iterable[Failure]) -> Iterator[str]:
+    """Failures by stage and kind, most first, with an example and a hint each."""
+    examples: dict[tuple[str, str], list[Failure]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for failure in failures:
+        group = failure.stage, failure.kind
+        counts[group] += 1
+        if counts[group] <= 3:
+            examples.setdefault(group, []).append(failure)
+    for (stage, kind), count in counts.most_common():
+        gate = kind.startswith("gate:")
+        usual = "turned away: see `gates` in the recipe" if gate else "`cai retry` asks again"
+        yield f"{count} {kind} in {stage}: {HINTS.get(kind, usual)}"
+        for failure in examples[stage, kind]:
+            yield safe_text(f"    {failure.id}: {failure.message[:200]}").replace("\n", " ")
+    if not counts:
+        yield "no failures"
+
+
+def _cost(calls: Mapping[str, float | None]) -> str:
+    cost = calls.get("new_cost")
+    return "" if cost is None else f", new calls cost {cost:.4f}"
 
 
 def splits(rows: Mapping[str, int]) -> str:

@@ -222,6 +222,10 @@ class Model(Protocol):
         """Log-probability of each continuation after the request's messages. Raises Mistake where unsupported."""
         ...
 
+    def status(self) -> Mapping[str, float]:
+        """What it is doing, for a progress line: in_flight, limit, throttled; empty where there is nothing to say."""
+        ...
+
     async def close(self) -> None:
         """Give back threads, sessions and memory."""
         ...

@@ -113,3 +113,24 @@ def recorded(request: Request) -> str:
     with open(os.environ["CAI_TEST_LOG"], "a") as log:
         log.write(digest(answer) + "\n")
     return answer
+
+
+COUNT: list[str] = []
+
+
+def counted(request: Request) -> str:
+    """Steady answers, counted in this process."""
+    COUNT.append(said(request))
+    return steady(request)
+
+
+def moody(request: Request) -> str:
+    """An endpoint that fails half of all drafts until its mood is good."""
+    import os
+
+    from cai.errors import Transient
+
+    draft = not request.plain and request.messages[0].role != "system"
+    if draft and os.environ.get("CAI_TEST_MOOD") != "good" and int(said(request)[:2], 16) % 2:
+        raise Transient("http_503", "busy")
+    return steady(request)

@@ -32,7 +32,9 @@ def work(tmp_path: Path) -> Path:
         "constitution: concise\nprompts: p.jsonl\nwriter: {backend: scripted, script: 'scripts:steady'}\n"
         "templates: small\ncritique: {rounds: 1}\n"
     )
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"id": f"p{n}", "prompt": f"Thing {n}?"}) + "\n" for n in range(6)))
+    (tmp_path / "p.jsonl").write_text(
+        "".join(json.dumps({"id": f"p{n}", "prompt": f"Thing {n}?"}) + "\n" for n in range(6))
+    )
     return tmp_path
 
 
@@ -47,14 +49,28 @@ def test_a_run_prints_its_funnel_and_leaves_its_folder(work: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("runs/r: 6 prompts -> 6 traces -> 6 pairs")
     names = {path.name for path in (work / "runs" / "r").iterdir()}
-    expected = {"recipe.yaml", "manifest.json", "traces.jsonl", "pairs.jsonl", "failures.jsonl", "export", "report.html"}
+    expected = {
+        "recipe.yaml",
+        "manifest.json",
+        "traces.jsonl",
+        "pairs.jsonl",
+        "failures.jsonl",
+        "export",
+        "report.html",
+    }
     assert expected <= names
     assert cai(work, "show", "r").stdout.startswith("runs/r: 6 prompts")
     assert "[-" in cai(work, "show", "r", "p3").stdout
 
 
 def test_json_is_one_document_on_stdout(work: Path) -> None:
-    for arguments in (("run", "r.yaml"), ("show", "r"), ("show", "r", "p1"), ("run", "r.yaml", "--dry-run"), ("export", "r")):
+    for arguments in (
+        ("run", "r.yaml"),
+        ("show", "r"),
+        ("show", "r", "p1"),
+        ("run", "r.yaml", "--dry-run"),
+        ("export", "r"),
+    ):
         done = cai(work, *arguments, "--json")
         assert done.returncode == 0, done.stderr
         json.loads(done.stdout)
@@ -62,7 +78,7 @@ def test_json_is_one_document_on_stdout(work: Path) -> None:
 
 def test_a_dry_run_writes_no_rows(work: Path) -> None:
     done = cai(work, "run", "r.yaml", "--dry-run")
-    assert done.stdout == "6 prompts: 0 calls are answered already, at most 18 are new\n"
+    assert done.stdout.startswith("6 prompts: 0 calls are answered already, at most 18 are new\n")
     assert not (work / "runs" / "r" / "traces.jsonl").exists()
 
 
@@ -83,12 +99,13 @@ def test_a_dry_run_writes_no_rows(work: Path) -> None:
         (("show", "../x"), 2, "holds no run"),
         (("export", "nowhere"), 2, "holds no run"),
         (("constitution", "show", "conciser"), 2, "did you mean 'concise'"),
-        (("constitution", "lint", "nowhere.yaml"), 2, "nowhere.yaml"),
         (("init", "."), 2, "is there already"),
         (("frobnicate",), 2, "frobnicate"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_on_stderr_and_an_exit_code(work: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_a_mistake_is_one_line_on_stderr_and_an_exit_code(
+    work: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
     done = cai(work, *arguments, "--quiet") if arguments[0] == "run" else cai(work, *arguments)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
@@ -116,7 +133,9 @@ def test_init_lays_out_a_folder_that_runs(tmp_path: Path) -> None:
 
 
 def test_model_text_reaches_the_terminal_defused(work: Path) -> None:
-    (work / "evil.jsonl").write_text(json.dumps({"answer": "\x1b[2J\x1b]0;owned\x07 [red]x[/red] [/foo] \u202eevil"}) + "\n")
+    (work / "evil.jsonl").write_text(
+        json.dumps({"answer": "\x1b[2J\x1b]0;owned\x07 [red]x[/red] [/foo] \u202eevil"}) + "\n"
+    )
     done = cai(work, "try", "Hello?", "--recipe", "r.yaml", "-o", "writer.script=evil.jsonl")
     assert done.returncode == 0, done.stderr
     assert "[red]x[/red] [/foo]" in done.stdout
@@ -140,3 +159,28 @@ def test_a_bug_of_ours_is_one_line_too_and_whole_with_debug(work: Path) -> None:
     assert "internal error: KeyError" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" in cai(work, "--debug", *broken).stderr
+
+
+def test_failures_are_grouped_with_a_hint_and_retry_asks_only_them(work: Path) -> None:
+    assert (
+        cai(
+            work, "run", "r.yaml", "--quiet", "-o", "writer.script=scripts:moody", "-o", "max_failure_share=1"
+        ).returncode
+        == 0
+    )
+    listed = cai(work, "failures", "r")
+    assert "http_503 in draft: `cai retry` asks again" in listed.stdout
+    again = cai(work, "retry", "r", "--quiet", "--json", CAI_TEST_MOOD="good")
+    assert again.returncode == 0, again.stderr
+    said = json.loads(again.stdout)
+    assert said["failures"] == {}
+    lost = listed.stdout.count("    p")
+    assert 0 < said["calls"]["writer"]["asked"] == 3 * lost
+
+
+def test_a_limit_stops_the_run_with_exit_4_and_a_higher_one_goes_on(work: Path) -> None:
+    stopped = cai(work, "run", "r.yaml", "--quiet", "--max-calls", "5")
+    assert stopped.returncode == 4
+    assert "a higher limit goes on" in stopped.stderr
+    done = cai(work, "run", "r.yaml", "--quiet", "--max-calls", "13", "--json")
+    assert json.loads(done.stdout)["calls"]["writer"]["found"] == 5

@@ -3,8 +3,7 @@
 Requests come one at a time and leave one at a time; a row that ends makes room for the next in the same step. Each
 step computes one token of every answer and as much of the waiting prompts as fits its budget.
 
-Left out on purpose: priorities and preemption. First come, first served, except that a row whose beginning is just
-being computed by another waits to take it over.
+Left out on purpose: priorities and preemption. First come, first served.
 """
 
 from __future__ import annotations
@@ -15,27 +14,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from cai.backends._ragged import Feed
+from cai.backends._rows import Feed, Row, Rows
 from cai.backends._sampling import draw, logprobs
 from cai.errors import CaiError, Permanent
 from cai.types import Finish, Sampling
 
 STEP_TOKENS = 512
-"""Prompt tokens computed in one step: enough to keep products efficient, few enough to keep answers coming."""
-
-
-class Rows(Protocol):
-    """A model that computes rows: `_ragged` or `_serial`."""
-
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> Any: ...
-    def close(self, row: Any) -> None: ...
-    def shrink(self) -> None: ...
-    def forward(self, feeds: Sequence[Feed]) -> Tensor: ...
+"""Tokens computed in one step: enough to keep products efficient, few enough to keep answers coming."""
+LEAST_TOKENS = 64
+"""What a step is cut down to when memory runs out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +38,32 @@ class Output:
     finish: Finish
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Tokens to go on from, and how; `scored` of them at the end are given, and only their log-probabilities wanted."""
+    """Tokens to go on from, and how; or, with `scored`, tokens whose last ones are only to be judged."""
 
     ids: tuple[int, ...]
     sampling: Sampling = Sampling(max_tokens=0)
     seed: int = 0
     scored: int = 0
-    is_stop: Callable[[Sequence[int]], bool] | None = None
+    is_stop: Callable[[Sequence[int]], bool] = lambda generated: False
     """Whether the generated tokens hold one of the sampling's stop texts."""
     future: Future[Output] = field(default_factory=Future)
+
+    def settle(self, output: Output | BaseException) -> None:
+        """Give the waiter its answer, unless it has gone."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(output, Output):
+            self.future.set_result(output)
+        else:
+            self.future.set_exception(output)
 
 
 class _Running:
     """A job that has a row."""
 
-    def __init__(self, job: Job, row: Any) -> None:
+    def __init__(self, job: Job, row: Row) -> None:
         self.job, self.row = job, row
         self.tokens = list(job.ids)
         self.logprobs: list[float] = []
@@ -73,26 +73,32 @@ class _Running:
     def generated(self) -> list[int]:
         return self.tokens[len(self.job.ids) :]
 
+    @property
+    def missing(self) -> int:
+        """How many tokens are yet to be computed; the last of a text that is only judged predicts nothing."""
+        return len(self.tokens) - bool(self.job.scored) - len(self.row.done)
+
     def feed(self, budget: int) -> Feed:
-        """The next tokens to compute, at most `budget`; logits from the first place that predicts a wanted token."""
-        end = len(self.tokens) - (1 if self.job.scored else 0)
+        """The next tokens, at most `budget`, and the logits that predict a wanted token."""
         start = len(self.row.done)
-        ids = self.tokens[start : min(end, start + budget)]
-        first_wanted = len(self.job.ids) - self.job.scored - 1 if self.job.scored else end - 1
-        return Feed(self.row, ids, max(0, start + len(ids) - max(first_wanted, start)))
+        end = start + min(self.missing, budget)
+        first_wanted = len(self.tokens) - max(1, self.job.scored + bool(self.job.scored))
+        return Feed(self.row, self.tokens[start:end], max(0, end - max(start, first_wanted)))
 
 
 class Engine:
     """Takes jobs from any thread and runs them in one of its own."""
 
     def __init__(self, rows: Rows, *, ends: frozenset[int], batch: int) -> None:
-        self._rows, self._ends, self._batch = rows, ends, batch
+        self._rows, self._ends = rows, ends
+        self._most = self._batch = batch
         self._step_tokens = STEP_TOKENS
         self._waiting: deque[Job] = deque()
         self._running: list[_Running] = []
         self._wake = threading.Condition()
+        """Guards what other threads touch: the queue and the reason to stop."""
         self._stopped: BaseException | None = None
-        # a daemon: whatever happens, a process that wants to end is not held up by a model
+        # a daemon: a process that wants to end is not held up by a model
         self._thread = threading.Thread(target=self._work, name="cai-engine", daemon=True)
         self._thread.start()
 
@@ -117,34 +123,34 @@ class Engine:
     @torch.inference_mode()
     def _work(self) -> None:
         try:
-            while self._wait():
+            while self._has_work():
                 self._step()
-        except BaseException as error:  # nobody above this thread could see it: it goes to everyone who waits
+        except BaseException as error:  # nobody is above this thread: what stops it goes to everyone who waits
             failure = CaiError(f"the engine stopped: {type(error).__name__}: {error}")
             failure.__cause__ = error
             self._stop(failure)
         self._fail_all()
 
-    def _wait(self) -> bool:
-        """Until there is work; False when the engine is to stop."""
+    def _has_work(self) -> bool:
+        """Wait for some; False when the engine is to stop."""
         with self._wake:
             self._wake.wait_for(lambda: self._stopped or self._waiting or self._running)
             return self._stopped is None
 
     def _fail_all(self) -> None:
         with self._wake:
-            reason = self._stopped or CaiError("the engine was closed")
             jobs = [running.job for running in self._running] + list(self._waiting)
-            self._running, self._waiting = [], deque()
+            self._waiting.clear()
+        self._running.clear()
         for job in jobs:
-            _settle(job, error=reason)
+            job.settle(self._stopped or CaiError("the engine was closed"))
 
     def _step(self) -> None:
         self._drop_cancelled()
         self._admit()
         try:
             self._advance()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not _is_out_of_memory(error):
                 raise
             self._retreat(error)
@@ -155,85 +161,86 @@ class Engine:
         for running in [each for each in self._running if each.job.future.cancelled()]:
             self._release(running)
 
-    def _release(self, running: _Running) -> None:
-        self._running.remove(running)
-        self._rows.close(running.row)
-
     def _admit(self) -> None:
         """Give rows to waiting jobs, oldest first, while there is room and prompts to compute fit the step."""
         budget = self._step_tokens
-        for job in list(self._waiting):
-            if len(self._running) >= self._batch or budget <= 0:
-                break
-            reusable = len(job.ids) - job.scored - 1
+        while self._waiting and len(self._running) < self._batch and budget > 0:
+            job = self._waiting[0]
+            reusable = len(job.ids) - job.scored - 1  # what predicts the first wanted token is computed here
             row = self._rows.open(job.ids, room=job.sampling.max_tokens, reusable=reusable)
-            if row is not None:
-                with self._wake:
-                    self._waiting.remove(job)
-                self._running.append(_Running(job, row))
-                budget -= len(job.ids) - len(row.done)
+            if row is None:
+                return
+            with self._wake:
+                self._waiting.popleft()
+            self._running.append(_Running(job, row))
+            budget -= self._running[-1].missing
 
     def _advance(self) -> None:
         """One forward pass for all rows, and one token for each that has its prompt behind it."""
-        feeds, fed, budget = [], [], self._step_tokens
-        # short needs first: an answer's next token never waits for another's prompt
-        for running in sorted(self._running, key=lambda each: len(each.tokens) - len(each.row.done)):
-            feed = running.feed(max(1, budget) if running.generated else budget)
-            if feed.ids:
-                feeds.append(feed)
-                fed.append(running)
-                budget -= len(feed.ids)
-        if not feeds:
+        budget = self._step_tokens
+        fed: list[tuple[_Running, Feed]] = []
+        # short needs first: an answer's next token does not wait for another's prompt
+        for running in sorted(self._running, key=lambda each: each.missing):
+            fed.append((running, running.feed(max(1, budget))))
+            budget -= len(fed[-1][1].ids)
+        if not fed:
             return
-        logits = self._rows.forward(feeds).float()
-        at = 0
-        drawing, places = [], []
-        for running, feed in zip(fed, feeds, strict=True):
+        logits = self._rows.forward([feed for _, feed in fed]).float()
+        parts = torch.split(logits, [feed.wanted for _, feed in fed])
+        drawing = []
+        for (running, feed), part in zip(fed, parts, strict=True):
             if feed.wanted and running.job.scored:
-                self._score(running, logits[at : at + feed.wanted])
+                self._judge(running, part)
             elif feed.wanted:
-                drawing.append(running)
-                places.append(at)
-            at += feed.wanted
+                drawing.append((running, part))
         if drawing:
-            self._draw(drawing, logits if len(places) == len(logits) else logits[places])
+            self._draw([running for running, _ in drawing], torch.cat([part for _, part in drawing]))
 
-    def _score(self, running: _Running, logits: Tensor) -> None:
-        at = len(running.job.ids) - running.job.scored + len(running.logprobs)
-        targets = torch.tensor(running.job.ids[at : at + len(logits)], device=logits.device)
+    def _judge(self, running: _Running, logits: Tensor) -> None:
+        """Log-probabilities of the next of the tokens that are given."""
+        job = running.job
+        at = len(job.ids) - job.scored + len(running.logprobs)
+        targets = torch.tensor(job.ids[at : at + len(logits)], device=logits.device)
         running.logprobs += logprobs(logits, targets).tolist()
-        if len(running.logprobs) == running.job.scored:
-            self._finish(running, running.job.ids[-running.job.scored :], "stop")
+        if len(running.logprobs) == job.scored:
+            self._finish(running, job.ids[-job.scored :], "stop")
 
     def _draw(self, drawing: Sequence[_Running], logits: Tensor) -> None:
+        """The next token of each row."""
         ids = draw(logits, [(running.job.sampling, running.chance.random()) for running in drawing])
         for running, token, logprob in zip(drawing, ids.tolist(), logprobs(logits, ids).tolist(), strict=True):
             running.tokens.append(token)
             running.logprobs.append(logprob)
-            if logprob != logprob:  # not a number: the model overflowed, and whatever was drawn is noise
-                self._release(running)
-                _settle(running.job, error=Permanent("not_a_number", "the model's numbers overflowed"))
-            elif finish := self._finished(running):
-                self._finish(running, tuple(running.generated), finish)
+            if reason := self._ended(running):
+                self._finish(running, running.generated, reason)
 
-    def _finished(self, running: _Running) -> Finish | None:
+    def _ended(self, running: _Running) -> Finish | None:
         job, generated = running.job, running.generated
-        if generated[-1] in self._ends or (job.is_stop and job.is_stop(generated)):
+        if generated[-1] in self._ends or job.is_stop(generated):
             return "stop"
         return "length" if len(generated) >= job.sampling.max_tokens else None
 
     def _finish(self, running: _Running, ids: Sequence[int], finish: Finish) -> None:
         self._release(running)
-        _settle(running.job, Output(tuple(ids), tuple(running.logprobs), finish))
+        if any(logprob != logprob for logprob in running.logprobs):
+            running.job.settle(Permanent("not_a_number", "the model's numbers overflowed; try float32"))
+        else:
+            running.job.settle(Output(tuple(ids), tuple(running.logprobs), finish))
+
+    def _release(self, running: _Running) -> None:
+        self._running.remove(running)
+        self._rows.close(running.row)
 
     def _retreat(self, error: BaseException) -> None:
-        """Out of memory: half as many rows from now on, the youngest begin again later."""
-        if len(self._running) <= 1 and self._step_tokens <= 64:
-            for running in list(self._running):
-                self._release(running)
-                _settle(running.job, error=Permanent("out_of_memory", str(error).splitlines()[0][:200]))
-        self._batch = max(1, len(self._running) // 2)
-        self._step_tokens = max(64, self._step_tokens // 2)
+        """Out of memory: half as many rows and tokens from now on; the youngest begin again later."""
+        if len(self._running) == 1 and self._step_tokens == LEAST_TOKENS:
+            (running,) = self._running  # there is nothing smaller to try, and the others may still fit
+            self._release(running)
+            running.job.settle(Permanent("out_of_memory", (str(error).splitlines() or ["no memory"])[0][:200]))
+            self._batch, self._step_tokens = self._most, STEP_TOKENS
+        else:
+            self._batch = max(1, len(self._running) // 2)
+            self._step_tokens = max(LEAST_TOKENS, self._step_tokens // 2)
         for running in self._running[self._batch :][::-1]:
             self._release(running)
             with self._wake:
@@ -243,17 +250,8 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _settle(job: Job, output: Output | None = None, error: BaseException | None = None) -> None:
-    """Give the job's waiter its answer, unless it has gone."""
-    if job.future.set_running_or_notify_cancel():
-        if error is not None:
-            job.future.set_exception(error)
-        else:
-            job.future.set_result(output)  # type: ignore[arg-type]
-
-
 def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    words = str(error).lower()  # MPS and the CPU's allocator have no class for it
-    return "out of memory" in words or "can't allocate memory" in words or "not enough memory" in words
+    words = str(error).lower()  # MPS and the CPU's allocator have no class of their own for it
+    return any(sign in words for sign in ("out of memory", "can't allocate memory", "not enough memory"))

@@ -83,6 +83,9 @@ class LocalModel:
         outputs = await asyncio.gather(*map(self._run, jobs))
         return tuple(Score(sum(output.logprobs), len(output.ids)) for output in outputs)
 
+    def status(self) -> Mapping[str, float]:
+        return {}
+
     async def close(self) -> None:
         """Stop the engine and let go of the model."""
         await asyncio.to_thread(self._engine.close)

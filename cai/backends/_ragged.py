@@ -15,7 +15,7 @@ Left out on purpose: sliding windows, linear attention, ALiBi and the like; `_se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AttentionInterface
 
+from cai.backends._rows import Feed, Row
 from cai.backends._shelves import BLOCK, Ids, Layers, Shelf, Slot, Store, as_ids, shared_prefix, whole_blocks
 
 LINE = 8
@@ -37,22 +38,11 @@ ATTENTION = "cai_ragged"
 
 
 @dataclass(slots=True, eq=False)
-class Row:
-    """One sequence that is being computed: where its keys and values lie, and what they are of."""
+class RaggedRow(Row):
+    """A row, where its keys and values lie, and the prompt that it is on its way through."""
 
     slot: Slot
     prompt: Ids
-    done: list[int] = field(default_factory=list)
-    """The tokens computed so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """The next tokens of a row, and for how many of the last of them the logits are wanted."""
-
-    row: Row
-    ids: Sequence[int]
-    wanted: int
 
 
 class Ragged:
@@ -66,9 +56,9 @@ class Ragged:
         self._memory_bytes = memory_bytes
         self._store = Store(store_bytes) if store_bytes else None
         self._shelves: dict[int, Shelf] = {}
-        self._rows: list[Row] = []
+        self._rows: list[RaggedRow] = []
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> Row | None:
+    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> RaggedRow | None:
         """A row for `prompt` and `room` tokens after it; at most `reusable` of the prompt come from other rows.
 
         None: not now. There is no memory, or another row is just computing what this one begins with.
@@ -80,14 +70,14 @@ class Ragged:
         slot = self._place(len(ids) + room)
         if slot is None:
             return None
-        row = Row(slot, ids)
+        row = RaggedRow([], slot, ids)
         if length >= REUSE_AT_LEAST:
             slot.copy_from(source, length)
             row.done = ids[:length].tolist()
         self._rows.append(row)
         return row
 
-    def close(self, row: Row) -> None:
+    def close(self, row: RaggedRow) -> None:
         """The row is finished; what it computed stays for others to take over while there is room."""
         self._rows.remove(row)
         if self._store and row.done:
@@ -214,7 +204,7 @@ def _line(values: list[int], device: torch.device) -> Tensor:
     return torch.tensor(values + [0] * (-len(values) % LINE or (0 if values else LINE)), device=device)
 
 
-def _group(shelf: Shelf, rows: Sequence[Row], start: int, device: torch.device, dtype: torch.dtype) -> _Group:
+def _group(shelf: Shelf, rows: Sequence[RaggedRow], start: int, device: torch.device, dtype: torch.dtype) -> _Group:
     slots = [row.slot.index for row in rows]
     positions = [len(row.done) for row in rows]
     extent = slots[-1] + 1

@@ -9,18 +9,19 @@ Left out on purpose: batches and prefix reuse, which would need to know each of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cai.backends._rows import Feed, Row
+
 
 @dataclass(slots=True, eq=False)
-class Row:
-    """One sequence: the tokens computed so far, and the model's own memory of them."""
+class SerialRow(Row):
+    """A row with the model's own memory of it."""
 
-    done: list[int] = field(default_factory=list)
     cache: Any = None
 
 
@@ -30,22 +31,22 @@ class Serial:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> Row:
+    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> SerialRow:
         """A new row; there is always room for one."""
-        return Row()
+        return SerialRow([])
 
-    def close(self, row: Row) -> None:
+    def close(self, row: SerialRow) -> None:
         """The row is finished."""
         row.cache = None
 
     def shrink(self) -> None:
         """Nothing is kept beyond the running rows."""
 
-    def forward(self, feeds: Sequence[Any]) -> Tensor:
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
         """Compute the feeds; the wanted logits `[sum of wanted, V]`, in the order of the feeds."""
         return torch.cat([self._row(feed.row, feed.ids, feed.wanted) for feed in feeds])
 
-    def _row(self, row: Row, ids: Sequence[int], wanted: int) -> Tensor:
+    def _row(self, row: SerialRow, ids: Sequence[int], wanted: int) -> Tensor:
         # without a cache of its own, the model reads the whole text again
         new = ids if row.cache is not None or not row.done else [*row.done, *ids]
         line = torch.tensor([list(new)], device=self._model.device)

@@ -52,6 +52,9 @@ class Scripted:
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         raise Mistake("backend: scripted", "a script gives no log-probabilities", "use the transformers backend")
 
+    def status(self) -> Mapping[str, float]:
+        return {}
+
     async def close(self) -> None:
         return None
 
