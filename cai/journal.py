@@ -210,6 +210,7 @@ class Journaled:
 
     async def _paid(self, request: Request) -> Completion:
         claimed, used = self._budget.claim(request, self._price), Usage()
+        self.tally.asked += 1  # also if it fails
         try:
             completion = await self._model.complete(request)
             used = completion.usage
@@ -219,6 +220,7 @@ class Journaled:
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         async def ask() -> bytes:
+            self.tally.asked += 1
             return _SCORES.dump_json(await self._model.score(request, continuations))
 
         answer, new = await self._journal.once(self._key("score", request, *continuations), ask)
@@ -247,7 +249,6 @@ class Journaled:
 
     def _count(self, new: bool, usage: Usage) -> None:
         tally = self.tally
-        tally.asked += new
         tally.found += not new
         tally.prompt_tokens += usage.prompt_tokens
         tally.completion_tokens += usage.completion_tokens

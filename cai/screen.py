@@ -32,9 +32,8 @@ def summary(said: Manifest, where: Run) -> list[str]:
         lines.append(f"{medians}, mean change {lengths['change_mean']:+.1f} {interval}, {shorter}")
     for role, calls in said.get("calls", {}).items():
         tokens = calls["prompt_tokens"] + calls["completion_tokens"]
-        lines.append(
-            f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal, {tokens:,} tokens{_cost(calls)}"
-        )
+        asked = f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal"
+        lines.append(f"{asked}, {tokens:,} tokens{_cost(calls)}")
     for name, rows in said.get("exports", {}).items():
         lines.append(f"export/{name}: " + splits(rows))
     if (where.path / "report.html").exists():

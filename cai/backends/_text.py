@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Text:
         self._spelled = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
 
     def render(self, request: Request) -> Rendered:
-        """The request as text and ids. Raises Mistake (no chat template) or Permanent (this request cannot be asked)."""
+        """The request as text and ids. Raises Mistake (no chat template) or Permanent (this one cannot be asked)."""
         messages = [Message(message.role, self.neutral(message.content)) for message in request.messages]
         text = messages[0].content if request.plain else self._templated(messages)
         ids = self._encode(text, plain=request.plain)
@@ -76,6 +76,19 @@ class Text:
         """The text of generated ids, without control tokens."""
         with self._lock:
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def finder(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+        """A function that says whether generated ids have just come to hold one of `stops`."""
+        # a token is at least one byte, so a stop text reaches back no further than this
+        window = max((len(stop.encode()) for stop in stops), default=0) + 4
+
+        def found(ids: Sequence[int]) -> bool:
+            if not stops:
+                return False
+            text = self.decode(ids[-window:])
+            return any(stop in text for stop in stops)
+
+        return found
 
     def ends(self, declared: Sequence[int]) -> frozenset[int]:
         """The ids that end an answer: those `declared` with the model, and the chat template's end of a turn."""
