@@ -38,6 +38,8 @@ class Live:
         terminal, stage, said = self._stream.isatty(), "", 0.0
         while not self._done.wait(TICK):
             due = self._progress.stage != stage or time.monotonic() - said >= LOG_EVERY
+            if terminal and not self._progress.tallies:
+                continue  # a model that is fetched shows a bar of its own
             if terminal or due:
                 self._stream.write(f"\r\x1b[2K{self.line()}" if terminal else f"{self.line()}\n")
                 self._stream.flush()

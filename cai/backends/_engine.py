@@ -110,6 +110,10 @@ class Engine:
             self._waiting.append(job)
             self._wake.notify()
 
+    def status(self) -> dict[str, float]:
+        """Answers being written now, and the most at once: fewer than at first where memory ran out."""
+        return {"in_flight": len(self._running), "limit": self._batch}
+
     def close(self) -> None:
         """Stop after the step that is being computed; jobs that are not done fail."""
         self._stop(CaiError("the engine was closed"))

@@ -69,6 +69,10 @@ class LocalModel:
         outputs = await asyncio.gather(*map(self._run, jobs))
         return tuple(Score(sum(output.logprobs), len(output.ids)) for output in outputs)
 
+    def status(self) -> Mapping[str, float]:
+        """What a progress line shows."""
+        return self._engine.status()
+
     async def close(self) -> None:
         """Stop the engine after the step it is in."""
         await asyncio.to_thread(self._engine.close)

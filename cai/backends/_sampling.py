@@ -18,16 +18,24 @@ from cai.types import Sampling
 
 def draw(logits: Tensor, rows: Sequence[tuple[Sampling, float]]) -> Tensor:
     """Token ids `[R]` from `logits` `[R, V]`; each row comes with its settings and its uniform number in [0, 1)."""
-    ids = logits.argmax(-1)
-    for nucleus in (False, True):
-        chosen = [row for row, (how, _) in enumerate(rows) if how.temperature > 0 and (how.top_p < 1) is nucleus]
-        if chosen:
-            heat = _column([rows[row][0].temperature for row in chosen], logits)
-            uniform = _column([rows[row][1] for row in chosen], logits)
-            top_p = _column([rows[row][0].top_p for row in chosen], logits)
-            probs = torch.softmax(logits[chosen] / heat, -1)
-            ids[chosen] = _from_nucleus(probs, uniform, top_p) if nucleus else _from_all(probs, uniform)
+    ids = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+    greedy = [row for row, (how, _) in enumerate(rows) if how.temperature == 0]
+    nucleus = [row for row, (how, _) in enumerate(rows) if how.temperature > 0 and how.top_p < 1]
+    others = [row for row, (how, _) in enumerate(rows) if how.temperature > 0 and how.top_p >= 1]
+    if greedy:
+        ids[greedy] = logits[greedy].argmax(-1)
+    if nucleus:
+        top_p = _column([rows[row][0].top_p for row in nucleus], logits)
+        ids[nucleus] = _from_nucleus(*_heated(logits, rows, nucleus), top_p)
+    if others:
+        ids[others] = _from_all(*_heated(logits, rows, others))
     return ids
+
+
+def _heated(logits: Tensor, rows: Sequence[tuple[Sampling, float]], chosen: list[int]) -> tuple[Tensor, Tensor]:
+    """Probabilities at each chosen row's temperature, and its uniform number."""
+    heat = _column([rows[row][0].temperature for row in chosen], logits)
+    return torch.softmax(logits[chosen].div_(heat), -1), _column([rows[row][1] for row in chosen], logits)
 
 
 def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
@@ -40,23 +48,21 @@ def _column(values: list[float], like: Tensor) -> Tensor:
 
 
 def _from_all(probs: Tensor, uniform: Tensor) -> Tensor:
-    """The first token whose cumulative probability passes the row's number."""
-    total = probs.cumsum(-1)
+    """The first token whose cumulative probability passes the row's number. Overwrites `probs`."""
+    total = probs.cumsum_(-1)  # in place: fresh memory of this size costs more than the sum
     whole = total[:, -1:]
     # 0.99999999 rounds to 1 in 32 bits: stay below the whole, or a token of no probability is drawn
     below = torch.minimum(uniform * whole, torch.nextafter(whole, torch.zeros_like(whole)))
     return torch.searchsorted(total, below, right=True)[:, 0]
 
 
-def _from_nucleus(probs: Tensor, uniform: Tensor, top_p: Tensor) -> Tensor:
-    """The same among the likeliest tokens that together hold `top_p`; sorts no more of the vocabulary than that."""
-    size = 256
-    while True:
-        size = min(size, probs.shape[-1])
-        best, ids = probs.topk(size)
-        total = best.cumsum(-1)
-        if size == probs.shape[-1] or bool((total[:, -1:] >= top_p).all()):
-            break
-        size *= 8
-    kept = (total - best) < top_p  # a token is in when the ones before it do not hold top_p yet
-    return ids.gather(-1, _from_all(best * kept, uniform)[:, None])[:, 0]
+def _from_nucleus(probs: Tensor, uniform: Tensor, top_p: Tensor, size: int = 256) -> Tensor:
+    """The same among the likeliest tokens that together hold `top_p`; a row sorts no more than about that many."""
+    best, ids = probs.topk(min(size, probs.shape[-1]))
+    total = best.cumsum(-1)
+    kept = best * (total - best < top_p)  # a token is in while the ones before it do not hold top_p yet
+    drawn = ids.gather(-1, _from_all(kept, uniform)[:, None])[:, 0]
+    lacking = total[:, -1] < top_p[:, 0]
+    if size < probs.shape[-1] and bool(lacking.any()):
+        drawn[lacking] = _from_nucleus(probs[lacking], uniform[lacking], top_p[lacking], size * 8)
+    return drawn
