@@ -72,7 +72,10 @@ def _answers(row: Mapping[str, object]) -> Iterable[tuple[str, str]]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else " ".join(turn["content"] for turn in cast(list[dict[str, str]], value))
+    if isinstance(value, str):
+        return value
+    turns = cast(list[dict[str, str]], [value] if isinstance(value, dict) else value)
+    return " ".join(turn["content"] for turn in turns)
 
 
 def _opening(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, int]) -> str:

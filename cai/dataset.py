@@ -52,6 +52,8 @@ def write(run: Run, format_name: str, *, split: Split, folder: Path | None = Non
         counts = _fill(beside, shape, _measured(shape.rows(export), lengths))
         page = card.body(manifest, format_name, shape, counts, lengths)
         runs.write_text(beside / "README.md", f"---\n{_header(shape, counts)}---\n\n{page}")
+        for file, text in shape.beside(list(counts)).items() if shape.beside else ():
+            runs.write_text(beside / file, text)
     return counts
 
 
@@ -161,8 +163,10 @@ _WRITERS: Mapping[str, Callable[[IO[bytes], Mapping[str, Column]], AbstractConte
 def _features(columns: Mapping[str, Column]) -> Any:
     from datasets import Features, List, Value
 
+    message = {"role": Value("string"), "content": Value("string")}
     kinds = {
-        "messages": List({"role": Value("string"), "content": Value("string")}),
+        "messages": List(message),
+        "message": message,
         "text": Value("string"),
         "texts": List(Value("string")),
         "bool": Value("bool"),

@@ -5,8 +5,8 @@ Left out on purpose: behaviour. Rows are read and written by `runs`, constitutio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
@@ -170,6 +170,87 @@ class Trace:
     final: str
     gates: tuple[GateHit, ...] = ()
     """What the gates noticed about the draft."""
+    writer: str = ""
+    """Who drafted it and how hot, `writer-2@0.7`, where a run compares several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to one prompt in the order in which they are shown, and the principle to compare them by."""
+
+    id: str
+    """Names the two answers whatever their order; what a judge's chance hangs on."""
+    prompt: Prompt
+    first: str
+    second: str
+    principle: Principle
+    examples: tuple[Comparison, ...] = ()
+    """Worked cases, each with a principle of its own."""
+    better: Literal["first", "second"] | None = None
+    """The right answer, in a worked case."""
+    swapped: bool = False
+
+    def swap(self) -> Comparison:
+        """The same two answers shown in the other order."""
+        better: dict[str | None, Literal["first", "second"]] = {"first": "second", "second": "first"}
+        return replace(
+            self, first=self.second, second=self.first, better=better.get(self.better), swapped=not self.swapped
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a judge made of one Comparison."""
+
+    p: float | None
+    """Probability that the answer shown first is better; 0.5 is a tie, None an abstention."""
+    raw: str = ""
+    """What the model wrote, if it wrote anything."""
+    scores: tuple[float, float] | None = None
+    """What each answer got by itself, from judges that read one answer at a time."""
+    control: float | None = None
+    """The same probability found without showing the principle: what it owes to fluency alone."""
+    mass: float | None = None
+    """Probability that the model gave to all the options together; near 0 it was answering another question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How sure a judge is that the first of two answers is better, and how it came to that."""
+
+    p: float | None
+    """In [0, 1], over all orders and principles asked; 0.5 is a tie, None an abstention: neither is a guess."""
+    method: str
+    """File name in `judges/`; or how several verdicts became one: mean, majority, minimum."""
+    judge: str
+    """The model that was asked."""
+    principles: tuple[str, ...] = ()
+    orders: tuple[float | None, ...] = ()
+    """p when the first answer is shown first, and when it is shown second; None: not asked so. Empty: no order."""
+    flip: bool | None = None
+    """Whether the two orders prefer different answers; None where only one was asked."""
+    raw: tuple[str, ...] = ()
+    """What the model wrote, principle by principle, each in the orders asked."""
+    scores: tuple[float, float] | None = None
+    control: float | None = None
+    mass: float | None = None
+    disagreement: float | None = None
+    """Between several judges: largest p minus smallest."""
+    parts: tuple[Verdict, ...] = ()
+    """Each judge's own verdict, where there are several."""
+
+    def swap(self) -> Verdict:
+        """The same verdict about the same answers, the second called first."""
+        turned = [_other(p) for p in reversed(self.orders)]
+        scores = self.scores and (self.scores[1], self.scores[0])
+        parts = tuple(part.swap() for part in self.parts)
+        return replace(
+            self, p=_other(self.p), orders=tuple(turned), scores=scores, control=_other(self.control), parts=parts
+        )
+
+
+def _other(p: float | None) -> float | None:
+    return None if p is None else 1 - p
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +262,19 @@ class Pair:
     chosen: str
     rejected: str
     p_chosen: float
-    """Probability in [0.5, 1] that the constitution prefers `chosen`; 1.0 by construction for revision pairs."""
+    """Probability that the constitution prefers `chosen`: a judge's, or 1.0 by construction for an unjudged revision.
+
+    0.5 is a tie, and then the names mean nothing. Below 0.5 only where a revision was judged worse and kept, tagged.
+    """
     principles: tuple[str, ...]
-    """Ids of the principles whose revisions lie between rejected and chosen."""
+    """Ids of the principles whose revisions lie between rejected and chosen, or that the judge compared by."""
     source: str
-    """How the pair came about, `revision:0>4` for draft against fourth revision."""
+    """How the pair came about: `revision:0>4` draft against fourth revision, `sample:0>3` fourth sample over first."""
     gates: tuple[GateHit, ...] = ()
+    verdict: Verdict | None = None
+    """What a judge said, `chosen` being the first."""
+    writers: tuple[str, ...] = ()
+    """Who wrote chosen and who rejected, where a run compares several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +330,27 @@ class Backend:
     about: str
 
 
-Column = Literal["messages", "text", "texts", "bool", "int", "float"]
-"""What a column of an export holds; `messages` is a list of role and content, `texts` a list of text."""
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The record that ends a file in `judges/`: one way to have a model say which of two answers is better."""
+
+    options: type
+    """A pydantic class of this judge's own knobs."""
+    judge: Callable[..., Awaitable[Opinion]]
+    """`judge(comparison, bench, options) -> Opinion`. Raises CallFailed: what cannot be read is no opinion."""
+    about: str
+    asks: str = "judge"
+    """The folder of `prompts/` that holds its templates."""
+    order: bool = True
+    """Whether it sees both answers at once, so that which stands first can matter."""
+    needs: Literal["compare", "checks"] = "compare"
+    """The form of a principle that it asks by."""
+    calls: Callable[..., int] = lambda options, principle: 1
+    """Calls that one comparison takes."""
+
+
+Column = Literal["messages", "message", "text", "texts", "bool", "int", "float"]
+"""What a column of an export holds; `message` is one role and content, `messages` a list of them, `texts` a list of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,3 +377,5 @@ class Format:
     consumer: str = ""
     """The trainer or tool that reads it without a change."""
     file: Literal["parquet", "jsonl"] = "parquet"
+    beside: Callable[[Sequence[str]], Mapping[str, str]] | None = None
+    """What its reader needs beside the rows: file name -> text, from the names of the splits."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_every_format_loads_with_its_columns_and_all_its_rows(name: str, tmp_pat
     assert PROVENANCE.items() <= columns.items()
     row = loaded["train"][0]
     assert (row["constitution"], row["principles"][0]) == (DIGEST, "brief")
-    assert row["source"].startswith("revision:")
+    assert row["source"].startswith("critique:" if name == "feedback" else "revision:")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -92,11 +93,14 @@ def test_hostile_text_survives_unchanged(name: str, tmp_path: Path) -> None:
     dataset.write(run, name, split=keep_together)
     rows = load(run.path / "export" / name, tmp_path / "cache")["train"]
     assert {row["prompt_id"] for row in rows} == {"../0", "../1", "../2"}
-    said = {text for row in rows for column in ("prompt", "chosen", "completion") for text in texts(row.get(column))}
-    assert said >= set(HOSTILE)
+    columns = ("prompt", "chosen", "completion", "messages", "conversations")
+    said = "".join(text for row in rows for column in columns for text in texts(row.get(column, "")))
+    assert all(text in said for text in HOSTILE)
 
 
 def texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [value["content"]]
     return [turn["content"] for turn in value] if isinstance(value, list) else [value]
 
 
@@ -395,3 +399,34 @@ def test_foreign_text_is_inert_in_the_card(text: str, tmp_path: Path) -> None:
 def test_an_interrupted_run_is_called_so(tmp_path: Path) -> None:
     run = plant(tmp_path / "run", pairs=[pair(prompt("a"), "yes", "no")], status="interrupted")
     assert "interrupted" in page(run)
+
+
+def test_llamafactory_finds_its_columns_in_dataset_info(tmp_path: Path) -> None:
+    run = planted(tmp_path / "run", 20)
+    counts = dataset.write(run, "llamafactory", split=dataset.make_split(0.3, 0))
+    folder = run.path / "export" / "llamafactory"
+    info = json.loads((folder / "dataset_info.json").read_text())
+    assert set(info) == {f"cai_{split}" for split in counts}
+    for split, said in info.items():
+        row = json.loads((folder / said["file_name"]).read_text().split("\n")[0])
+        tags = said["tags"]
+        turns = row[said["columns"]["messages"]]
+        assert turns[-1][tags["role_tag"]] == tags["user_tag"], split
+        for side in ("chosen", "rejected"):
+            answer = row[said["columns"][side]]
+            assert answer[tags["role_tag"]] == tags["assistant_tag"]
+            assert answer[tags["content_tag"]]
+
+
+def test_a_label_reaches_the_exports_as_it_is(tmp_path: Path) -> None:
+    labels = (0.5, 0.62, 0.97, 1.0, 0.3)
+    pairs = [replace(pair(prompt(f"p{n}", f"q{n}"), "better", "worse"), p_chosen=p) for n, p in enumerate(labels)]
+    run = plant(tmp_path / "run", [], pairs)
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        dataset.write(run, name, split=keep_together)
+        return list(load(run.path / "export" / name, tmp_path / "cache" / name)["train"])
+
+    assert [row["p_chosen"] for row in rows("trl")] == list(labels)
+    assert [round(row["margin"], 2) for row in rows("reward")] == [0.49, 3.48, 6.91]
+    assert len(rows("kto")) == 6

@@ -6,6 +6,7 @@ Left out on purpose: reasoning. A row holds answers as they were kept; what a mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import log
 
 from cai.types import Column, GateHit, Pair, Prompt, Trace
 
@@ -39,6 +40,35 @@ def provenance(
 def of_pair(pair: Pair, made_by: str) -> Row:
     """The PROVENANCE columns of a pair."""
     return provenance(pair, pair.principles, pair.source, pair.gates, made_by)
+
+
+def preference(pair: Pair, made_by: str) -> Row:
+    """A pair as TRL has it: prompt, chosen and rejected as message lists, and where they come from."""
+    return {
+        "prompt": conversation(pair.prompt),
+        "chosen": answer(pair.chosen),
+        "rejected": answer(pair.rejected),
+        "p_chosen": pair.p_chosen,
+        **of_pair(pair, made_by),
+    }
+
+
+PREFERENCE: Mapping[str, Column] = {
+    "prompt": "messages",
+    "chosen": "messages",
+    "rejected": "messages",
+    "p_chosen": "float",
+    **PROVENANCE,
+}
+
+SURE = 0.999
+"""Probabilities are kept this far from 0 and 1 before their log-odds are taken: 6.9, where a label is certain."""
+
+
+def margin(p_chosen: float) -> float:
+    """Log-odds (nats) of the label, signed: by how much the chosen answer should win."""
+    p = min(max(p_chosen, 1 - SURE), SURE)
+    return log(p / (1 - p))
 
 
 def conversation(prompt: Prompt) -> list[dict[str, str]]:

@@ -15,11 +15,16 @@ from collections.abc import Iterator
 from cai.export._row import PROVENANCE, Row, answer, conversation, of_pair
 from cai.types import Export, Format, Pair
 
+SURE_ENOUGH = 0.5
+"""Labels at or below are no thumb: a tie names neither answer good, and a doubted revision not its draft bad."""
+
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
     """Two rows for each pair; as many rejected ones wait in memory as one prompt has pairs."""
     waiting: defaultdict[str, deque[Row]] = defaultdict(deque)
     for pair in export.pairs():
+        if pair.p_chosen <= SURE_ENOUGH:
+            continue
         split = export.split(pair.prompt)
         rejected = waiting[split]
         yield split, _row(pair, pair.chosen, True, export.constitution)

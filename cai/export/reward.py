@@ -1,0 +1,31 @@
+"""Preference pairs with a margin, which reward trainers subtract before the sigmoid: TRL's RewardTrainer and OpenRLHF.
+
+The margin is the log-odds of the label, so a tie asks for no distance between the two rewards and a sure label for
+much. It is no soft label: a trainer that knows `p_chosen` learns from that.
+
+Left out on purpose: ties and doubts about which is better. Trainers read a negative margin as a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cai.export._row import PREFERENCE, Row, margin, preference
+from cai.types import Export, Format
+
+
+def rows(export: Export) -> Iterator[tuple[str, Row]]:
+    """One row for each pair whose chosen answer is more likely than not the better one."""
+    for pair in export.pairs():
+        if pair.p_chosen > 0.5:
+            row = preference(pair, export.constitution)
+            yield export.split(pair.prompt), row | {"margin": margin(pair.p_chosen)}
+
+
+FORMAT = Format(
+    rows=rows,
+    columns={**PREFERENCE, "margin": "float"},
+    about="preference pairs with a margin for reward models",
+    consumer="trl.RewardTrainer; openrlhf --prompt_key prompt --chosen_key chosen --rejected_key rejected",
+    file="jsonl",
+)
