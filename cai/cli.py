@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from cai.cli_check import command as check_pairs
 from cai.cli_constitution import laws
+from cai.cli_endpoints import carried, mock_server
 from cai.errors import CaiError, GateFailed, Mistake
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ app = typer.Typer(
     help="Constitutional AI and RLAIF: a constitution in, a preference dataset you can defend out.",
 )  # fmt: skip
 app.add_typer(laws, name="constitution")
+app.add_typer(carried, name="requests")
+app.command(name="mock-server")(mock_server)
+app.command(name="check")(check_pairs)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe: demo, default.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")]
@@ -57,6 +62,9 @@ def run(
     override: Overrides = [],  # noqa: B006 (typer copies it)
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count calls, tokens and cost; ask nothing.")] = False,
     sample: Annotated[int, typer.Option(min=0, help="With --dry-run: ask this many prompts to measure by.")] = 0,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Ask by the vendor's batches: half the price, hours later.")
+    ] = False,
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
     max_cost: MaxCost = None,
@@ -69,7 +77,8 @@ def run(
     from cai import pipeline
     from cai.budget import Budget
 
-    chosen, where = _opened(recipe, name, runs, override)
+    by_batch = [f"writer.batch={runs / 'batches'}"] if batch else []
+    chosen, where = _opened(recipe, name, runs, [*override, *by_batch])
     if dry_run:
         return _say_estimate(asyncio.run(pipeline.estimate(chosen, where, sample)), as_json)
     _run_to_the_end(chosen, where, Budget(max_calls, max_tokens, max_cost), quiet, as_json)

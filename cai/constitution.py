@@ -15,7 +15,7 @@ from math import log
 from pathlib import Path
 from typing import Literal
 
-from cai.digest import digest, uniform
+from cai.digest import digest, uniforms
 from cai.errors import Mistake
 from cai.lint import ConstitutionForm, ExampleForm, PrincipleForm, check
 from cai.plugins import shipped, suggest
@@ -62,19 +62,24 @@ def principle_digest(principle: Principle) -> str:
 
 def draw(constitution: Constitution, prompt: Prompt, round: int, seed: int, sample: int = 0) -> Principle:
     """The principle for one round of one draft, by weight. Raises NoPrinciple if none applies to the prompt."""
+    return ranked(constitution.principles, prompt, seed, "draw", sample, round)[0]
 
-    def score(principle: Principle) -> float:
-        # -log(u) / weight is exponential with rate `weight`, so the least is each one's with chance ~ weight
-        return principle.weight / -log(uniform(seed, prompt.id, "draw", sample, round, principle.id))
 
-    able = [principle for principle in constitution.principles if _applies(principle, prompt)]
+def ranked(principles: Iterable[Principle], prompt: Prompt, seed: int, *moment: object) -> list[Principle]:
+    """The principles that apply to a prompt, in the order in which they are drawn for a `moment`, by weight.
+
+    The first so many are a draw without replacement. Raises NoPrinciple if none applies.
+    """
+
+    able = [principle for principle in principles if _applies(principle, prompt)]
     if not able:
         tags = ", ".join(prompt.tags) or "none"
         fix = "leave `applies_to` out of at least one principle with a weight above 0"
-        raise NoPrinciple(
-            f"prompt {prompt.id}", f"no principle of {constitution.name!r} applies (its tags: {tags})", fix
-        )
-    return max(able, key=score)
+        raise NoPrinciple(f"prompt {prompt.id}", f"no principle of the constitution applies (its tags: {tags})", fix)
+    # -log(u) / weight is exponential with rate `weight`, so the least is each one's with chance ~ weight
+    dice = uniforms((seed, prompt.id, *moment), [principle.id for principle in able])
+    scores = [principle.weight / -log(die) for principle, die in zip(able, dice, strict=True)]
+    return [able[place] for place in sorted(range(len(able)), key=scores.__getitem__, reverse=True)]
 
 
 def changes(old: Constitution, new: Constitution) -> list[Change]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
@@ -26,3 +28,17 @@ def seed(*parts: object) -> int:
 def uniform(*parts: object) -> float:
     """A number in the open interval (0, 1) from `parts`, with 52 bits of resolution."""
     return (int(digest(*parts)[:13], 16) + 0.5) / 2**52
+
+
+def uniforms(parts: tuple[object, ...], names: Iterable[str]) -> Iterator[float]:
+    """`uniform(*parts, name)` for each name, with what they share hashed once."""
+    shared = hashlib.sha256(_encode(parts)[:-1].encode("utf-8", "surrogatepass") + b",")
+    for name in names:
+        each = shared.copy()
+        each.update(_last(name))
+        yield ((int.from_bytes(each.digest()[:7], "big") >> 4) + 0.5) / 2**52
+
+
+@lru_cache(4096)
+def _last(name: str) -> bytes:
+    return _encode(name).encode("utf-8", "surrogatepass") + b"]"

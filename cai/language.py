@@ -20,7 +20,11 @@ _WORDS = {
     "pt": "os que uma não para com por mais como dos foi você está são seu ao",
     "nl": "het een van en dat niet zijn met voor op ook maar aan wordt bij je",
 }
-_SETS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+_CODES: dict[str, list[str]] = {}
+"""A word -> the languages it is common in."""
+for _code, _words in _WORDS.items():
+    for _each in _words.split():
+        _CODES.setdefault(_each, []).append(_code)
 _WORD = re.compile(r"[^\W\d_]+")
 SAMPLE = 2000
 """Characters looked at."""
@@ -41,7 +45,10 @@ def language(text: str) -> str | None:
 
 
 def _latin(text: str) -> str | None:
-    words = [word.lower() for word in _WORD.findall(text)]
-    votes = sorted(((sum(word in known for word in words), code) for code, known in _SETS.items()), reverse=True)
-    (most, code), (second, _) = votes[:2]
-    return code if most >= 4 and most >= 2 * second else None
+    votes = dict.fromkeys(_WORDS, 0)
+    for word in _WORD.findall(text.lower()):
+        if word in _CODES:
+            for code in _CODES[word]:
+                votes[code] += 1
+    second, most = sorted(votes.values())[-2:]
+    return max(votes, key=votes.__getitem__) if most >= 4 and most >= 2 * second else None

@@ -50,7 +50,7 @@ class Live:
     def line(self) -> str:
         """One line: stage, done / total, calls, rate, time left."""
         now, seconds = self._progress, time.monotonic() - self._started
-        if now.stage != "traces":
+        if now.stage not in ("traces", "labels"):
             return f"{now.stage} ... {_clock(seconds)}"
         asked = sum(tally.asked for tally in now.tallies.values())
         found = sum(tally.found for tally in now.tallies.values())

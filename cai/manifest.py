@@ -22,7 +22,7 @@ from cai.templates import Template
 from cai.types import Constitution
 
 CALLS = ("draft", "critique", "revise")
-HARMLESS = ("duplicate", "duplicate_id")
+HARMLESS = ("duplicate", "duplicate_id", "abstained")
 """Kinds of failure that say nothing about the run's health."""
 
 
@@ -52,13 +52,19 @@ def provenance(
 def reconciled(chosen: Recipe, rows: int, failed: Counter[str], traces: int) -> dict[str, dict[str, int]]:
     """Counts by stage, `in = out + failed`. Raises where rows and failures do not add up: that would be our bug."""
     counts = {"read": {"in": rows, "out": rows - failed[sources.STAGE], "failed": failed[sources.STAGE]}}
-    lives = counts["read"]["out"] * chosen.draft.samples
-    for stage in CALLS if chosen.critique.ask else ("draft", "revise"):
+    lives = counts["read"]["out"] * (chosen.sample.answers if chosen.sample else chosen.draft.samples)
+    for stage in _calls(chosen):
         counts[stage] = {"in": lives, "out": lives - failed[stage], "failed": failed[stage]}
         lives -= failed[stage]
     if lives != traces:
         raise CaiError(f"counts do not reconcile: {lives} traces expected, {traces} written; please report this")
     return counts
+
+
+def _calls(chosen: Recipe) -> tuple[str, ...]:
+    if chosen.sample:
+        return ("sample",)
+    return CALLS if chosen.critique.ask else ("draft", "revise")
 
 
 def lengths(before: array[int], after: array[int]) -> Manifest:

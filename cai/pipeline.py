@@ -10,41 +10,35 @@ from __future__ import annotations
 
 import asyncio
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cai import constitution, dataset, manifest, outside, plugins, recipe, runs, sources, templates
+from cai import constitution, dataset, labelling, manifest, outside, plugins, recipe, runs, sources, templates
 from cai.budget import Budget, Price, listed_price
 from cai.errors import BudgetReached, CallFailed, Mistake
 from cai.journal import Journal, Journaled, Tally, Unasked
+from cai.labelling import Sampler
+from cai.progress import Progress as Progress
 from cai.recipe import Choice, Recipe
 from cai.runs import Manifest, Run, Spool
-from cai.stages import gate
 from cai.stages._ask import Round, Stage
 from cai.stages.critique import body, critique, worked
 from cai.stages.draft import draft
 from cai.stages.gate import gate_draft, gate_revision
-from cai.stages.pair import pair
+from cai.stages.judge import Panel
 from cai.stages.revise import revise
-from cai.types import Backend, Constitution, Failure, Message, Pair, Prompt, Step, Trace
+from cai.together import crowd as _together
+from cai.types import Backend, Constitution, Failure, Message, Model, Prompt, Step, Trace
+
+Counts = dict[str, dict[str, int]]
 
 
-@dataclass
-class Progress:
-    """How far a run is; the pipeline writes it, the command line shows it."""
-
-    stage: str = "opening the model"
-    total: int | None = None
-    done: int = 0
-    failed: int = 0
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    status: Callable[[], Mapping[str, float]] = dict
-    """What the models say of themselves: in flight, the limit found, how often they were told to wait."""
+Way = Callable[[Model], Model] | None
+"""What stands between the journal and a model: nothing, or what asks it in another way or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +51,16 @@ class Work:
     critique: Stage
     revise: Stage
     models: dict[str, Journaled]
+    samplers: tuple[Sampler, ...] = ()
+    """Who answers, in a run that compares samples instead of revising."""
+    panel: Panel | None = None
+    """Who judges pairs; None: nobody does."""
 
     @property
     def calls(self) -> int:
         """Calls that one trace takes, if no round ends early."""
-        return 1 + self.recipe.critique.rounds * (2 if self.recipe.critique.ask else 1)
+        rounds = 0 if self.samplers else self.recipe.critique.rounds
+        return 1 + rounds * (2 if self.recipe.critique.ask else 1)
 
     async def close(self) -> None:
         """Give the models back."""
@@ -79,7 +78,11 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budg
         kinds = Counter[str]()
         try:
             said["counts"] = await _trace_all(work, where, failures, kinds, progress)
-            said |= _pair_all(work, where, failures, kinds, said["counts"]) | {"status": "finished"}
+            said |= await _pair_all(work, where, failures, kinds, said["counts"], progress)
+            if work.panel:
+                progress.begin("judge card")
+                said["judge"] = await labelling.facts(work.panel, where, said["models"])
+            said["status"] = "finished"
         finally:
             failures.finish()
             await work.close()
@@ -99,21 +102,22 @@ async def estimate(chosen: Recipe, where: Run, sample: int = 0) -> dict[str, flo
     Asks nothing, unless `sample` prompts may be asked to measure by; those answers are kept like any other.
     """
     progress = Progress()
-    prompts = answered = new = 0
+    prompts = new = 0
     with Journal(where.path.parent / "journal.sqlite") as journal:
         if sample:
             await _ask_first(sample, prepare(chosen, journal, Progress()))
-        work = prepare(chosen, journal, progress, ask=False)
+        work = prepare(chosen, journal, progress, by=Unasked)
         for prompt in sources.read(chosen.prompts):
             if isinstance(prompt, Failure):
                 continue
             prompts += 1
-            for number in range(chosen.draft.samples):
-                before = answered
-                made = await _trace(work, prompt, number)
-                answered = sum(tally.found for tally in progress.tallies.values())
-                if isinstance(made, Failure) and made.kind == "unasked":
-                    new += work.calls - (answered - before)
+            before = progress.found
+            lives = await _lives(work, prompt)
+            whole = sum(_calls_of(life) for life in lives if isinstance(life, Trace))
+            if unasked := sum(isinstance(life, Failure) and life.kind == "unasked" for life in lives):
+                new += unasked * work.calls - (progress.found - before - whole)
+            new += await labelling.new_calls(chosen, work.panel, lives) if work.panel else 0
+        answered = progress.found
         await work.close()
     tokens = sum(tally.prompt_tokens + tally.completion_tokens for tally in progress.tallies.values())
     costs = [model.cost for model in _distinct(work.models).values()]
@@ -126,6 +130,22 @@ async def estimate(chosen: Recipe, where: Run, sample: int = 0) -> dict[str, flo
         "new_tokens": None if share is None else round(tokens * share),
         "new_cost": None if share is None or spent is None else round(spent * share, 4),
     }
+
+
+def _calls_of(trace: Trace) -> int:
+    return 1 + sum((step.critique is not None) + (step.revision is not None) for step in trace.steps)
+
+
+async def ask_all(chosen: Recipe, where: Run, by: Way) -> None:
+    """Take every prompt as far as it gets when models are asked `by` another way; writes no rows."""
+    with Journal(where.path.parent / "journal.sqlite") as journal:
+        work = prepare(chosen, journal, Progress(), by=by)
+        try:
+            for prompt in sources.read(chosen.prompts):
+                if isinstance(prompt, Prompt):
+                    await _lives(work, prompt)
+        finally:
+            await work.close()
 
 
 async def _ask_first(count: int, work: Work) -> None:
@@ -147,7 +167,7 @@ async def one(chosen: Recipe, where: Run, text: str) -> Trace | Failure:
 
 
 def prepare(
-    chosen: Recipe, journal: Journal, progress: Progress, budget: Budget | None = None, *, ask: bool = True
+    chosen: Recipe, journal: Journal, progress: Progress, budget: Budget | None = None, *, by: Way = None
 ) -> Work:
     """Load and open everything before the first call, so that a mistake costs nothing. Raises Mistake."""
     principles = constitution.load(chosen.constitution)
@@ -155,23 +175,40 @@ def prepare(
     if chosen.critique.stop_when_clean and not loaded["critique"].header.verdict:
         fix = "set critique.stop_when_clean: false, or use a template that declares `verdict: true`"
         raise Mistake(loaded["critique"].name, "asks for no verdict, so no critique can be clean", fix)
+    critic = {} if chosen.sample else {"critic": chosen.critic or chosen.writer}
+    models = open_all({"writer": chosen.writer} | critic | labelling.roles(chosen), journal, progress, budget, by=by)
+    settings = {"draft": chosen.draft, "critique": chosen.critique, "revise": chosen.revise}
+    asked = {"draft": "writer", "critique": "critic", "revise": "writer"}
+    stages = {
+        name: Stage(
+            name,
+            models.get(asked[name], models["writer"]),
+            each,
+            settings[name].sampling(each.header.stop),
+            chosen.seed,
+        )
+        for name, each in loaded.items()
+    }
+    samplers = labelling.samplers(chosen, models, loaded["draft"])
+    panel = labelling.panel(chosen, principles, models)
+    return Work(chosen, principles, **stages, models=models, samplers=samplers, panel=panel)
+
+
+def open_all(
+    roles: Mapping[str, Choice], journal: Journal, progress: Progress, budget: Budget | None, *, by: Way = None
+) -> dict[str, Journaled]:
+    """The model of each role, asked through the journal; roles of the same choice share one. Raises Mistake."""
     models: dict[str, Journaled] = {}
-    for role, choice in (("writer", chosen.writer), ("critic", chosen.critic or chosen.writer)):
-        if role == "critic" and choice == chosen.writer:
-            models[role] = models["writer"]
+    for role, choice in roles.items():
+        if twins := [models[other] for other in models if roles[other] == choice]:
+            models[role] = twins[0]
             continue
         price = _price(choice, budget)
         model = open_model(choice, role)
         progress.tallies[role] = Tally()
-        models[role] = journal.through(model if ask else Unasked(model), progress.tallies[role], budget, price)
+        models[role] = journal.through(by(model) if by else model, progress.tallies[role], budget, price)
     progress.status = lambda: _status(models)
-    settings = {"draft": chosen.draft, "critique": chosen.critique, "revise": chosen.revise}
-    asked = {"draft": "writer", "critique": "critic", "revise": "writer"}
-    stages = {
-        name: Stage(name, models[asked[name]], each, settings[name].sampling(each.header.stop), chosen.seed)
-        for name, each in loaded.items()
-    }
-    return Work(chosen, principles, **stages, models=models)
+    return models
 
 
 def open_model(choice: Choice, role: str) -> Any:
@@ -195,11 +232,9 @@ def _status(models: dict[str, Journaled]) -> Mapping[str, float]:
     return total
 
 
-async def _trace_all(
-    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress
-) -> dict[str, dict[str, int]]:
+async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress) -> Counts:
     """Take every prompt through its life; the counts of each stage, which must add up."""
-    progress.stage, progress.total = "traces", sources.count(work.recipe.prompts)
+    progress.begin("traces", sources.count(work.recipe.prompts))
     traces = Spool(where.path / "traces.jsonl", Trace)
     stages: Counter[str] = Counter()
     prompts = enumerate(sources.read(work.recipe.prompts))
@@ -232,16 +267,9 @@ async def _trace_all(
     return manifest.reconciled(work.recipe, rows, stages, traces.rows)
 
 
-async def _together(worker: Any, count: int) -> None:
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(count):
-                group.create_task(worker())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # one line for a person; the others are the same, or cancelled by it
-
-
 async def _lives(work: Work, prompt: Prompt) -> list[Trace | Failure]:
+    if work.samplers:
+        return await labelling.samples(work.recipe, work.samplers, prompt)
     return [await _trace(work, prompt, sample) for sample in range(work.recipe.draft.samples)]
 
 
@@ -277,31 +305,17 @@ async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
     return Trace(prompt, sample, first, tuple(steps), answer, seen)
 
 
-def _pair_all(
-    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], counts: dict[str, dict[str, int]]
+async def _pair_all(
+    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], counts: Counts, progress: Progress
 ) -> Manifest:
-    """Second pass, over the rows on disk: pairs, what the gates did, and what changed in length."""
-    pairs = Spool(where.path / "pairs.jsonl", Pair)
-    gates: dict[str, Counter[str]] = {}
-    before, after = array("l"), array("l")
-    tally = Counter[str]()
-    for position, trace in enumerate(where.traces()):
-        before.append(len(trace.draft.text.split()))
-        after.append(len(trace.final.split()))
-        gate.tallied((*trace.gates, *(hit for step in trace.steps for hit in step.gates)), gates)
-        made = list(pair(trace, work.recipe.pairs, work.recipe.gates))
-        good = [row for row in made if isinstance(row, Pair)]
-        lost = [row for row in made if isinstance(row, Failure)]
-        pairs.put(position, good)
-        failed.put(counts["read"]["in"] + position, lost)
-        gate.tallied((hit for row in good for hit in row.gates), gates)
-        for loss in lost:
-            gates.setdefault(loss.kind.removeprefix("gate:"), Counter())["drop"] += 1
-        kinds.update(loss.kind for loss in lost)
-        tally.update({"in": len(made), "out": len(good), "failed": len(lost)})
-    pairs.finish()
-    counts["pair"] = {key: tally[key] for key in ("in", "out", "failed")}
-    return {"gates": {name: dict(actions) for name, actions in gates.items()}} | manifest.lengths(before, after)
+    """Second pass, over the rows on disk: pairs, their labels, what the gates did, and what changed in length."""
+    outcome = labelling.Outcome(kinds=kinds)
+    if work.panel:
+        progress.begin("labels", counts["read" if work.samplers else "revise"]["out"])
+    start = counts["read"]["in"]
+    await labelling.pair_all(work.recipe, where, work.panel, outcome, failed=failed, start=start, tick=progress.tick)
+    counts |= outcome.stages(judged=work.panel is not None)
+    return outcome.noticed | ({} if work.samplers else manifest.lengths(outcome.before, outcome.after))
 
 
 def export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
@@ -334,13 +348,17 @@ def write_recipe(chosen: Recipe, path: Path) -> None:
 
 
 def _provenance(work: Work, where: Run, started: float) -> Manifest:
-    asked = {stage.name: stage.template for stage in (work.draft, work.critique, work.revise)}
+    stages = (work.draft,) if work.samplers else (work.draft, work.critique, work.revise)
+    asked = {stage.name: stage.template for stage in stages}
     identities = {role: dict(model.identity) for role, model in _distinct(work.models).items()}
     return manifest.provenance(work.recipe, work.constitution, asked, where.path, started) | {"models": identities}
 
 
 def _distinct(models: dict[str, Journaled]) -> dict[str, Journaled]:
-    return {role: model for role, model in models.items() if role == "writer" or model is not models["writer"]}
+    first: dict[int, str] = {}
+    for role, model in models.items():
+        first.setdefault(id(model), role)
+    return {role: models[role] for role in first.values()}
 
 
 def _calls(progress: Progress) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ Left out on purpose: includes, inheritance and variables. A recipe can be read b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -90,11 +90,84 @@ class Revise(Generation):
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
 
 
+class Sample(Knobs):
+    """Several answers to each prompt, to be compared, in place of one to be revised. Needs a `judge`."""
+
+    count: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Answers by each writer at each temperature."""
+    temperatures: Annotated[tuple[Annotated[float, Field(ge=0, le=5)], ...], Field(min_length=1)] = (1.0,)
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    writers: tuple[Choice, ...] = ()
+    """Who answers beside `writer`."""
+
+    @property
+    def answers(self) -> int:
+        """Answers to each prompt, in all."""
+        return self.count * len(self.temperatures) * (1 + len(self.writers))
+
+    @model_validator(mode="after")
+    def _one_answer_cannot_be_compared(self) -> Sample:
+        if self.answers < 2:
+            raise ValueError("makes one answer to each prompt; set count: 2 or more")
+        return self
+
+
 class Pairs(Knobs):
-    """Which answers of a trace become chosen and rejected."""
+    """Which answers become chosen and rejected."""
 
     rounds: bool = False
-    """Also pair each revision with the one before it, not only the last with the draft."""
+    """Of a trace: also each revision with the one before it, not only the last with the draft."""
+    pairing: Literal["all", "adjacent", "random", "best_worst"] = "all"
+    """Of samples, in an order drawn by digest: every two, each with the next, one two at random, or all are judged and
+    the best is paired with the worst."""
+
+
+class Juror(Knobs):
+    """One judge: the way to ask, that way's own options, and who is asked."""
+
+    model_config = ConfigDict(extra="allow")
+    method: str
+    """A file in `cai/judges/`: logprob, sampled, likelihood, cot, checks, score."""
+    model: Choice | None = None
+    """The critic, else the writer, where not given."""
+    template: str | None = None
+    """A name or path; the name that `templates` has for critiques, where not given."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the judge's Options are made from."""
+        return dict(self.model_extra or {})
+
+
+def _judging(value: object) -> object:
+    if isinstance(value, str | list) or (isinstance(value, dict) and "method" in value):
+        return {"by": value}
+    return value
+
+
+def _jurors(value: object) -> object:
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [{"method": juror} if isinstance(juror, str) else juror for juror in listed]
+
+
+class Judging(Knobs):
+    """Who says which of two answers is better, and how it is asked."""
+
+    by: Annotated[tuple[Juror, ...], BeforeValidator(_jurors), Field(min_length=1)]
+    """One judge or several."""
+    combine: Literal["mean", "majority", "minimum"] = "mean"
+    """How several become one: mean p, share of votes, or the least sure where all agree and a tie where they do not."""
+    orders: Literal["both", "one"] = "both"
+    """Both orders are averaged; `one` is drawn by digest, at half the price and with the judge's position bias."""
+    principles: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Principles drawn for a pair; the probabilities are averaged."""
+    examples: Annotated[int, Field(ge=0, le=32)] = 2
+    """Worked comparisons shown, each by a principle of its own."""
+    worse: Literal["drop", "tag", "swap"] = "tag"
+    """What becomes of a revision that is judged worse than what it revised."""
+    gold: tuple[str, ...] = ()
+    """Labelled pairs to measure the judge on, for the data set's card: JSONL of prompt, chosen, rejected."""
 
 
 class Gates(Knobs):
@@ -167,7 +240,11 @@ class Recipe(Knobs):
     critique: Critique = Critique()
     revise: Revise = Revise()
     gates: Gates = Gates()
+    sample: Sample | None = None
+    """With it, prompts are answered several times and the answers compared; nothing is critiqued or revised."""
     pairs: Pairs = Pairs()
+    judge: Annotated[Judging | None, BeforeValidator(_judging)] = None
+    """Labels pairs by AI feedback: those of samples, or of drafts and revisions."""
     export: Exports = Exports()
     max_failure_share: Share = 0.05
     """Above this share of failed calls the run ends with exit 3; what it made is kept all the same."""
@@ -179,10 +256,28 @@ class Recipe(Knobs):
             raise ValueError(f"name a set, or a template for each of {', '.join(STAGES)}")
         return templates
 
+    @model_validator(mode="after")
+    def _samples_are_judged_by_somebody(self) -> Recipe:
+        if self.sample and not self.judge:
+            raise ValueError("sample without a judge makes no pairs; add judge: logprob")
+        return self
+
 
 def load(path: Path | str, overrides: tuple[str, ...] = ()) -> Recipe:
     """The recipe in a file, or a shipped one by name, with `a.b=c` overrides. Raises Mistake."""
     return outside.noun(_overridden(outside.read(locate(path)), overrides), Recipe)
+
+
+def judging(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The plainest recipe with this judge, to measure it by: the embedded model and the default constitution."""
+    data = {
+        "constitution": "default",
+        "prompts": "everyday",
+        "writer": {"backend": "transformers"},
+        "templates": "small",
+        "judge": method,
+    }
+    return outside.noun(_overridden(outside.Document(f"judge {method}", data, None), overrides), Recipe)
 
 
 def locate(path: Path | str) -> Path:
@@ -196,7 +291,7 @@ def locate(path: Path | str) -> Path:
 
 def _overridden(document: outside.Document, overrides: tuple[str, ...]) -> outside.Document:
     data = dict(document.data)
-    for key, whole in (("prompts", _source), ("templates", _templates)):
+    for key, whole in (("prompts", _source), ("templates", _templates), ("judge", _judging)):
         if key in data:
             data[key] = whole(data[key])  # so that -o prompts.limit=3 finds the short form written out
     for override in overrides:

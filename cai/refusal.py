@@ -20,11 +20,17 @@ _OPENING = re.compile(
     r"|\bi (?:can['’]?t|cannot|won['’]?t) (?:do|help with|assist with) (?:that|this)\b",
     re.IGNORECASE | re.MULTILINE,
 )
+_HINTS = frozenset({"i", "we", "im", "sorry", "ai", "not"})
+"""Words without one of which nothing above matches; looking for them first takes a tenth of the time."""
+_WORD = re.compile(r"[^\W\d_]+")
 WINDOW = 240
 """Characters from the start in which a refusal must show itself."""
 
 
 def refuses(text: str) -> str | None:
     """The words that refuse, or None."""
-    found = _OPENING.search(text[:WINDOW])
+    opening = text[:WINDOW]
+    if _HINTS.isdisjoint(_WORD.findall(opening.lower())):
+        return None
+    found = _OPENING.search(opening)
     return found[0].strip() if found else None

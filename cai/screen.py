@@ -21,8 +21,9 @@ def summary(said: Manifest, where: Run) -> list[str]:
     counts = said["counts"]
     lines = [f"{where.path}: {said['status']}"]
     if counts:
-        prompts, traces, pairs = counts["read"]["out"], counts["revise"]["out"], counts.get("pair", {}).get("out", 0)
-        lines[0] = f"{where.path}: {prompts} prompts -> {traces} traces -> {pairs} pairs"
+        answered, noun = (counts["sample"], "samples") if "sample" in counts else (counts["revise"], "traces")
+        prompts, pairs = counts["read"]["out"], counts.get("pair", {}).get("out", 0)
+        lines[0] = f"{where.path}: {prompts} prompts -> {answered['out']} {noun} -> {pairs} pairs"
     if kinds := said.get("failures"):
         lines.append("not in the rows: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
     if lengths := said.get("lengths"):

@@ -8,7 +8,6 @@ Left out on purpose: guessing. A row that holds neither column is a failure that
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,14 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from cai import plugins
+from cai import plugins, rows
 from cai.digest import digest
 from cai.errors import Mistake
 from cai.recipe import Source
+from cai.rows import Bad, Row
 from cai.types import Failure, Message, Prompt, Role
 
-MAX_LINE = 4 << 20
-"""Bytes of one row; a longer one is a failure, and is never held in memory whole."""
 MAX_TEXT = 1 << 20
 """Characters of one conversation."""
 ROLES = ("system", "user", "assistant")
@@ -44,7 +42,7 @@ def locate(source: Source) -> Path | None:
     for candidate in (Path("prompts", name), plugins.shipped("prompts", name)):
         if candidate.is_file():
             return candidate
-    if path.suffix in _READERS or path.is_absolute() or source.path.count("/") != 1:
+    if path.suffix in rows.SUFFIXES or path.is_absolute() or source.path.count("/") != 1:
         raise Mistake(f"prompts: {source.path}", "there is no such file", "check the path")
     return None
 
@@ -71,108 +69,11 @@ def count(source: Source) -> int | None:
     return known if source.limit is None else min(known or source.limit, source.limit)
 
 
-Row = tuple[str, Any]
-"""Where a row stands (`prompts.jsonl:12`), and its value: a mapping, or a Failure message."""
-
-
-class _Bad(str):
-    """What is wrong with a row that could not even be read."""
-
-
 def _rows(source: Source) -> Iterator[Row]:
     path = locate(source)
     if path is None or path.is_dir():
         return _datasets_rows(source, path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise Mistake(str(path), "is no prompt file by its suffix", f"use one of {', '.join(_READERS)}")
-    _refuse_utf16(path)
-    return reader(path)
-
-
-def _refuse_utf16(path: Path) -> None:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise Mistake(str(path), f"cannot be read: {error.strerror}", "check the file") from None
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise Mistake(str(path), "is UTF-16", "convert it: iconv -f UTF-16 -t UTF-8")
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with open(path, "rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE + 1):
-            number += 1
-            where = f"{path.name}:{number}"
-            if len(line) > MAX_LINE:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE)
-                yield where, _Bad(f"is longer than {MAX_LINE >> 20} MiB")
-            elif line.strip():
-                yield where, _json(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-
-
-def _json(line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except UnicodeDecodeError as error:
-        return _Bad(f"is not UTF-8 at byte {error.start + 1}")
-    except RecursionError:
-        return _Bad("is nested too deeply")
-    except ValueError as error:
-        return _Bad(f"is not JSON: {error}")
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    # decoded item by item, so that a large array is never held as objects all at once
-    decode = json.JSONDecoder().raw_decode
-    text = path.read_text("utf-8-sig", errors="surrogateescape").lstrip()
-    if not text.startswith("["):
-        raise Mistake(str(path), "is not a JSON array of rows", "use [ {...}, {...} ], or .jsonl for one row a line")
-    position, number = 1, 0
-    while (position := _skip(text, position)) < len(text) and text[position] != "]":
-        number += 1
-        try:
-            row, position = decode(text, position)
-        except (ValueError, RecursionError) as error:
-            yield f"{path.name}[{number}]", _Bad(f"is not JSON, and so nothing after it can be read: {error}")
-            return
-        yield f"{path.name}[{number}]", row
-
-
-def _skip(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n,":
-        position += 1
-    return position
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(MAX_LINE)
-    # bytes that are no UTF-8 come through as lone surrogates, so that they cost their row and not the file
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield f"{path.name}:{reader.line_num}", _Bad(str(error))
-                continue
-            yield f"{path.name}:{reader.line_num}", {key: value for key, value in row.items() if key and value}
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    from pyarrow import ArrowInvalid, parquet
-
-    try:
-        batches = parquet.ParquetFile(path).iter_batches(batch_size=256)
-        for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
-            yield f"{path.name}[{number}]", row
-    except (ArrowInvalid, OSError) as error:
-        raise Mistake(str(path), f"is not parquet: {error}", "check the file") from None
+    return rows.rows(path)
 
 
 def _datasets_rows(source: Source, path: Path | None) -> Iterator[Row]:
@@ -180,31 +81,22 @@ def _datasets_rows(source: Source, path: Path | None) -> Iterator[Row]:
 
     try:
         if path is not None and (path / "dataset_info.json").exists():
-            rows: Iterable[Any] = datasets.load_from_disk(str(path))
+            listed: Iterable[Any] = datasets.load_from_disk(str(path))
         elif path is not None and (path / "dataset_dict.json").exists():
-            rows = datasets.load_from_disk(str(path))[source.split]
+            listed = datasets.load_from_disk(str(path))[source.split]
         else:
-            rows = datasets.load_dataset(source.path, split=source.split, streaming=True)
+            listed = datasets.load_dataset(source.path, split=source.split, streaming=True)
     except Exception as error:  # datasets raises whatever its readers raise; each means this source cannot be read
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Mistake(f"prompts: {source.path}", f"cannot be loaded: {what}", "check the name and the split") from error
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(listed, 1):
         yield f"{source.path}[{number}]", row
 
 
-_READERS = {
-    ".jsonl": _jsonl_rows,
-    ".ndjson": _jsonl_rows,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}
-
-
-def _parsed(rows: Iterable[Row], column: str) -> Iterator[Prompt | Failure]:
-    for where, row in rows:
+def _parsed(coming: Iterable[Row], column: str) -> Iterator[Prompt | Failure]:
+    for where, row in coming:
         try:
-            if isinstance(row, _Bad):
+            if isinstance(row, Bad):
                 raise ValueError(str(row))
             yield _prompt(row, column)
         except ValueError as error:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,14 +28,19 @@ from cai import outside, plugins
 from cai.digest import digest
 from cai.errors import Mistake
 from cai.outside import Knobs
-from cai.types import Message, Role
+from cai.types import Example, Message, Principle, Role
 
 OFFERED: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"conversation"}),
     "critique": frozenset({"conversation", "answer", "principle", "examples"}),
     "revise": frozenset({"conversation", "answer", "principle", "examples", "critique"}),
+    "judge": frozenset({"conversation", "first", "second", "principle", "examples", "menu"}),
+    "cot": frozenset({"conversation", "first", "second", "principle", "rationale"}),
+    "checks": frozenset({"conversation", "answer", "question"}),
+    "score": frozenset({"conversation", "answer", "principle"}),
+    "likelihood": frozenset({"conversation", "principle", "stance"}),
 }
-"""Stage -> the variables it gives a template."""
+"""Folder of `prompts/` -> the variables its stage, or the judges that ask by it, give a template."""
 GIVEN = frozenset({"system", "user", "assistant", "message"})
 MAX_NODES = 2000
 MAX_LOOPS = 3
@@ -86,12 +92,12 @@ class Template:
         """Messages made from `values`; `nonce` is the unguessable part of this call's fence. Raises Mistake."""
         turns: list[Message] = []
 
-        def message(role: Role, caller: Callable[[], str]) -> str:
+        def take(role: Role, caller: Callable[[], str]) -> str:
             turns.append(Message(role, caller().strip()))
             return ""
 
         try:
-            text = self._render(values, nonce, message).strip()
+            text = self._render(values, nonce, take).strip()
         except (TemplateError, ValueError, TypeError, ArithmeticError) as error:
             raise Mistake(self.name, f"cannot be rendered: {error}", "mend the template") from None
         if self.plain:
@@ -120,9 +126,9 @@ def load(stage: str, name: str) -> Template:
     except TemplateSyntaxError as error:
         raise Mistake(f"{path}:{error.lineno}", f"is not a template: {error.message}", "mend the line") from None
 
-    def render(values: Mapping[str, Any], nonce: str, message: Callable[..., str]) -> str:
-        roles = {role: _as(role, message) for role in ("system", "user", "assistant")}
-        return compiled.render({key: values[key] for key in header.variables}, nonce=nonce, message=message, **roles)
+    def render(values: Mapping[str, Any], nonce: str, take: Callable[..., str]) -> str:
+        calls = {role: partial(take, role) for role in ("system", "user", "assistant")} | {"message": partial(take)}
+        return compiled.render({key: values[key] for key in header.variables} | calls | {"nonce": nonce})
 
     return Template(str(path), header, digest(source), render)
 
@@ -175,8 +181,25 @@ def _check_size(tree: nodes.Template, where: str) -> None:
             raise Mistake(f"{where}:{node.lineno}", f"has a number above {MAX_NUMBER}", "simplify it")
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox, with a short way to the fields of our own frozen records: half of a rendering's time otherwise."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if attribute in _FIELDS.get(type(obj), ()):
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+    def call(self, context: Context, called: Any, *args: Any, **words: Any) -> Any:
+        if type(called) is partial and "caller" in words:  # one of the four that take down a turn
+            return called(*args, caller=words["caller"])
+        return super().call(context, called, *args, **words)
+
+
+_FIELDS = {record: frozenset(field.name for field in fields(record)) for record in (Principle, Example, Turn)}
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     for name in set(environment.filters) - {"trim", "indent", "length", "first", "last", "join", "upper", "lower"}:
@@ -187,19 +210,16 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def _finalize(value: object) -> object:
-    if isinstance(value, Untrusted | Turn):
+    if isinstance(value, (Untrusted, Turn)):  # noqa: UP038 (a tuple is checked in a third of the time)
         raise ValueError("prints text that a model or a user wrote; put it through fence, turn or plain")
     return value
-
-
-def _as(role: str, message: Callable[..., str]) -> Callable[..., str]:
-    return lambda caller: message(role, caller=caller)
 
 
 _CONTROL = re.compile(r"<(?=\|[^|<>\n]{1,40}\|>|/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])|<(?=<SYS>>)")
 _FENCE = re.compile(r"<(?=/?text\b)", re.IGNORECASE)
 _LABEL = re.compile(
-    r"^(\s*)(question|answer|critique ?request|critique|revision ?request|revision|verdict|human|assistant|user)(\s*):",
+    r"^(\s*)(question|(?:better )?answer(?: [ab])?|reply|critique ?request|critique|revision ?request|revision|verdict"
+    r"|rule|check|comparison|score|human|assistant|user)(\s*):",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -214,6 +234,8 @@ def _fence(context: Context, value: Untrusted | str) -> str:
 def _turn(value: Untrusted | str) -> str:
     """The text with chat control tokens broken visibly: `<|im_end|>` becomes `‹|im_end|>`."""
     text = value.text if isinstance(value, Untrusted) else value
+    if "<" not in text and "[" not in text:  # most texts; looking is faster than a pattern that finds nothing
+        return text
     return _CONTROL.sub(lambda found: "‹" if found[0] == "<" else "⟦", text)
 
 

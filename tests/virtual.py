@@ -47,7 +47,9 @@ def now() -> float:
 class Server:
     """Answers in `latency` seconds, refuses above `capacity` at once or by `luck`, and keeps what it saw."""
 
-    def __init__(self, capacity: float = float("inf"), *, latency: Callable[[], float], retry_after: float = 0.0) -> None:
+    def __init__(
+        self, capacity: float = float("inf"), *, latency: Callable[[], float], retry_after: float = 0.0
+    ) -> None:
         self.capacity, self.latency, self.retry_after = capacity, latency, retry_after
         self.luck: Callable[[], bool] = lambda: False
         self.inside = self.answered = 0

@@ -113,7 +113,8 @@ def _pip_download(requirement: str, folder: str, *, fresh: bool) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip failed without a word"]
-        raise Unavailable(lines[-1].removeprefix("ERROR: ").strip())
+        advice = " (`python -m ensurepip` brings it)" if "No module named pip" in lines[-1] else ""
+        raise Unavailable(lines[-1].removeprefix("ERROR: ").strip() + advice)
 
 
 def _unzip(wheel: Path, file: str, folder: Path) -> Path | None:

@@ -1,10 +1,9 @@
 """How many requests an endpoint serves at once, found by trying: additive increase, multiplicative decrease (AIMD).
 
 Each request carries its level: how many were out when it was sent, itself included, less those that turned out to be
-refused. A refusal at level n says that fewer than n fit, unless lately more were served at n or above than refused:
-then it was not about load (a server that turns away every tenth request whatever the load), and lowers nothing.
-Requests that went out before the limit was lowered belong to the same burst and lower it no further; what they show
-about the level afterwards can still put the limit back.
+refused. A refusal at level n says that fewer than n fit. Requests that went out before the limit was lowered belong to
+the same burst and lower it no further. If more of that burst are served at n or above than are refused, the refusal
+was not about load (a server that turns away every tenth request whatever the load), and the limit is put back.
 
 Left out on purpose: latency as a signal. A server that queues instead of refusing says nothing here, and needs no help.
 """
@@ -12,6 +11,7 @@ Left out on purpose: latency as a signal. A server that queues instead of refusi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 START = 32
 """The first limit; it doubles with every round of answers until the first refusal."""
@@ -33,13 +33,13 @@ class Ticket:
 
 @dataclass(slots=True)
 class Burst:
-    """The requests that were out at a refusal, the limit as it was then, and what came back of them since."""
+    """The requests that were out when the limit was lowered, what it was before, and what came back of them since."""
 
     last: int = 0
-    """The number of the last request sent before it."""
-    level: float = float("inf")
+    """The number of the last of them."""
+    level: float = inf
     limit: float = 0.0
-    doubling: bool = False
+    doubling: bool = True
     refused: int = 0
     served: int = 0
     """Those at `level` or above."""
@@ -49,13 +49,11 @@ class Limit:
     """The state machine. It sees requests go out and come back, and times as numbers; it never waits."""
 
     def __init__(self, most: int, start: int = START) -> None:
-        self._most, self._limit = most, float(min(start, most))
+        self._most, self._limit, self._doubling = most, float(min(start, most)), True
         self._out: dict[int, Ticket] = {}
         self._sent = self._filled = 0  # numbers of the last request, and of the last that used up the limit
-        self._doubling = True
         self._burst = Burst()
-        self._lately, self._before = [0] * (most + 1), [0] * (most + 1)  # served by level: in this burst, and the last
-        self._ceiling, self._again_at, self._patience = float("inf"), 0.0, 0.0
+        self._ceiling, self._again_at, self._patience = inf, 0.0, 0.0
 
     @property
     def limit(self) -> int:
@@ -83,13 +81,12 @@ class Limit:
     def served(self, ticket: Ticket, now: float) -> None:
         """It was answered: more may fit, if the limit was what held others back."""
         self.lost(ticket)
-        self._lately[ticket.level] += 1
         if ticket.number <= self._burst.last and ticket.level >= self._burst.level:
             self._burst.served += 1
             if self._burst.served > self._burst.refused:
                 self._put_back()
-        if ticket.number <= self._filled:
-            # below a level that was refused lately; past it once patience is over
+        if ticket.number <= self._filled and self._limit < self._most:
+            # while patience lasts, only up to just below what was refused
             most = self._most if now >= self._again_at else min(self._most, max(self._ceiling - 1, self._limit))
             self._limit = min(most, self._limit + (1 if self._doubling else 1 / self._limit))
 
@@ -102,26 +99,18 @@ class Limit:
         if ticket.number <= self._burst.last:
             self._burst.refused += 1
             return False
-        served = sum(self._lately[ticket.level :]) + sum(self._before[ticket.level :])
-        refused, self._burst = self._burst.refused, Burst(self._sent, refused=1)
-        self._lately, self._before = [0] * len(self._before), self._lately
-        if served > refused:
-            return False
-        self._lower(ticket.level, now)
+        self._burst = Burst(self._sent, ticket.level, self._limit, self._doubling, refused=1)
+        again = abs(ticket.level - self._ceiling) <= SAME * ticket.level + 1
+        self._patience = min(PATIENCE[1], self._patience * 2) if again else PATIENCE[0]
+        self._ceiling, self._again_at = ticket.level, now + self._patience
+        self._limit, self._doubling = max(1.0, SHRINK * min(self._limit, ticket.level)), False
         return True
 
     def lost(self, ticket: Ticket) -> None:
         """It came back in a way that says nothing about load: a time-out, a reset, a server's own error."""
         self._out.pop(ticket.number, None)
 
-    def _lower(self, level: int, now: float) -> None:
-        self._burst.level, self._burst.limit, self._burst.doubling = level, self._limit, self._doubling
-        again = abs(level - self._ceiling) <= SAME * level + 1
-        self._patience = min(PATIENCE[1], self._patience * 2) if again else PATIENCE[0]
-        self._ceiling, self._again_at = level, now + self._patience
-        self._limit, self._doubling = max(1.0, SHRINK * min(self._limit, level)), False
-
     def _put_back(self) -> None:
         self._limit, self._doubling = max(self._limit, self._burst.limit), self._burst.doubling
-        self._ceiling, self._again_at = float("inf"), 0.0
-        self._burst.level = float("inf")
+        self._ceiling, self._again_at = inf, 0.0
+        self._burst.level = inf

@@ -1,4 +1,4 @@
-"""When a request may go to an endpoint: in turn, below its limit, at its pace, and not before it asked to be left alone.
+"""When a request may go to an endpoint: in turn, below its limit, at its pace, and not while it asked for quiet.
 
 Waiting calls are served by the place of their prompt in the run, so that prompts which were begun are finished before
 new ones are. A time that the server named holds back the endpoint, not only the call that was told.

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cai import plugins
 from cai.errors import Mistake, Permanent
@@ -20,6 +21,8 @@ from cai.outside import Knobs
 from cai.types import Backend, Completion, Request, Score, Usage
 
 Script = Callable[[Request], str | Completion]
+Scorer = Callable[[Request, str], float]
+"""The log-probability of a continuation."""
 
 
 class Options(Knobs):
@@ -27,6 +30,8 @@ class Options(Knobs):
 
     script: str
     """`pkg.module:function` (Request -> text or Completion), or a JSONL file."""
+    scorer: str | None = None
+    """`pkg.module:function` (Request, continuation -> log-probability); without it there are none."""
     seconds: float = 0.0
     """How long each answer takes."""
     concurrency: int = 64
@@ -36,8 +41,11 @@ class Options(Knobs):
 class Scripted:
     """A Model that answers by calling `script`. The script may raise CallFailed, or return a whole Completion."""
 
-    def __init__(self, script: Script, *, name: str = "script", seconds: float = 0.0, concurrency: int = 64) -> None:
-        self._script, self._seconds = script, seconds
+    def __init__(
+        self, script: Script, *, scorer: Scorer | None = None, name: str = "script", seconds: float = 0.0,
+        concurrency: int = 64,
+    ) -> None:  # fmt: skip
+        self._script, self._scorer, self._seconds = script, scorer, seconds
         self.identity: Mapping[str, str] = {"engine": "scripted", "model": name}
         self.concurrency = concurrency
 
@@ -50,7 +58,11 @@ class Scripted:
         return Completion(answer, usage=Usage(read, len(answer.split())))
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        raise Mistake("backend: scripted", "a script gives no log-probabilities", "use the transformers backend")
+        if self._scorer is None:
+            fix = "name a `scorer`, or use a judge that needs no log-probabilities: sampled"
+            raise Mistake("backend: scripted", "a script gives no log-probabilities", fix)
+        await asyncio.sleep(self._seconds)
+        return tuple(Score(self._scorer(request, text), len(text.split()) or 1) for text in continuations)
 
     def status(self) -> Mapping[str, float]:
         return {}
@@ -59,20 +71,27 @@ class Scripted:
         return None
 
 
-def scripted(script: Script) -> Scripted:
+def scripted(script: Script, scorer: Scorer | None = None) -> Scripted:
     """A Model from a function, for tests and notebooks."""
-    return Scripted(script)
+    return Scripted(script, scorer=scorer)
 
 
 def open_scripted(options: Options) -> Scripted:
     """The Model that a recipe asks for. Raises Mistake where the script is not there or not a script."""
     if ":" in options.script and not Path(options.script).exists():
-        script, name = plugins.load(options.script), options.script
-        if not callable(script):
-            raise Mistake(options.script, "is not a function", "name one: pkg.module:function")
+        script, name = _function(options.script), options.script
     else:
         script, name = _from_file(Path(options.script))
-    return Scripted(script, name=name, seconds=options.seconds, concurrency=options.concurrency)
+    scorer = _function(options.scorer) if options.scorer else None
+    name += f" {options.scorer}" if options.scorer else ""
+    return Scripted(script, scorer=scorer, name=name, seconds=options.seconds, concurrency=options.concurrency)
+
+
+def _function(name: str) -> Any:
+    function = plugins.load(name)
+    if not callable(function):
+        raise Mistake(name, "is not a function", "name one: pkg.module:function")
+    return function
 
 
 def _from_file(path: Path) -> tuple[Script, str]:

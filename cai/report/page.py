@@ -20,7 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cai.report import examples, svg, tally
+from cai.report import examples, judge, svg, tally
 from cai.report.examples import Example
 from cai.report.tally import Drawn, Tally
 from cai.runs import Run
@@ -56,17 +56,16 @@ def build(run: Run, sample: int = 200) -> str:
     counted = tally.count(run, sample)
     view = View(run, run.manifest, counted, examples.collect(run, counted))
     sections = [(section, facts) for section in SECTIONS if (facts := section.facts(view)) is not None]
+    data = examples.embedded(_data(view))
+    return rendered("page.html.j2", manifest=view.manifest, headline=headline(view), sections=sections, data=data)
+
+
+def rendered(template: str, **values: object) -> str:
+    """A page with this room's style and script, under a policy that lets nothing else in."""
     style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    template = _environment().get_template("page.html.j2")
-    return template.render(
-        manifest=view.manifest,
-        headline=headline(view),
-        sections=sections,
-        style=Markup(style),
-        script=Markup(script),
-        policy=_policy(style, script),
-        data=examples.embedded(_data(view)),
-    )
+    policy = _policy(style, script)
+    page = _environment().get_template(template)
+    return page.render(style=Markup(style), script=Markup(script), policy=policy, **values)
 
 
 def headline(view: View) -> Facts:
@@ -87,9 +86,8 @@ def funnel(view: View) -> Facts:
     steps = (
         ("prompts read", _of(counts, "read", "in"), ()),
         ("usable prompts", _of(counts, "read", "out"), ("read",)),
-        ("drafts", _of(counts, "draft", "out"), ("draft",)),
-        ("traces", view.tally.traces, ("critique", "revise")),
-        ("pairs", _of(counts, "pair", "out"), ("pair",)),
+        *_answers(view),
+        ("pairs", _of(counts, "pair", "out"), ("judge", "pair")),
     )
     most = max(1, *(count for _, count, _ in steps))
     rows = [
@@ -97,6 +95,14 @@ def funnel(view: View) -> Facts:
         for name, count, stages in steps
     ]
     return {"rows": rows, "stages": [_stage(name, **stage) for name, stage in counts.items()]}
+
+
+def _answers(view: View) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    counts = view.manifest["counts"]
+    if "sample" in counts:
+        return (("samples", view.tally.traces, ("sample",)),)
+    drafts = ("drafts", _of(counts, "draft", "out"), ("draft",))
+    return drafts, ("traces", view.tally.traces, ("critique", "revise"))
 
 
 def principles(view: View) -> Facts:
@@ -144,6 +150,12 @@ def lengths(view: View) -> Facts | None:
         "mirror": svg.mirror(drafts, finals, (facts["draft_median"], facts["final_median"])),
         "spread": svg.spread(changes, mean),
     }
+
+
+def judged(view: View) -> Facts | None:
+    """Who judged, and how far their labels can be trusted."""
+    found = view.manifest.get("judge")
+    return None if found is None else judge.facts(found)
 
 
 def gates(view: View) -> Facts | None:
@@ -207,6 +219,7 @@ SECTIONS = (
     Section("funnel", "From prompts to pairs", funnel),
     Section("principles", "Principles", principles),
     Section("lengths", "Length before and after", lengths),
+    Section("judge", "Judges", judged),
     Section("gates", "Gates", gates),
     Section("failures", "Failures", failures),
     Section("traces", "Traces", traces),

@@ -95,7 +95,7 @@ def bar(share: float) -> Markup:
 
 def scale(along: Axis) -> Markup:
     """The labels of an axis, for the head of a column of whiskers."""
-    labels = Markup("").join(_label(along.x(value), 13, _words(value), "tick") for value in along.ticks(3))
+    labels = Markup("").join(label(along.x(value), 13, _words(value), "tick") for value in along.ticks(3))
     return Markup('<svg class="whisker" aria-hidden="true">{}</svg>').format(labels)
 
 
@@ -114,10 +114,10 @@ def mirror(before: Sequence[int], after: Sequence[int], medians: tuple[float, fl
     tall = (middle - 24) / peak
     parts = [_bars(along, ups, middle, -tall, "before"), _bars(along, downs, middle, tall, "after")]
     parts += [_grid(peak, middle, -tall), _grid(peak, middle, tall)]
-    parts += [_rule(middle, "base"), _ticks(along), _median(along, medians[0], (12, middle), 12)]
+    parts += [rule(middle, "base"), _ticks(along), _median(along, medians[0], (12, middle), 12)]
     parts += [_median(along, medians[1], (middle, 2 * middle - 12), 2 * middle - 4)]
-    label = f"Words per answer: median {medians[0]:g} before, {medians[1]:g} after"
-    return Chart(_figure(parts, label), len(both) - sum(ups) - sum(downs))
+    said = f"Words per answer: median {medians[0]:g} before, {medians[1]:g} after"
+    return Chart(figure(parts, said), len(both) - sum(ups) - sum(downs))
 
 
 def spread(changes: Sequence[int], mean: Interval) -> Chart:
@@ -126,11 +126,11 @@ def spread(changes: Sequence[int], mean: Interval) -> Chart:
     counts = along.counts(changes)
     floor, peak = HEIGHT - 24, max([1, *counts])
     tall = (floor - 48) / peak
-    parts = [_bars(along, counts, floor, -tall, "after"), _grid(peak, floor, -tall), _rule(floor, "base")]
+    parts = [_bars(along, counts, floor, -tall, "after"), _grid(peak, floor, -tall), rule(floor, "base")]
     parts += [_ticks(along), _line(along.x(0), 26, floor, "zero"), _dot(mean, along, 30)]
     if mean.value is not None:
-        parts.append(_label(along.x(mean.value), 16, f"mean {_words(mean.value, 1)}", "note"))
-    return Chart(_figure(parts, "Change in words per trace"), len(changes) - sum(counts))
+        parts.append(label(along.x(mean.value), 16, f"mean {_words(mean.value, 1)}", "note"))
+    return Chart(figure(parts, "Change in words per trace"), len(changes) - sum(counts))
 
 
 def _dot(found: Interval, along: Axis, y: float) -> Markup:
@@ -150,7 +150,7 @@ def _grid(peak: int, base: float, tall: float) -> Markup:
     parts = []
     for count in range(step, peak + 1, step):
         y = base + count * tall
-        parts += [_rule(y, "grid"), _label(100, y - 3, f"{count:,}", "tick")]
+        parts += [rule(y, "grid"), label(100, y - 3, f"{count:,}", "tick")]
     return Markup("").join(parts)
 
 
@@ -175,10 +175,10 @@ def _median(along: Axis, value: float, span: tuple[float, float], y: float) -> M
 
 
 def _ticks(along: Axis) -> Markup:
-    return Markup("").join(_label(along.x(value), HEIGHT - 6, _words(value), "tick") for value in along.ticks())
+    return Markup("").join(label(along.x(value), HEIGHT - 6, _words(value), "tick") for value in along.ticks())
 
 
-def _label(x: float, y: float, text: str, name: str) -> Markup:
+def label(x: float, y: float, text: str, name: str) -> Markup:
     """Centred on `x`, but never over the edge of the chart."""
     return _text(x, y, text, name, "start" if x < 4 else "end" if x > 96 else "middle", 0)
 
@@ -193,13 +193,15 @@ def _line(x: float, top: float, bottom: float, name: str) -> Markup:
     return Markup(body).format(name, _percent(x), _percent(x), top, bottom)
 
 
-def _rule(y: float, name: str) -> Markup:
+def rule(y: float, name: str) -> Markup:
+    """A line across the chart."""
     return Markup('<line class="{}" x1="0" x2="100%" y1="{:.1f}" y2="{:.1f}"/>').format(name, y, y)
 
 
-def _figure(parts: Iterable[Markup], label: str) -> Markup:
+def figure(parts: Iterable[Markup], title: str) -> Markup:
+    """A chart of its parts; `title` is what it is called where it cannot be seen."""
     body = '<svg class="chart" role="img" aria-label="{}" width="100%" height="{}">{}</svg>'
-    return Markup(body).format(label, HEIGHT, Markup("").join(parts))
+    return Markup(body).format(title, HEIGHT, Markup("").join(parts))
 
 
 def _words(value: float, digits: int = 0) -> str:

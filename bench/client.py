@@ -1,0 +1,206 @@
+"""How fast and how light the client is: a whole run against the mock server beside a bare aiohttp loop, on one core.
+
+    python bench/client.py             speed at 64 and 256 in flight, memory by size, the same run again
+    python bench/client.py --sustained 100,000 prompts at full speed
+
+Client and server are processes pinned to the same core, so that what the one wastes the other lacks. The bare loop
+sends requests of the same size and reads the answers, three in a row a prompt; the run does what `cai run` does, with
+journal, run folder, gates, pairs and report. Both take turns, and the medians are compared. Writes bench/client.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+LATENCY = 0.02
+CALLS = 3
+"""Of each prompt: draft, critique, revision."""
+
+
+def peak() -> float:
+    """Most memory this process ever had, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def serve(core: int, options: dict[str, Any]) -> None:
+    """The server's process."""
+    from cai.mock.server import Options, serve
+
+    os.sched_setaffinity(0, {core})
+    serve(Options(port=0, **options), lambda url: print(url, flush=True))
+
+
+def bare(core: int, url: str, prompts: int, flight: int, size: int) -> dict[str, float]:
+    """The bare loop's process: `size` bytes a request, the answer of each in the next."""
+    import aiohttp
+
+    async def ask(session: aiohttp.ClientSession, text: str) -> str:
+        body = {"model": "mock", "messages": [{"role": "user", "content": text}], "temperature": 1.0, "max_tokens": 512}
+        async with session.post(f"{url}/chat/completions", json=body) as response:
+            answer = await response.json()
+        return str(answer["choices"][0]["message"]["content"])
+
+    async def loop() -> None:
+        numbers = iter(range(prompts))
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def worker() -> None:
+                for number in numbers:
+                    answer = ""
+                    for call in range(CALLS):
+                        text = f"{number} {call} {answer} "
+                        answer = await ask(session, text.ljust(size - 110, "x"))
+
+            await asyncio.gather(*(worker() for _ in range(flight)))
+
+    os.sched_setaffinity(0, {core})
+    wall, cpu = time.perf_counter(), time.process_time()
+    asyncio.run(loop())
+    seconds, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"seconds": seconds, "cpu": cpu, "peak": peak()}
+
+
+def whole(core: int, url: str, prompts: int, flight: int, folder: str) -> dict[str, float]:
+    """The run's process: what `cai run` does, watched."""
+    from cai import pipeline
+    from cai.recipe import Recipe
+    from cai.runs import Run
+
+    marks: dict[str, tuple[float, float, float]] = {}
+
+    class Watched(pipeline.Progress):
+        def __setattr__(self, name: str, value: Any) -> None:
+            mark = value if name == "stage" else "first" if name == "done" and value == 1 else None
+            if mark and mark not in marks:
+                marks[mark] = (time.perf_counter(), time.process_time(), peak())
+            super().__setattr__(name, value)
+
+    path = Path(folder, "prompts.jsonl")
+    path.write_text("".join(json.dumps({"prompt": f"What is thing number {n}?"}) + "\n" for n in range(prompts)))
+    writer = {"backend": "openai", "model": "mock", "base_url": url, "concurrency": flight}
+    recipe = Recipe.model_validate(
+        {"constitution": "default", "prompts": str(path), "templates": "large", "writer": writer,
+         "critique": {"rounds": 1}, "export": {"formats": []}}
+    )  # fmt: skip
+    if core >= 0:
+        os.sched_setaffinity(0, {core})
+    wall, cpu = time.perf_counter(), time.process_time()
+    said = asyncio.run(pipeline.run(recipe, Run(Path(folder, "runs", "bench")), Watched()))
+    seconds, spent = time.perf_counter() - wall, time.process_time() - cpu
+    begun, done = marks["traces"], marks["exports"]
+    return {
+        "seconds": seconds,
+        "cpu": spent,
+        "tracing": done[0] - begun[0],
+        "tracing_cpu": done[1] - begun[1],
+        "first": marks["first"][0] - wall if "first" in marks else 0.0,
+        "peak": done[2],
+        "asked": said["calls"]["writer"]["asked"],
+        "traces": said["counts"]["draft"]["out"],
+        "failed": sum(said["failures"].values()),
+    }
+
+
+@contextmanager
+def server(core: int, **options: Any) -> Iterator[str]:
+    """A server in a process of its own; its URL."""
+    command = [sys.executable, __file__, "--role", json.dumps(["serve", core, options])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def child(*role: Any) -> dict[str, float]:
+    """What a role measured, in a process of its own."""
+    command = [sys.executable, __file__, "--role", json.dumps(role)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def fetch(url: str) -> dict[str, Any]:
+    """The server's own count."""
+    from urllib.request import urlopen
+
+    with urlopen(url.removesuffix("/v1") + "/stats") as answer:
+        return dict(json.load(answer))
+
+
+def run_once(core: int, url: str, prompts: int, flight: int, again: bool = False) -> list[dict[str, float]]:
+    """One run, and if wanted the same run again, in a folder that goes away."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [child("whole", core, url, prompts, flight, folder) for _ in range(2 if again else 1)]
+
+
+def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float]:
+    """Medians of the run and of the bare loop, taking turns against one server each time fresh."""
+    ours, theirs = [], []
+    with server(core, latency=LATENCY) as url:
+        run_once(core, url, 200, flight)
+        stats = fetch(url)
+    size = stats["bytes_read"] // stats["asked"]
+    for _ in range(repeats):
+        with server(core, latency=LATENCY) as url:
+            ours += run_once(core, url, prompts, flight)
+            theirs.append(child("bare", core, url, prompts, flight, size))
+    middle = {key: statistics.median(row[key] for row in ours) for key in ours[0]}
+    base = {key: statistics.median(row[key] for row in theirs) for key in theirs[0]}
+    calls = CALLS * prompts
+    return {
+        "flight": flight,
+        "bytes": size,
+        "bare_per_s": calls / base["seconds"],
+        "run_per_s": calls / middle["seconds"],
+        "ratio": base["seconds"] / middle["seconds"],
+        "tracing_ratio": base["seconds"] / middle["tracing"],
+        "bare_cpu_ms": base["cpu"] / calls * 1e3,
+        "run_cpu_ms": middle["cpu"] / calls * 1e3,
+        "cpu_ratio": middle["cpu"] / base["cpu"],
+        "tracing_cpu_ratio": middle["tracing_cpu"] / base["cpu"],
+        "first": middle["first"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--role", help=argparse.SUPPRESS)
+    parser.add_argument("--core", type=int, default=1)
+    parser.add_argument("--prompts", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--flight", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[500, 2_000, 10_000])
+    given = parser.parse_args()
+    if given.role:
+        role, *rest = json.loads(given.role)
+        said = {"serve": serve, "bare": bare, "whole": whole}[role](*rest)
+        print(json.dumps(said))
+        return
+    rows = [speed(given.core, given.prompts, flight, given.repeats) for flight in given.flight]
+    for row in rows:
+        print({key: round(value, 3) for key, value in row.items()})
+    memory = []
+    for size in given.sizes:
+        with server(given.core, latency=LATENCY) as url:
+            first, again = run_once(given.core, url, size, 256, again=True)
+        memory.append({"prompts": size, "peak": first["peak"], "again": again["seconds"], "again_asked": again["asked"]})
+        print(memory[-1], first)
+
+
+if __name__ == "__main__":
+    main()

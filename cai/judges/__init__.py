@@ -1,0 +1,1 @@
+"""Ways to have a model say which of two answers is better: one file a way, each ending in a JUDGE record."""

@@ -1,0 +1,44 @@
+"""One answer at a time: the principle's atomic yes/no questions (rule-based rewards, arXiv 2411.01111).
+
+p = P(first passes and second does not) + half of P(both or neither), a check drawn at random and each answer's reply on
+its own; that is 1/2 + (yes of first - yes of second) / 2, averaged over the checks.
+
+Left out on purpose: weights for single checks. A check that counts twice can be written as two principles.
+"""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from cai.judges._bench import Bench, each, single
+from cai.outside import Knobs
+from cai.together import together
+from cai.types import Comparison, Judge, Opinion
+
+
+class Options(Knobs):
+    """Nothing to set: the checks are the constitution's."""
+
+
+async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+    """p from the checks that each answer passes. Raises CallFailed."""
+
+    async def rate(answer: str) -> tuple[float, float]:
+        values = single(asked, answer)
+        questions = (values | {"question": check} for check in asked.principle.checks)
+        odds = await together(bench.odds(question, asked.id, ("Yes", "No")) for question in questions)
+        return fmean(one.shares[0] for one in odds), fmean(one.mass for one in odds)
+
+    (first, mass), (second, other) = await each(asked, rate)
+    return Opinion(0.5 + (first - second) / 2, scores=(first, second), mass=(mass + other) / 2)
+
+
+JUDGE = Judge(
+    options=Options,
+    judge=judge,
+    about="atomic yes/no questions, one answer at a time",
+    asks="checks",
+    order=False,
+    needs="checks",
+    calls=lambda options, principle: 2 * len(principle.checks),
+)

@@ -1,0 +1,46 @@
+"""Two answers, one question: a rationale, then the verdict's probability, held near 1/2 (arXiv 2212.08073, 4.1).
+
+After its own rationale a model is nearly always sure, right or wrong. Held to [0.4, 0.6] such labels trained the best
+models in the paper, [0.2, 0.8] the second best.
+
+Left out on purpose: several rationales. In RLAIF (arXiv 2309.00267) self-consistency lowered the agreement with people.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cai.judges._bench import LETTERS, Bench, shown
+from cai.outside import Knobs
+from cai.templates import Untrusted
+from cai.types import Comparison, Judge, Opinion, Sampling
+
+
+class Options(Knobs):
+    """How the rationale is written, and how sure it may make the verdict."""
+
+    clamp: Annotated[float, Field(ge=0, le=0.5)] = 0.4
+    """p is held to [clamp, 1 - clamp]; 0 leaves it as it is."""
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 256
+
+
+async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+    """P(A) after a rationale, clamped. Raises CallFailed."""
+    values = shown(asked) | {"rationale": Untrusted("")}
+    sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=bench.template.header.stop)
+    said = await bench.words(values, asked.id, sampling, asked.principle.id, asked.swapped)
+    odds = await bench.odds(values | {"rationale": Untrusted(said.text.strip())}, asked.id, LETTERS)
+    p = min(1 - options.clamp, max(options.clamp, odds.shares[0]))
+    return Opinion(p, said.text.strip(), mass=odds.mass)
+
+
+JUDGE = Judge(
+    options=Options,
+    judge=judge,
+    about="a rationale, then the options' probabilities, clamped",
+    asks="cot",
+    calls=lambda options, principle: 2,
+)

@@ -1,0 +1,57 @@
+"""One answer at a time: how much likelier the model finds its words once it is told that they win by the principle.
+
+contrast = mean log-likelihood under the principle - the same under its opposite, or under no principle at all;
+p = logistic((contrast of first - contrast of second) / scale). The likelihood under no principle, compared in the same
+way, is the control: it never saw a principle and so measures fluency, which is why it stands beside every p.
+
+Left out on purpose: a scale that is right for every model. `cai judge-card` fits a temperature to it.
+"""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cai.judges._bench import Bench, each, single
+from cai.outside import Knobs
+from cai.together import together
+from cai.types import Comparison, Judge, Opinion
+
+
+class Options(Knobs):
+    """What the likelihood under the principle is held against, and how a difference becomes a probability."""
+
+    against: Literal["opposite", "none"] = "opposite"
+    scale: Annotated[float, Field(gt=0)] = 0.1
+    """Nats a token; smaller is surer."""
+
+
+async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+    """p from the contrast of mean log-likelihoods, with its no-principle control. Raises CallFailed."""
+
+    async def rate(answer: str) -> tuple[float, float]:
+        stances = ("under", options.against, "none")
+        under, against, none = await together(
+            bench.fluency(single(asked, answer) | {"stance": stance}, asked.id, answer) for stance in stances
+        )
+        return under - against, none
+
+    (first, plain), (second, other) = await each(asked, rate)
+    control = _logistic((plain - other) / options.scale)
+    return Opinion(_logistic((first - second) / options.scale), scores=(first, second), control=control)
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))
+
+
+JUDGE = Judge(
+    options=Options,
+    judge=judge,
+    about="contrast of mean log-likelihoods, beside its no-principle control",
+    asks="likelihood",
+    order=False,
+    calls=lambda options, principle: 6 if options.against == "opposite" else 4,
+)

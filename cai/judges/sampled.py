@@ -1,0 +1,68 @@
+"""Two answers, one question: verdicts that the model writes, read strictly and counted. For endpoints without odds.
+
+A reply must be one thing of the menu and nothing else. Whatever is off the menu fails the comparison: counting the
+votes that happened to parse would make a number out of failures.
+
+Left out on purpose: asking again until it parses, which would prefer the answers that are easy to name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from cai.errors import Permanent
+from cai.judges._bench import LETTERS, Bench, shown
+from cai.outside import Knobs
+from cai.together import together
+from cai.types import Comparison, Judge, Opinion, Sampling
+
+MENU = (*LETTERS, "TIE", "PASS")
+_VALUES = {"A": 1.0, "B": 0.0, "TIE": 0.5, "PASS": None}
+_REPLY = re.compile(r"\((A|B)\)|(A|B|TIE|PASS)")
+
+
+class Options(Knobs):
+    """How often to ask, and how to sample."""
+
+    votes: Annotated[int, Field(ge=1, le=100)] = 1
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 16
+    """Room for the reply; a model that reasons first needs room for that too."""
+
+    @model_validator(mode="after")
+    def _votes_must_be_able_to_differ(self) -> Options:
+        if self.votes > 1 and self.temperature == 0:
+            raise ValueError("votes at temperature 0 are all the same; set a temperature")
+        return self
+
+
+async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+    """Share of the votes for the answer shown first, a tie counting half. Raises CallFailed."""
+    sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=bench.template.header.stop)
+    values = shown(asked) | {"menu": MENU}
+    moment = asked.principle.id, asked.swapped
+    replies = await together(
+        bench.words(values, asked.id, sampling, *moment, number) for number in range(options.votes)
+    )
+    votes = [vote for reply in replies if (vote := read(reply.text)) is not None]
+    raw = "\n".join(reply.text.strip() for reply in replies)
+    return Opinion(sum(votes) / len(votes) if votes else None, raw)
+
+
+def read(text: str) -> float | None:
+    """1 for (A), 0 for (B), 0.5 for TIE, None for PASS. Raises Permanent("unparsable") for anything else."""
+    found = _REPLY.fullmatch(text.strip())
+    if not found:
+        raise Permanent("unparsable", f"not one of {', '.join(MENU)}: {text.strip()[:80]!r}")
+    return _VALUES[found[1] or found[2]]
+
+
+JUDGE = Judge(
+    options=Options,
+    judge=judge,
+    about="verdicts by generation, strictly read; works everywhere",
+    calls=lambda options, principle: int(options.votes),
+)

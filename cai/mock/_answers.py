@@ -1,0 +1,110 @@
+"""What the mock server says: words drawn by the digest of what it was asked, in the shapes of both APIs.
+
+Every answer ends in the first eight digits of that digest, so that a row can be traced to its request.
+
+Left out on purpose: sense. A critique says something, concludes as it was asked to, and means nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+WORDS = (
+    "amber", "anchor", "autumn", "bakery", "barley", "basket", "beacon", "birch", "bottle", "bridge", "bronze",
+    "button", "cabin", "candle", "canvas", "carpet", "cedar", "cellar", "chalk", "cherry", "clover", "cobble",
+    "copper", "corner", "cotton", "crayon", "cricket", "curtain", "daisy", "dinner", "donkey", "drawer", "echo",
+    "ember", "engine", "fabric", "feather", "fennel", "ferry", "fiddle", "forest", "fossil", "garden", "ginger",
+    "glacier", "goblet", "gravel", "hammer", "harbour", "hazel", "helmet", "island", "ivory", "jacket", "jasmine",
+    "kettle", "kitchen", "ladder", "lantern", "lemon", "lilac", "linen", "marble", "meadow",
+)  # fmt: skip
+_TOKEN = re.compile(r"\s*\S+")
+
+
+def digest(path: str, body: bytes) -> bytes:
+    """What a request is known by: SHA-256 of its kind and its body in compact JSON."""
+    return hashlib.sha256(path.encode() + b"\n" + body).digest()
+
+
+def speak(key: bytes, body: dict[str, Any]) -> tuple[str, str, int]:
+    """Text, finish (stop or length) and number of words of the answer to `body`."""
+    most = body.get("max_tokens") or body.get("max_completion_tokens") or 512
+    drawn = hashlib.shake_128(key).digest(21 + key[0] % 40)
+    words = [WORDS[byte & 63] for byte in drawn[1:]]
+    if len(words) > most:
+        return " ".join(words[:most]), "length", most
+    text = f"{' '.join(words).capitalize()} [{key.hex()[:8]}]."
+    if "VERDICT" in str(body.get("system") or body.get("messages", [{}])[0].get("content")):
+        text += f"\nVERDICT: {'KEEP' if key[1] < 16 else 'REVISE'}"
+    return text, "stop", len(words)
+
+
+def prompt_length(body: dict[str, Any]) -> int:
+    """Characters of everything asked."""
+    return sum(map(len, _turns(body)))
+
+
+def chat(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+    """An OpenAI chat completion."""
+    message = {"role": "assistant", "content": text}
+    choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+    if body.get("logprobs"):
+        tokens = [{"token": token, "logprob": logprob(token)} for token in _TOKEN.findall(text)]
+        choice["logprobs"] = {"content": tokens}
+    said = _openai(key, body, "chat.completion", choice, words)
+    if body.get("prompt_logprobs") is not None:
+        read = [{"0": {"logprob": logprob(token), "decoded_token": token}} for token in _tokens(body)]
+        said["prompt_logprobs"] = [None, *read[1:]]
+    return said
+
+
+def text_completion(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+    """An OpenAI text completion, the prompt before it where `echo` asks for that."""
+    choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
+    if body.get("logprobs") is not None:
+        tokens = [*(_tokens(body) if body.get("echo") else []), *_TOKEN.findall(text)]
+        values = [None if n == 0 and body.get("echo") else logprob(token) for n, token in enumerate(tokens)]
+        choice["logprobs"] = {"tokens": tokens, "token_logprobs": values}
+    return _openai(key, body, "text_completion", choice, words)
+
+
+def message(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+    """An Anthropic message."""
+    return {
+        "id": f"msg_{key.hex()[:24]}",
+        "type": "message",
+        "role": "assistant",
+        "model": body.get("model"),
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn" if finish == "stop" else "max_tokens",
+        "stop_sequence": None,
+        "usage": {"input_tokens": prompt_length(body) // 4, "output_tokens": words},
+    }
+
+
+def logprob(token: str) -> float:
+    """The made-up log-probability of a token, the same wherever it stands."""
+    return -(hashlib.sha256(token.encode()).digest()[0] + 1) / 64
+
+
+def _turns(body: dict[str, Any]) -> list[str]:
+    said = [turn["content"] for turn in body.get("messages", ())]
+    return [text for text in (body.get("system"), body.get("prompt"), *said) if isinstance(text, str)]
+
+
+def _tokens(body: dict[str, Any]) -> list[str]:
+    # a mark before each turn, as chat templates have them: no token runs from one turn into the next
+    return [token for turn in _turns(body) for token in ("<turn>", *_TOKEN.findall(turn))]
+
+
+def _openai(key: bytes, body: dict[str, Any], kind: str, choice: dict[str, Any], words: int) -> dict[str, Any]:
+    asked = len(_tokens(body)) if body.get("echo") else prompt_length(body) // 4
+    return {
+        "id": f"mock-{key.hex()[:24]}",
+        "object": kind,
+        "created": 0,
+        "model": body.get("model"),
+        "choices": [choice],
+        "usage": {"prompt_tokens": asked, "completion_tokens": words, "total_tokens": asked + words},
+    }
