@@ -98,7 +98,6 @@ CRITIQUE = Sampling(temperature=0, max_tokens=64, stop=("\n",))
 REVISE = Sampling(temperature=0, max_tokens=48)
 
 
-
 def draft(question: str) -> Request:
     return Request((Message("user", question),), DRAFT)
 
@@ -142,7 +141,7 @@ class Plain:
 
         from cai.backends._weights import locate, quiet_transformers
 
-        folder = locate(MODEL).source
+        folder = locate(MODEL).folder
         with quiet_transformers():
             self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
             self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

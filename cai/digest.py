@@ -11,13 +11,14 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from pydantic_core import to_json
+
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 def digest(*parts: object) -> str:
     """SHA-256 (64 hex digits) of the canonical JSON of `parts`; parts are JSON values."""
-    # surrogates: half an emoji cut by a model must still have an identity
-    return hashlib.sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_canonical(parts)).hexdigest()
 
 
 def seed(*parts: object) -> int:
@@ -32,7 +33,7 @@ def uniform(*parts: object) -> float:
 
 def uniforms(parts: tuple[object, ...], names: Iterable[str]) -> Iterator[float]:
     """`uniform(*parts, name)` for each name, with what they share hashed once."""
-    shared = hashlib.sha256(_encode(parts)[:-1].encode("utf-8", "surrogatepass") + b",")
+    shared = hashlib.sha256(_canonical(parts)[:-1] + b",")
     for name in names:
         each = shared.copy()
         each.update(_last(name))
@@ -41,4 +42,20 @@ def uniforms(parts: tuple[object, ...], names: Iterable[str]) -> Iterator[float]
 
 @lru_cache(4096)
 def _last(name: str) -> bytes:
-    return _encode(name).encode("utf-8", "surrogatepass") + b"]"
+    return _canonical((name,))[1:]
+
+
+def _canonical(parts: tuple[object, ...]) -> bytes:
+    if not _PLAIN.issuperset(map(type, parts)):
+        return _encoded(parts)
+    try:
+        return to_json(parts)  # the same bytes, in a fifth of the time
+    except ValueError:  # half an emoji cut by a model must still have an identity, and pydantic makes no JSON of it
+        return _encoded(parts)
+
+
+def _encoded(parts: tuple[object, ...]) -> bytes:
+    return _encode(parts).encode("utf-8", "surrogatepass")
+
+
+_PLAIN = frozenset({str, int})

@@ -21,16 +21,19 @@ from types import TracebackType
 
 from filelock import FileLock
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from cai.budget import Budget, Price
 from cai.errors import Mistake, Permanent
 from cai.types import Completion, Model, Request, Score, Usage
 
 VERSION = 1
-WINDOW = 0.03
+WINDOW = 0.05
 """Seconds that the writer gathers answers before it commits them."""
 GROUP = 256
 """Answers that make it commit at once."""
+ROWS = 64
+"""Answers in one statement; one each would fight the event loop for the interpreter at every row."""
 
 _COMPLETION = TypeAdapter(Completion)
 _SCORES = TypeAdapter(tuple[Score, ...])
@@ -61,7 +64,7 @@ class Journal:
         self._lock = FileLock(path.with_suffix(".lock"))
         self._pending: dict[bytes, bytes] = {}
         self._committing: dict[bytes, bytes] = {}
-        self._asking: dict[bytes, asyncio.Future[bytes]] = {}
+        self._asking: dict[bytes, asyncio.Future[bytes] | None] = {}
         self._broken: Exception | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()
@@ -94,19 +97,21 @@ class Journal:
         """The answer to `key` and whether it had to be asked; equal questions in flight share one call."""
         if (found := self.get(key)) is not None:
             return found, False
-        if (other := self._asking.get(key)) is not None:
+        if key in self._asking:
+            # the future is there for a second asker, and few questions have one
+            other = self._asking[key] = self._asking[key] or asyncio.get_running_loop().create_future()
             return await asyncio.shield(other), False
-        mine = self._asking[key] = asyncio.get_running_loop().create_future()
+        self._asking[key] = None
         try:
             answer = await ask()
             self.put(key, answer)
-            mine.set_result(answer)
         except BaseException as error:
-            mine.set_exception(error) if isinstance(error, Exception) else mine.cancel()
-            mine.exception() if not mine.cancelled() else None  # mark as seen: often nobody else waits
+            if waiting := self._asking.pop(key):
+                waiting.set_exception(error) if isinstance(error, Exception) else waiting.cancel()
+                waiting.exception() if not waiting.cancelled() else None  # mark as seen: who waits may be gone
             raise
-        finally:
-            del self._asking[key]
+        if waiting := self._asking.pop(key):
+            waiting.set_result(answer)
         return answer, True
 
     def close(self) -> None:
@@ -152,7 +157,10 @@ class Journal:
         # SQLite before 3.51.3 can lose a WAL to two writers at the wrong moment: one writer at a time, by lock
         with self._lock:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_PUT, self._committing.items())
+            flat = [part for row in self._committing.items() for part in row]
+            for start in range(0, len(flat), 2 * ROWS):
+                some = flat[start : start + 2 * ROWS]
+                connection.execute(_PUT + ", (?, ?)" * (len(some) // 2 - 1), some)
             connection.execute("COMMIT")
         self._committing = {}
 
@@ -172,7 +180,8 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise Mistake(str(path), f"was written by a newer cai (journal version {version})", "upgrade cai")
-    connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB) WITHOUT ROWID")
+    # with a rowid: answers are appended and only the index is written all over, half the work of a sorted table
+    connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB)")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     return connection
 
@@ -183,6 +192,9 @@ class Journaled:
     def __init__(self, journal: Journal, model: Model, tally: Tally, budget: Budget, price: Price | None) -> None:
         self._journal, self._model, self.tally = journal, model, tally
         self._budget, self._price = budget, price
+        # what all keys of this model begin with, hashed once
+        heads = {verb: _encode([verb, dict(model.identity)]).encode() for verb in ("complete", "score")}
+        self._heads = {verb: hashlib.sha256(head) for verb, head in heads.items()}
         self.tally.new_cost = None if price is None else 0.0
 
     @property
@@ -200,11 +212,15 @@ class Journaled:
         return self._price.of(usage) if self._price else None
 
     async def complete(self, request: Request) -> Completion:
+        fresh: Completion | None = None
+
         async def ask() -> bytes:
-            return _COMPLETION.dump_json(_whole(await self._paid(request)), exclude_defaults=True)
+            nonlocal fresh
+            fresh = _whole(await self._paid(request))
+            return _COMPLETION.dump_json(fresh, exclude_defaults=True)
 
         answer, new = await self._journal.once(self._key("complete", request), ask)
-        completion = _COMPLETION.validate_json(answer)
+        completion = fresh or _COMPLETION.validate_json(answer)
         self._count(new, completion.usage)
         return completion
 
@@ -238,14 +254,17 @@ class Journaled:
         greedy = sampling.temperature == 0  # then neither the seed nor top_p can change the answer
         chance = (0, 1, 0) if greedy else (sampling.temperature, sampling.top_p, request.seed)
         sent = (
-            verb,
-            dict(self.identity),
             [(message.role, message.content) for message in request.messages],
             request.plain,
             (*chance, sampling.max_tokens, sampling.stop),
             more,
         )
-        return hashlib.sha256(_encode(sent).encode("utf-8", "surrogatepass")).digest()
+        key = self._heads[verb].copy()
+        try:
+            key.update(to_json(sent))
+        except ValueError:  # half a surrogate pair, of which pydantic makes no JSON
+            key.update(_encode(sent).encode("utf-8", "surrogatepass"))
+        return key.digest()
 
     def _count(self, new: bool, usage: Usage) -> None:
         tally = self.tally

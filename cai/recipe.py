@@ -141,9 +141,9 @@ class Juror(Knobs):
 
 
 def _judging(value: object) -> object:
-    if isinstance(value, str | list) or (isinstance(value, dict) and "method" in value):
-        return {"by": value}
-    return value
+    if isinstance(value, str):
+        return {"by": {"method": value}}
+    return {"by": value} if isinstance(value, list) or (isinstance(value, dict) and "method" in value) else value
 
 
 def _jurors(value: object) -> object:

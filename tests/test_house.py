@@ -21,7 +21,7 @@ FLOORS = (
     ("recipe", "lint", "templates", "journal", "runs", "refusal", "language", "diff", "stats", "rows", "shapes"),
     ("constitution", "sources", "preferences", "shares", "foreign", "starter", "progress", "calibration"),
     ("judge_card",),
-    ("stages", "backends", "mock", "judges", "export", "card", "check", "report"),
+    ("stages", "backends", "mock", "judges", "export", "card", "check", "report", "phrases"),
     ("dataset", "manifest", "gold", "hygiene"),
     ("labelling",),
     ("pipeline",),

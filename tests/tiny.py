@@ -1,15 +1,23 @@
-"""Random language models of a few thousand weights, saved as folders: real architectures, real tokenizer, no sense."""
+"""Random language models of a few thousand weights, saved as folders: real architectures, real tokenizer, no sense.
+
+Their fixtures are in `opened`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from cai.types import Completion, Message, Request, Sampling
 
 CHAT = (
     "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 VOCABULARY = 259
+GREEDY = Sampling(temperature=0, max_tokens=24)
 
 
 def tiny_model(folder: Path, architecture: str = "llama", *, seed: int = 0, chat: str | None = CHAT) -> Path:
@@ -34,9 +42,22 @@ def _shape(architecture: str) -> dict[str, Any]:
     return {
         "llama": {"model_type": "llama", **common, **heads},
         "qwen2": {"model_type": "qwen2", **common, **heads},
-        "gpt2": {"model_type": "gpt2", "vocab_size": VOCABULARY, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 512},
+        "gpt2": {
+            "model_type": "gpt2",
+            "vocab_size": VOCABULARY,
+            "n_embd": 48,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 512,
+        },
         "sliding": {"model_type": "mistral", **common, **heads, "sliding_window": 16},
-        "mamba": {"model_type": "mamba", "vocab_size": VOCABULARY, "hidden_size": 48, "num_hidden_layers": 2, "state_size": 8},
+        "mamba": {
+            "model_type": "mamba",
+            "vocab_size": VOCABULARY,
+            "hidden_size": 48,
+            "num_hidden_layers": 2,
+            "state_size": 8,
+        },
         "alibi": {"model_type": "bloom", "vocab_size": VOCABULARY, "hidden_size": 48, "n_layer": 2, "n_head": 4},
     }[architecture]
 
@@ -52,3 +73,11 @@ def _tokenizer(chat: str | None) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|end|>", bos_token="<|start|>", unk_token="<unk>", chat_template=chat
     )
+
+
+def ask(text: str, sampling: Sampling = GREEDY, *, seed: int = 0, plain: bool = False) -> Request:
+    return Request((Message("user", text),), sampling, seed, plain)
+
+
+async def answers(model: Any, requests: Sequence[Request]) -> list[Completion]:
+    return list(await asyncio.gather(*map(model.complete, requests)))

@@ -42,8 +42,8 @@ class Endpoint(Knobs):
     """Read and written together, estimated before a request and corrected after it."""
     timeout: float = Field(600.0, gt=0)
     """Seconds for one request, from first to last byte."""
-    read_timeout: float = Field(300.0, gt=0)
-    """Seconds without a byte; an endpoint that thinks for long sends none meanwhile."""
+    read_timeout: float | None = Field(None, gt=0)
+    """Seconds without a byte. None: as long as the whole request, for an endpoint sends none while it thinks."""
     connect_timeout: float = Field(10.0, gt=0)
     batch: str | None = None
     """Ask by the vendor's batches, at half the price and hours later: the folder that notes what was handed in, which

@@ -8,6 +8,7 @@ Left out on purpose: priorities and preemption. First come, first served.
 
 from __future__ import annotations
 
+import atexit
 import random
 import threading
 from collections import deque
@@ -101,6 +102,7 @@ class Engine:
         # a daemon: a process that wants to end is not held up by a model
         self._thread = threading.Thread(target=self._work, name="cai-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # torch aborts a process that ends in the middle of a product
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises what stopped the engine, if something did."""
@@ -116,6 +118,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop after the step that is being computed; jobs that are not done fail."""
+        atexit.unregister(self.close)
         self._stop(CaiError("the engine was closed"))
         self._thread.join()
 

@@ -67,8 +67,8 @@ def _read(name: str, weights: Weights, dtype: torch.dtype) -> tuple[Any, Any]:
 
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(weights.source, revision=weights.revision)
-            model = AutoModelForCausalLM.from_pretrained(weights.source, revision=weights.revision, dtype=dtype)
+            tokenizer = AutoTokenizer.from_pretrained(weights.folder)
+            model = AutoModelForCausalLM.from_pretrained(weights.folder, dtype=dtype)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Mistake(name, f"cannot be loaded: {first[:300]}", "name a causal language model") from error

@@ -40,7 +40,8 @@ def _heated(logits: Tensor, rows: Sequence[tuple[Sampling, float]], chosen: list
 
 def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     """Log-probability `[R]` of each row's token, under the model itself: before temperature and top-p."""
-    return logits.gather(-1, ids[:, None])[:, 0] - torch.logsumexp(logits, -1)
+    # not logsumexp: the sum of a lone row is split between threads, and its last bits would follow the batch
+    return torch.log_softmax(logits, -1).gather(-1, ids[:, None])[:, 0]
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:

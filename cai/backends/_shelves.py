@@ -84,8 +84,7 @@ class Shelf:
     def part(self, slot: int, length: int) -> Layers:
         """Views of the first `length` tokens of a slot."""
         return {
-            layer: (keys[slot, :, :length], values[slot, :, :length])
-            for layer, (keys, values) in self._layers.items()
+            layer: (keys[slot, :, :length], values[slot, :, :length]) for layer, (keys, values) in self._layers.items()
         }
 
     def _resize(self) -> None:

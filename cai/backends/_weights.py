@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -45,10 +46,7 @@ _LEFTOVERS = {_MARKER, "training_args.bin", "trainer_state.json"}
 class Weights:
     """Where a model's weights are, and what identifies them."""
 
-    source: str
-    """A folder, or an id on the hub."""
-    revision: str | None
-    """The commit on the hub; None for a folder."""
+    folder: str
     identity: tuple[tuple[str, str], ...]
     """What in the identity of the model speaks of its weights."""
 
@@ -64,7 +62,7 @@ def locate(model: str, revision: str | None = None) -> Weights:
     known = known_models()
     if model in known:
         folder = _converted(model, known[model])
-        return Weights(str(folder), None, (("model", model), ("weights", known[model].sha256)))
+        return Weights(str(folder), (("model", model), ("weights", known[model].sha256)))
     if Path(model).is_dir():
         return _local(Path(model).resolve())
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
@@ -84,18 +82,26 @@ def _local(folder: Path) -> Weights:
         raise Mistake(str(folder), "holds no model (there is no config.json)", "name a folder made by save_pretrained")
     contents = digest(fingerprint(folder))
     # the folder's own name and place are not in it: a copy of a model is the same model
-    return Weights(str(folder), None, (("model", "folder"), ("weights", contents)))
+    return Weights(str(folder), (("model", "folder"), ("weights", contents)))
 
 
 def _hub(model: str, revision: str | None) -> Weights:
-    from huggingface_hub import hf_hub_download
+    """Everything is downloaded here, with the hub's own progress bar, and loaded from its cache like any folder."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    log.info("looking for %s on the hub", model)
+    files = [f"*{suffix}" for suffix in _RELEVANT - {".bin"}]
     try:
-        config = hf_hub_download(model, "config.json", revision=revision)
+        folder = snapshot_download(model, revision=revision, allow_patterns=files, ignore_patterns="*/*")
+        if not list(Path(folder).glob("*.safetensors")):
+            snapshot_download(model, revision=revision, allow_patterns="*.bin", ignore_patterns="*/*")
     except Exception as error:  # the hub's client raises a dozen unrelated kinds; all mean that there is no model
         raise Mistake(model, f"the hub gave no model ({_first_line(error)})", "check the id, or log in") from error
-    commit = Path(config).parent.name  # the hub's cache is laid out as snapshots/<commit>/config.json
-    return Weights(model, commit, (("model", model), ("revision", commit)))
+    commit = Path(folder).name  # the hub's cache is laid out as snapshots/<commit>
+    return Weights(folder, (("model", model), ("revision", commit)))
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ Left out on purpose: streaming. A critique is read whole or not at all.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -28,15 +29,13 @@ SECRET = 16
 """From so many characters on a key is a secret, and not a word such as `EMPTY` that an answer may well hold."""
 
 
-_JSON = {"Content-Type": "application/json"}
-
-
 class Wire:
     """A pool of connections to one endpoint. It opens with the first request and belongs to that event loop."""
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
         self._endpoint, self._key = endpoint, key
-        self._headers = {"Accept": "application/json", **headers}
+        # named, all three that aiohttp would add: it copies every header once more to find which ones to leave out
+        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
         self._urls: dict[str, URL] = {}
         self._reached = False
@@ -52,9 +51,13 @@ class Wire:
         """Any answer of up to `most` bytes, and its type. Raises Transient, Permanent or Refused."""
         session = self._session or self._open()
         url = self._urls.get(path) or self._url(path)
+        body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
         try:
-            headers = {} if isinstance(data, aiohttp.FormData) else _JSON
-            async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
+            # a limit of our own: aiohttp sets a timer anew for each step of a request
+            async with (
+                asyncio.timeout(self._endpoint.timeout),
+                session.request(method, url, data=body, allow_redirects=False) as response,
+            ):
                 raw = await _read(response, most)
         except TimeoutError as error:
             raise self._lost(error, "timeout", "no answer in time") from None
@@ -76,12 +79,11 @@ class Wire:
             await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        limits, endpoint = aiohttp.ClientTimeout, self._endpoint
+        connect, read = self._endpoint.connect_timeout, self._endpoint.read_timeout
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300),
-            timeout=limits(endpoint.timeout, sock_connect=endpoint.connect_timeout, sock_read=endpoint.read_timeout),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read),
             headers=self._headers,
-            skip_auto_headers=("Accept-Encoding", "User-Agent"),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )

@@ -34,7 +34,7 @@ class Stage:
         if not (text := completion.text.strip()):
             why = "only reasoning" if completion.thinking else "nothing"
             raise Permanent("empty", f"the model wrote {why} (finish: {completion.finish})")
-        return replace(completion, text=text)
+        return completion if text == completion.text else replace(completion, text=text)
 
 
 @dataclass(frozen=True, slots=True)
