@@ -210,7 +210,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def _finalize(value: object) -> object:
-    if isinstance(value, (Untrusted, Turn)):  # noqa: UP038 (a tuple is checked in a third of the time)
+    if isinstance(value, (Untrusted, Turn)):
         raise ValueError("prints text that a model or a user wrote; put it through fence, turn or plain")
     return value
 

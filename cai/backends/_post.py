@@ -14,7 +14,6 @@ from collections.abc import Mapping
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from yarl import URL
 
 from cai.errors import Permanent
@@ -26,7 +25,9 @@ Answer = tuple[int, Mapping[str, str], bytes]
 class Poster:
     """Posts to one URL. It belongs to the event loop that made it."""
 
-    def __init__(self, connector: aiohttp.BaseConnector, url: URL, headers: Mapping[str, str], limits: aiohttp.ClientTimeout) -> None:
+    def __init__(
+        self, connector: aiohttp.BaseConnector, url: URL, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+    ) -> None:
         self._connector, self._limits = connector, limits
         # what the pool knows the endpoint by; it is never sent itself
         self._target = ClientRequest("POST", url, headers=dict(headers), loop=asyncio.get_running_loop())
@@ -40,15 +41,14 @@ class Poster:
             protocol, transport = connection.protocol, connection.transport
             if protocol is None or transport is None:
                 raise aiohttp.ServerDisconnectedError
-            protocol.set_response_params(
-                read_until_eof=True, auto_decompress=False, read_timeout=self._limits.sock_read
-            )
+            read = self._limits.sock_read
+            protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
             transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
             protocol.start_timeout()
             message, payload = await protocol.read()
-            while 100 <= message.code < 200:
+            while 100 <= message.code < 200 and message.code != 101:  # news, such as Continue; 101 would be an end
                 message, payload = await protocol.read()
-            raw = await _read(payload, message.headers.get("Content-Length"), most)
+            raw = await whole(payload, message.headers.get("Content-Length"), most)
         except BaseException:
             connection.close()
             raise
@@ -56,7 +56,8 @@ class Poster:
         return message.code, message.headers, raw
 
 
-async def _read(payload: StreamReader, length: str | None, most: int) -> bytes:
+async def whole(payload: aiohttp.StreamReader, length: str | None, most: int) -> bytes:
+    """A body to its end. Raises Permanent("too_large") as soon as it has more than `most` bytes."""
     if length is not None and int(length) <= most:
         return await payload.read()
     parts, size = [], 0

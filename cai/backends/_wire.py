@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from pydantic_core import from_json
 from yarl import URL
 
 from cai.backends._endpoint import Endpoint
+from cai.backends._post import Answer, Poster, whole
 from cai.backends._status import failure
-from cai.errors import Permanent, Refused, Transient
+from cai.errors import Refused, Transient
 
 MAX_BYTES = 32 << 20
 """Of one answer."""
@@ -34,69 +36,84 @@ class Wire:
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
         self._endpoint, self._key = endpoint, key
-        # named, all three that aiohttp would add: it copies every header once more to find which ones to leave out
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
-        self._urls: dict[str, URL] = {}
+        self._posters: dict[str, Poster] = {}
         self._reached = False
 
     async def post(self, path: str, body: bytes) -> Any:
         """The JSON that answers `body`. Raises Transient, Permanent or Refused."""
-        raw, kind = await self.fetch("POST", path, body)
-        return _parsed(raw, kind)
+        poster = self._posters.get(path) or self._poster(path)
+        status, headers, raw = await self._within_time(poster(body, MAX_BYTES))
+        return _parsed(self._good(f"POST {path}", status, headers, raw), headers.get("Content-Type", ""))
 
     async def fetch(
         self, method: str, path: str, data: bytes | aiohttp.FormData | None = None, most: int = MAX_BYTES
     ) -> tuple[bytes, str]:
         """Any answer of up to `most` bytes, and its type. Raises Transient, Permanent or Refused."""
-        session = self._session or self._open()
-        url = self._urls.get(path) or self._url(path)
-        body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
-        try:
-            # a limit of our own: aiohttp sets a timer anew for each step of a request
-            async with (
-                asyncio.timeout(self._endpoint.timeout),
-                session.request(method, url, data=body, allow_redirects=False) as response,
-            ):
-                raw = await _read(response, most)
-        except TimeoutError as error:
-            raise self._lost(error, "timeout", "no answer in time") from None
-        except aiohttp.ClientPayloadError as error:
-            raise self._lost(error, "truncated", "the connection ended within the answer") from None
-        except (aiohttp.ClientError, OSError) as error:
-            # from None, here and above: aiohttp's errors carry the request's headers, and so the key
-            raise self._lost(error, "connection", f"{type(error).__name__}: {error}") from None
-        self._reached = True
-        if len(self._key) >= SECRET and self._key.encode() in raw:
-            raw = raw.replace(self._key.encode(), b"[key]")
-        if response.status != 200:
-            raise failure(self._where(path), response.status, response.headers, self._redacted(raw))
-        return raw, response.headers.get("Content-Type", "")
+        status, headers, raw = await self._within_time(self._request(method, path, data, most))
+        return self._good(f"{method} {path}", status, headers, raw), headers.get("Content-Type", "")
 
     async def close(self) -> None:
         """Close every connection."""
         if self._session is not None:
             await self._session.close()
 
+    async def _request(self, method: str, path: str, data: bytes | aiohttp.FormData | None, most: int) -> Answer:
+        body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
+        async with self._open().request(method, self._url(path), data=body, allow_redirects=False) as response:
+            raw = await whole(response.content, response.headers.get("Content-Length"), most)
+            return response.status, response.headers, raw
+
+    async def _within_time(self, answer: Awaitable[Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(self._endpoint.timeout):
+                found = await answer
+        except TimeoutError as error:
+            raise self._lost(error, "timeout", "no answer in time") from None
+        except aiohttp.ClientPayloadError as error:
+            raise self._lost(error, "truncated", "the connection ended within the answer") from None
+        except HttpProcessingError:
+            raise Transient("malformed", "the answer is no HTTP") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # from None, here and above: aiohttp's errors carry the request's headers, and so the key
+            raise self._lost(error, "connection", f"{type(error).__name__}: {error}") from None
+        self._reached = True
+        return found
+
+    def _good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> bytes:
+        if len(self._key) >= SECRET and self._key.encode() in raw:
+            raw = raw.replace(self._key.encode(), b"[key]")
+        if status != 200:
+            where = what.replace(" ", f" {self._endpoint.place}", 1)
+            raise failure(where, status, headers, self._redacted(raw))
+        return raw
+
     def _open(self) -> aiohttp.ClientSession:
-        connect, read = self._endpoint.connect_timeout, self._endpoint.read_timeout
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read),
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300),
+                timeout=self._limits(),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
         return self._session
+
+    def _limits(self) -> aiohttp.ClientTimeout:
+        connect, read = self._endpoint.connect_timeout, self._endpoint.read_timeout
+        return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
+
+    def _poster(self, path: str) -> Poster:
+        connector, headers = self._open().connector, {**self._headers, "Content-Type": "application/json"}
+        assert connector is not None  # a session has none only after it was closed
+        self._posters[path] = poster = Poster(connector, self._url(path), headers, self._limits())
+        return poster
 
     def _url(self, path: str) -> URL:
         address = self._endpoint.address
         text = f"{address.scheme}://{address.netloc}{address.path.rstrip('/')}{path}"
-        self._urls[path] = url = URL(f"{text}?{address.query}" if address.query else text, encoded=True)
-        return url
-
-    def _where(self, path: str) -> str:
-        return f"POST {self._endpoint.place}{path}"
+        return URL(f"{text}?{address.query}" if address.query else text, encoded=True)
 
     def _redacted(self, raw: bytes) -> str:
         text = raw[: 1 << 20].decode("utf-8", "replace")
@@ -109,19 +126,6 @@ class Wire:
             fix = "check base_url, and that the server runs"
             return Refused(self._endpoint.place, f"cannot be reached ({what})", fix)
         return Transient("unreachable" if unreachable else kind, what)
-
-
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    length = response.content_length
-    if length is not None and length <= most:
-        return await response.read()
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise Permanent("too_large", f"the answer is larger than {most >> 20} MiB")
-    return b"".join(parts)
 
 
 def _parsed(raw: bytes, kind: str) -> Any:
