@@ -84,7 +84,7 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str) -> dict[s
 
     class Watched(pipeline.Progress):
         def __setattr__(self, name: str, value: Any) -> None:
-            mark = value if name == "stage" else "first" if name == "done" and value == 1 else None
+            mark = value if name == "stage" else {1: "first", prompts: "last"}.get(value) if name == "done" else None
             if mark and mark not in marks:
                 marks[mark] = (time.perf_counter(), time.process_time(), peak())
             super().__setattr__(name, value)
@@ -101,12 +101,12 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str) -> dict[s
     wall, cpu = time.perf_counter(), time.process_time()
     said = asyncio.run(pipeline.run(recipe, Run(Path(folder, "runs", "bench")), Watched()))
     seconds, spent = time.perf_counter() - wall, time.process_time() - cpu
-    begun, done = marks["traces"], marks["exports"]
+    last, done = marks["last"], marks["exports"]
     return {
         "seconds": seconds,
         "cpu": spent,
-        "tracing": done[0] - begun[0],
-        "tracing_cpu": done[1] - begun[1],
+        "calling": last[0] - wall,
+        "calling_cpu": last[1] - cpu,
         "first": marks["first"][0] - wall if "first" in marks else 0.0,
         "peak": done[2],
         "asked": said["calls"]["writer"]["asked"],
@@ -168,11 +168,11 @@ def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float
         "bare_per_s": calls / base["seconds"],
         "run_per_s": calls / middle["seconds"],
         "ratio": base["seconds"] / middle["seconds"],
-        "tracing_ratio": base["seconds"] / middle["tracing"],
+        "calling_ratio": base["seconds"] / middle["calling"],
         "bare_cpu_ms": base["cpu"] / calls * 1e3,
         "run_cpu_ms": middle["cpu"] / calls * 1e3,
         "cpu_ratio": middle["cpu"] / base["cpu"],
-        "tracing_cpu_ratio": middle["tracing_cpu"] / base["cpu"],
+        "calling_cpu_ratio": middle["calling_cpu"] / base["cpu"],
         "first": middle["first"],
     }
 

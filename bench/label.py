@@ -6,8 +6,9 @@ engine, which reads conversation and answers once for all principles of an order
 interleaved, because a machine is rarely alone; believe the ratios, and on a busy machine those of CPU-seconds on one
 thread. The bound is what the token counts alone allow.
 
-Left out on purpose: the journal and the rows, which bench/memory.py measures, and the worked comparisons of other
-pairs: what the engine may share between pairs is switched off by giving each its own, as a run does.
+Each pair has worked comparisons of its own, as in a run, so little is shared between pairs.
+
+Left out on purpose: the journal and the rows, which bench/memory.py measures.
 
     .venv/bin/python bench/label.py [--pairs 8 --repeats 3 --threads N]
 """
@@ -115,27 +116,16 @@ def one_by_one(
     return since(started), found
 
 
-def bound(questions: list[tuple[Request, tuple[str, ...]]], tokenizer: Any, each: int) -> float:
-    """Tokens read one by one over tokens read when questions that begin alike share it; `each` questions an order."""
-    whole = part = 0
-    for start in range(0, len(questions), each):
-        texts = [tokenizer(request.messages[0].content).input_ids for request, _ in questions[start : start + each]]
-        same = 0
-        while len({tuple(ids[: same + 1]) for ids in texts}) == 1 and same < min(map(len, texts)):
-            same += 1
-        whole += sum(map(len, texts))
-        part += same + sum(len(ids) - same for ids in texts)
-    return whole / part
-
-
-def by_order(questions: list[Any]) -> list[int]:
-    """Places of the questions, those of one pair and order together."""
-
-    def key(place: int) -> str:
-        text = questions[place][0].messages[0].content
-        return str(text[: text.rindex("\nRule: ")])
-
-    return sorted(range(len(questions)), key=lambda place: (key(place), place))
+def bound(questions: list[tuple[Request, tuple[str, ...]]], tokenizer: Any) -> float:
+    """Tokens read one by one over tokens read when no text is read twice after the same beginning."""
+    whole, beginnings = 0, set[int]()
+    for request, _ in questions:
+        state = 0
+        for token in tokenizer(request.messages[0].content).input_ids:
+            state = hash((state, token))
+            beginnings.add(state)
+            whole += 1
+    return whole / len(beginnings)
 
 
 def main() -> None:
@@ -169,7 +159,6 @@ def main() -> None:
             times.append((slow, quick))
             for ours, theirs in zip(recorder.scores, found, strict=True):
                 worst = max(worst, abs(odds([one.logprob for one in ours]) - odds(theirs)))
-        order = by_order(recorder.asked)
         slow_wall, slow_cpu, wall, cpu = (
             statistics.median(pair[side][clock] for pair in times) for side in (0, 1) for clock in (0, 1)
         )
@@ -178,7 +167,7 @@ def main() -> None:
              "one_by_one_pairs_per_second": len(contests) / slow_wall, "shared_pairs_per_second": len(contests) / wall,
              "ratio": slow_wall / wall, "ratio_cpu": slow_cpu / cpu,
              "ratios": [slow[0] / quick[0] for slow, quick in times],
-             "token_bound": bound([recorder.asked[place] for place in order], tokenizer, principles),
+             "token_bound": bound(recorder.asked, tokenizer),
              "largest_difference_of_p": worst}
         )  # fmt: skip
         said(rows[-1], head=len(rows) == 1)

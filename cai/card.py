@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
+from cai import judge_card
 from cai.runs import Manifest
 from cai.safe import safe_text
 from cai.types import Format
@@ -45,10 +46,11 @@ def body(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, int]
         _making(manifest),
         _funnel(manifest),
         _gates(manifest),
+        _judges(manifest),
         _lengths(lengths),
         _splits(counts),
         _columns(shape),
-        _limits(shape),
+        _limits(shape, judged="judge" in manifest, sampled="sample" in manifest["counts"]),
         _licence(),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -83,7 +85,7 @@ def _opening(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, 
     lines = [
         f"# {inert(manifest['name'])}, as {inert(name)}",
         f"{total:,} rows: {shape.about}" + (f", for {inert(shape.consumer)}" if shape.consumer else "") + ".",
-        "Made by `cai`: a model drafted answers, criticised and revised them by the principles of a constitution.",
+        f"Made by `cai`: {_story(manifest)} by the principles of a constitution.",
     ]
     if not total:
         lines.append("**There are no rows.** What became of the prompts stands in the two tables below.")
@@ -92,6 +94,13 @@ def _opening(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, 
     first = next(iter(counts))
     lines.append(f'```python\nfrom datasets import load_dataset\n\nload_dataset("THIS_FOLDER", split="{first}")\n```')
     return "\n\n".join(lines)
+
+
+def _story(manifest: Manifest) -> str:
+    if "sample" in manifest["counts"]:
+        return "models answered each prompt several times, and a judge said which answers are better"
+    judged = ", and a judge compared them" if "judge" in manifest else ""
+    return f"a model drafted answers, criticised and revised them{judged},"
 
 
 def _making(manifest: Manifest) -> str:
@@ -117,7 +126,7 @@ def _principle(each: Mapping[str, Any]) -> str:
 
 def _identity(model: Mapping[str, str]) -> str:
     # a folder's name and not its path: where it lay on somebody's disk is nobody else's business
-    values = {key: Path(value).name if Path(value).is_absolute() else value for key, value in model.items()}
+    values = {key: _named(value) for key, value in model.items()}
     return ", ".join(f"{key} {inert(value)}" for key, value in values.items())
 
 
@@ -133,6 +142,31 @@ def _gates(manifest: Manifest) -> str:
     hits = [(inert(gate), action, times) for gate, seen in gates for action, times in sorted(seen.items())]
     said = _table(("gate", "action", "times"), hits) if hits else "None noticed anything."
     return "## Gates\n\n" + said
+
+
+def _judges(manifest: Manifest) -> str:
+    """Who judged, what the labels look like, and how often the judge is right where people know."""
+    judge = manifest.get("judge")
+    if not judge:
+        return ""
+    who = [f"{inert(one['method'])} by {inert(_named(one['model']))}" for one in judge["by"]]
+    how = f"combined by {judge['combine']}; " if len(who) > 1 else ""
+    orders = "both orders averaged where there is an order" if judge["orders"] == "both" else "asked in one order only"
+    said = [f"Labels by {', '.join(who)}; {how}{judge['principles']} principle(s) a pair, {orders}."]
+    cards = [
+        ("These labels", judge["labels"]),
+        *((f"Measured on {inert(Path(f).name)}", c) for f, c in judge["gold"].items()),
+    ]
+    for title, found in cards:
+        rows = [(inert(name.strip()), value) for name, value in judge_card.lines(found)]
+        said.append(f"### {title}\n\n" + _table(("what", "value, with a 95 % interval where there is one"), rows))
+    if not judge["gold"]:
+        said.append("**The judge was not measured** on pairs labelled by people: name such a file as `judge.gold`.")
+    return "## The judge\n\n" + "\n\n".join(said)
+
+
+def _named(model: str) -> str:
+    return Path(model).name if Path(model).is_absolute() else model  # where it lay on a disk is nobody's business
 
 
 def _lengths(lengths: Lengths) -> str:
@@ -159,21 +193,23 @@ def _columns(shape: Format) -> str:
     columns = ", ".join(f"{inert(name)} ({kind})" for name, kind in shape.columns.items())
     return f"## Columns\n\n{columns}.\n\n" + (
         "`source` says what a row was made of: `revision:0>2` the draft against the second revision, `revision:2` the"
-        " second revision alone, `revision:0` a draft that no critique objected to. `prompt_id` and `sample` lead to"
-        " the trace in the run folder."
+        " second revision alone, `revision:0` a draft that no critique objected to, `sample:0>3` the first sample"
+        " against the fourth, which was judged better. `prompt_id` and `sample` lead to the trace in the run folder."
     )
 
 
-def _limits(shape: Format) -> str:
+def _limits(shape: Format, *, judged: bool, sampled: bool) -> str:
+    better = "is what the judge above said" if judged else "follows from the order of revision by the models above"
     limits = [
-        "No person has judged these rows. What counts as better follows from the order of revision by the models above,"
-        " with their blind spots.",
+        f"No person has judged these rows. What counts as better {better}, with all blind spots.",
         "They were sampled from those models and are off-policy for any other one.",
         "What the principles do not mention was not looked at: facts, for one, are unchecked.",
     ]
     if {"rejected", "label"} & shape.columns.keys():
-        limits.append("Rejected answers are drafts as they came and may contain what the constitution objects to.")
-        limits.append("Chosen and rejected differ in style wherever revising changes style: audit before training.")
+        drafts = "answers" if sampled else "answers are drafts as they came and"
+        limits.append(f"Rejected {drafts} may contain what the constitution objects to.")
+        style = "the judge prefers a style" if sampled else "revising changes style"
+        limits.append(f"Chosen and rejected differ in style wherever {style}: audit before training.")
     else:
         limits.append("No other helpful answers are among them; training on these alone can make a model evasive.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)

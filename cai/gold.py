@@ -71,14 +71,16 @@ def _labelled(path: Path, lost: Counter[str]) -> Iterator[Preference]:
 def _drawn(rows: Iterable[Preference], limit: int | None, seed: int) -> Iterable[Preference]:
     if limit is None:
         return rows
-    return heapq.nsmallest(limit, rows, key=lambda row: uniform(seed, "gold", row.id, row.where))
+    return heapq.nsmallest(limit, rows, key=lambda row: uniform(seed, "gold", row.id))
 
 
 async def _judged(panel: Panel, row: Preference) -> list[Judged]:
     """The panel's verdict, and that of each judge where there are several."""
-    verdict = await panel.verdict(Prompt(row.id, row.prompt), row.chosen, row.rejected, "gold")
+    prompt, category = Prompt(row.id, row.prompt), row.category or ""
+    verdict = await panel.verdict(prompt, row.chosen, row.rejected, "gold")
+    first = panel.shows_first(prompt, "gold")
     return [
-        judge_card.judged(row.id, one, row.chosen, row.rejected, row.category or "")
+        judge_card.judged(row.id, one, row.chosen, row.rejected, shown_first=first, category=category)
         for one in (verdict, *verdict.parts)
     ]
 
@@ -96,4 +98,4 @@ def _labels(pairs: Iterable[Pair], writers: Mapping[str, str]) -> Iterator[Judge
         chosen, rejected = (writers.get(name.partition("@")[0], "") for name in pair.writers or ("", ""))
         own = judge_card.own(pair.verdict.judge, chosen, rejected)
         id = f"{pair.prompt.id}/{pair.source}"
-        yield judge_card.judged(id, pair.verdict, pair.chosen, pair.rejected, own=own)
+        yield judge_card.judged(id, pair.verdict, pair.chosen, pair.rejected, shown_first=True, own=own)

@@ -217,10 +217,10 @@ class Journaled:
         async def ask() -> bytes:
             nonlocal fresh
             fresh = _whole(await self._paid(request))
-            return _COMPLETION.dump_json(fresh, exclude_defaults=True)
+            return _COMPLETION.serializer.to_json(fresh, exclude_defaults=True)
 
         answer, new = await self._journal.once(self._key("complete", request), ask)
-        completion = fresh or _COMPLETION.validate_json(answer)
+        completion = fresh or _COMPLETION.validator.validate_json(answer)
         self._count(new, completion.usage)
         return completion
 
@@ -236,12 +236,19 @@ class Journaled:
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         async def ask() -> bytes:
+            claimed, used = self._budget.claim(request, self._price), Usage()
             self.tally.asked += 1
-            return _SCORES.dump_json(await self._model.score(request, continuations))
+            try:
+                scores = await self._model.score(request, continuations)
+                used = _read(scores)
+                return _SCORES.dump_json(scores, exclude_defaults=True)
+            finally:
+                self._budget.settle(claimed, used, self._price, request)
 
         answer, new = await self._journal.once(self._key("score", request, *continuations), ask)
-        self._count(new, Usage())
-        return _SCORES.validate_json(answer)
+        scores = _SCORES.validate_json(answer)
+        self._count(new, _read(scores))
+        return scores
 
     def status(self) -> Mapping[str, float]:
         return self._model.status()
@@ -275,6 +282,12 @@ class Journaled:
             tally.new_tokens += usage.prompt_tokens + usage.completion_tokens
         if new and self._price and tally.new_cost is not None:
             tally.new_cost += self._price.of(usage)
+
+
+def _read(scores: Sequence[Score]) -> Usage:
+    """A score writes nothing: its continuations are read after the prompt, once."""
+    prompt = max((score.prompt_tokens for score in scores), default=0)
+    return Usage(prompt + sum(score.tokens for score in scores))
 
 
 def _whole(completion: Completion) -> Completion:

@@ -39,13 +39,27 @@ class Judged(NamedTuple):
     """1 where the first, 0 where the second alone was written by the judge's own family of models."""
     mass: float | None = None
     disagreement: float | None = None
+    shown_first: bool = True
+    """Whether the first would be the one shown first, if the pair were shown in one order only; a fair coin."""
 
 
-def judged(id: str, verdict: Verdict, first: str, second: str, category: str = "", own: float | None = None) -> Judged:
+def judged(
+    id: str, verdict: Verdict, first: str, second: str, *, shown_first: bool, category: str = "",
+    own: float | None = None,
+) -> Judged:  # fmt: skip
     """A verdict about two texts as a card counts it."""
     longer = correct(0.5 + (len(first.split()) > len(second.split())) - (len(first.split()) < len(second.split())))
     return Judged(
-        id, verdict.p, verdict.orders, verdict.control, longer, category, own, verdict.mass, verdict.disagreement
+        id=id,
+        p=verdict.p,
+        orders=verdict.orders,
+        control=verdict.control,
+        longer=longer,
+        category=category,
+        own=own,
+        mass=verdict.mass,
+        disagreement=verdict.disagreement,
+        shown_first=shown_first,
     )
 
 
@@ -83,7 +97,7 @@ def _against_gold(rows: Sequence[Judged], seed: int) -> Card:
     right = [correct(row.p or 0.0) for row in rows]
     controls: dict[str, Sequence[float | None]] = {
         "always_longer": [row.longer for row in rows],
-        "always_first": [float(_first_shown(row)) for row in rows],
+        "always_first": [float(row.shown_first) for row in rows],
         "no_principle": [None if row.control is None else correct(row.control) for row in rows],
         "one_order": [None if (p := _one_order(row)) is None else correct(p) for row in rows],
     }
@@ -98,18 +112,11 @@ def _against_gold(rows: Sequence[Judged], seed: int) -> Card:
     }
 
 
-def _first_shown(row: Judged) -> bool:
-    """Whether the first answer is the one shown first, where a pair is shown once: by digest, as fair as a coin."""
-    if len(row.orders) == 2 and None in row.orders:
-        return row.orders[0] is not None
-    return uniform("shown", row.id) < 0.5
-
-
 def _one_order(row: Judged) -> float | None:
     """p as it would have been if the pair had been shown once; None where it was, or where there is no order."""
     if len(row.orders) != 2 or None in row.orders:
         return None
-    return row.orders[0] if _first_shown(row) else row.orders[1]
+    return row.orders[0] if row.shown_first else row.orders[1]
 
 
 def _position(rows: Sequence[Judged], seed: int) -> Card | None:

@@ -69,7 +69,7 @@ class Spool(Generic[Row]):
     """Rows put in any order, by the position of their prompt; `finish` writes them in that order."""
 
     def __init__(self, path: Path, kind: type[Row]) -> None:
-        self._path, self._adapter = path, _ADAPTERS[kind]
+        self._path, self._dump = path, _ADAPTERS[kind].serializer.to_json
         path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = path.with_name(f".{path.name}.spool")
         self._file = open(self._beside, "w+b")  # noqa: SIM115 (lives as long as the run)
@@ -79,7 +79,9 @@ class Spool(Generic[Row]):
 
     def put(self, position: int, rows: Iterable[Row]) -> None:
         """Append the rows of the prompt at `position`; put each position once."""
-        lines = [self._adapter.dump_json(row, exclude_defaults=True) + b"\n" for row in rows]
+        lines = [self._dump(row, exclude_defaults=True) + b"\n" for row in rows]
+        if not lines:
+            return
         block = b"".join(lines)
         missing = position + 1 - len(self._offsets)
         if missing > 0:

@@ -131,6 +131,8 @@ class Score:
 
     logprob: float
     tokens: int
+    prompt_tokens: int = 0
+    """Tokens read before it; the continuations of one call are read after one prompt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,10 @@ def steady(request: Any) -> str:
 
 
 def test_best_against_worst_takes_the_ends(label_of: Any, tmp_path: Path) -> None:
-    run(label_of(pairs={"pairing": "best_worst"}, writer=WRITER | {"script": "test_labelling:steady"}), tmp_path / "a" / "b")
+    run(
+        label_of(pairs={"pairing": "best_worst"}, writer=WRITER | {"script": "test_labelling:steady"}),
+        tmp_path / "a" / "b",
+    )
     done = Run(tmp_path / "a" / "b")
     qualities: dict[str, list[float]] = {}
     for trace in done.traces():
@@ -200,7 +203,9 @@ def test_a_revision_judged_worse_is_dropped_tagged_or_swapped(worse: str, label_
     done = Run(tmp_path / "runs" / "a")
     pairs, lost = list(done.pairs()), [one for one in done.failures() if one.kind == "gate:judged_worse"]
     assert adds_up(said["counts"])
-    spoiled = [trace for trace in done.traces() if planted_judge.quality(trace.final) < planted_judge.quality(trace.draft.text)]
+    spoiled = [
+        trace for trace in done.traces() if planted_judge.quality(trace.final) < planted_judge.quality(trace.draft.text)
+    ]
     assert 0 < len(spoiled) < 20
     tagged = [pair for pair in pairs if any(hit.gate == "judged_worse" for hit in pair.gates)]
     assert len(lost if worse == "drop" else tagged) == len(spoiled)
@@ -231,7 +236,9 @@ def test_the_same_command_again_asks_nothing_and_writes_the_same_rows(label_of: 
 
 
 def test_a_dry_run_counts_what_a_label_run_would_ask(label_of: Any, tmp_path: Path) -> None:
-    chosen = label_of(writer=WRITER | {"script": "test_labelling:steady"}, gates={"near_identical": None, "truncated_equal": None})
+    chosen = label_of(
+        writer=WRITER | {"script": "test_labelling:steady"}, gates={"near_identical": None, "truncated_equal": None}
+    )
     where = Run(tmp_path / "runs" / "a")
     before = asyncio.run(pipeline.estimate(chosen, where))
     assert (before["answered"], before["new"]) == (0, 20 * (4 + 6 * 2))
@@ -239,7 +246,11 @@ def test_a_dry_run_counts_what_a_label_run_would_ask(label_of: Any, tmp_path: Pa
     assert sum(calls["asked"] for calls in said["calls"].values()) == 20 * (4 + 6 * 2)
     after = asyncio.run(pipeline.estimate(chosen, where))
     assert (after["answered"], after["new"]) == (20 * (4 + 6 * 2), 0)
-    more = asyncio.run(pipeline.estimate(label_of(writer=chosen.writer, gates=chosen.gates, judge={"by": "logprob", "principles": 2}), where))
+    more = asyncio.run(
+        pipeline.estimate(
+            label_of(writer=chosen.writer, gates=chosen.gates, judge={"by": "logprob", "principles": 2}), where
+        )
+    )
     assert more["new"] == 20 * 6 * 2 * 2
 
 
@@ -308,7 +319,9 @@ def test_mistakes_are_found_before_the_first_call(changed: Any, words: str, labe
 
 def test_the_short_forms_of_a_judge_can_be_overridden(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("constitution: default\nprompts: p\nwriter: {backend: scripted, script: 'x:y'}\ntemplates: small\njudge: logprob\n")
+    path.write_text(
+        "constitution: default\nprompts: p\nwriter: {backend: scripted, script: 'x:y'}\ntemplates: small\njudge: logprob\n"
+    )
     chosen = recipe.load(path, ("judge.orders=one",))
     assert chosen.judge
     assert (chosen.judge.orders, chosen.judge.by[0].method) == ("one", "logprob")
@@ -371,7 +384,10 @@ def test_killed_among_the_labels_it_goes_on_and_the_rows_are_the_same(tmp_path: 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_thousand_pairs_in_bounded_memory_after_a_kill(tmp_path: Path) -> None:
-    small, large = Job(tmp_path / "small", 1000, logged=False, seconds=0), Job(tmp_path / "large", 10_000, logged=False, seconds=0)
+    small, large = (
+        Job(tmp_path / "small", 1000, logged=False, seconds=0),
+        Job(tmp_path / "large", 10_000, logged=False, seconds=0),
+    )
     before = float(small.start().communicate()[0])
     process = large.start()
     while not (large.folder / ".pairs.jsonl.spool").exists():
@@ -387,6 +403,12 @@ def test_ten_thousand_pairs_in_bounded_memory_after_a_kill(tmp_path: Path) -> No
 
 
 def test_every_two_answers_meet_once(label_of: Any, tmp_path: Path) -> None:
-    run(label_of(writer=WRITER | {"script": "test_labelling:steady"}, gates={"near_identical": None}), tmp_path / "r" / "a")
-    met = Counter(frozenset(map(int, pair.source.removeprefix("sample:").split(">"))) for pair in Run(tmp_path / "r" / "a").pairs())
+    run(
+        label_of(writer=WRITER | {"script": "test_labelling:steady"}, gates={"near_identical": None}),
+        tmp_path / "r" / "a",
+    )
+    met = Counter(
+        frozenset(map(int, pair.source.removeprefix("sample:").split(">")))
+        for pair in Run(tmp_path / "r" / "a").pairs()
+    )
     assert set(met) == {frozenset(two) for two in combinations(range(4), 2)}

@@ -62,7 +62,8 @@ class Scripted:
             fix = "name a `scorer`, or use a judge that needs no log-probabilities: sampled"
             raise Mistake("backend: scripted", "a script gives no log-probabilities", fix)
         await asyncio.sleep(self._seconds)
-        return tuple(Score(self._scorer(request, text), len(text.split()) or 1) for text in continuations)
+        read = sum(len(message.content.split()) for message in request.messages)
+        return tuple(Score(self._scorer(request, text), len(text.split()) or 1, read) for text in continuations)
 
     def status(self) -> Mapping[str, float]:
         return {}

@@ -96,9 +96,11 @@ class Panel:
         """For each time to ask, whether the answers are swapped."""
         if not record.order:
             return (False,)
-        if self.settings.orders == "both":
-            return (False, True)
-        return (uniform(self.seed, prompt.id, "order", name) < 0.5,)
+        return (False, True) if self.settings.orders == "both" else (not self.shows_first(prompt, name),)
+
+    def shows_first(self, prompt: Prompt, name: str) -> bool:
+        """Whether the first answer is the one shown first, where a pair is shown in one order only."""
+        return uniform(self.seed, prompt.id, "order", name) < 0.5
 
     def _worked(self, prompt: Prompt, name: str) -> tuple[Comparison, ...]:
         """Comparisons worked out of the constitution's cases, each by a drawn principle of its own.
