@@ -127,7 +127,7 @@ def test_check_counts_what_a_real_template_cuts(exported: Path, model: Path) -> 
     made = check(exported / "trl", str(model), max_length=45)
     found = {finding.kind: finding.rows for finding in made.findings}
     assert found == {"prompt_fills": 1, "truncated": 11}
-    assert made.ignored == ("prompt_id", "sample", "principles", "source", "gates", "constitution")
+    assert made.ignored == ("p_chosen", "prompt_id", "sample", "principles", "source", "gates", "constitution")
 
 
 def test_check_finds_a_control_token_of_a_real_tokenizer(model: Path, tmp_path: Path) -> None:
