@@ -53,7 +53,12 @@ def test_commands_on_a_page_work_in_an_empty_folder(text: str, tmp_path: Path) -
     folder = str(Path(sys.executable).parent)
     environment = os.environ | {"PATH": folder + os.pathsep + os.environ["PATH"]}
     done = subprocess.run(
-        ["bash", "-e", "-c", "\n".join(lines)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-e", "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -58,7 +58,9 @@ async def test_a_model_without_a_request_file_and_a_wrong_file_are_one_line(reci
     where = Run(tmp_path / "runs" / "x")
     with pytest.raises(Mistake, match="has no request file"):
         await offline.export(recipe_of(), where, tmp_path / "x.jsonl")
-    recipe = recipe_of(writer={"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}, templates="large")
+    recipe = recipe_of(
+        writer={"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}, templates="large"
+    )
     (tmp_path / "bad.jsonl").write_text("not json\n")
     with pytest.raises(Mistake, match="holds no results"):
         await offline.bring_in(recipe, where, tmp_path / "bad.jsonl")

@@ -40,7 +40,9 @@ def values(answer: str = "An answer.", stage: str = "critique") -> dict[str, Any
         "first": Untrusted(answer),
         "second": Untrusted("Another answer."),
         "principle": principle,
-        "examples": (worked,) if stage == "judge" else (Example("q", "a", "c", "r"), Example("q2", "a2", "nothing", None)),
+        "examples": (worked,)
+        if stage == "judge"
+        else (Example("q", "a", "c", "r"), Example("q2", "a2", "nothing", None)),
         "critique": Untrusted(answer),
         "rationale": Untrusted("The first is briefer."),
         "question": "Is it brief?",
