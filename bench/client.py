@@ -198,7 +198,9 @@ def main() -> None:
     for size in given.sizes:
         with server(given.core, latency=LATENCY) as url:
             first, again = run_once(given.core, url, size, 256, again=True)
-        memory.append({"prompts": size, "peak": first["peak"], "again": again["seconds"], "again_asked": again["asked"]})
+        memory.append(
+            {"prompts": size, "peak": first["peak"], "again": again["seconds"], "again_asked": again["asked"]}
+        )
         print(memory[-1], first)
 
 
