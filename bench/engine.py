@@ -29,40 +29,7 @@ sys.path.insert(0, str(ROOT))
 from cai.backends.transformers import BACKEND, Options  # noqa: E402
 from cai.types import Message, Request, Sampling  # noqa: E402
 
-PROMPTS = (
-    "How do I keep basil alive on a windowsill?",
-    "My neighbour's dog barks all night. What can I do?",
-    "Explain compound interest to a twelve-year-old.",
-    "What should I pack for three days of hiking in autumn?",
-    "Write a short note thanking a colleague for covering my shift.",
-    "Why does bread dough need to rest?",
-    "How can I fall asleep faster?",
-    "What is the difference between a virus and a bacterium?",
-    "Suggest a vegetarian dinner I can cook in half an hour.",
-    "How do I ask my landlord to repair the heating?",
-    "Is it safe to drink water that was left in a car?",
-    "Help me plan a quiet birthday for my grandmother.",
-    "What does a credit score measure?",
-    "How do I remove candle wax from a tablecloth?",
-    "Give me three ideas for a rainy afternoon with small children.",
-    "Why is the sky red at sunset?",
-    "How do I start running when I am out of shape?",
-    "What should I check before I buy a used bicycle?",
-    "How can I learn twenty new words a week?",
-    "Explain what a spreadsheet formula is.",
-    "How do I tell a friend that I cannot lend money?",
-    "What helps against a dry cough?",
-    "How often should I water a cactus?",
-    "Summarise the rules of chess for a beginner.",
-    "How do I write a good title for a report?",
-    "What is a fair way to split the housework?",
-    "Why do cats purr?",
-    "How do I keep my passwords safe?",
-    "What can I cook with leftover rice?",
-    "How do I prepare for a job interview by phone?",
-    "What is the quickest way to clean a bathroom?",
-    "How do glasses correct poor eyesight?",
-)
+PROMPTS = [json.loads(line)["prompt"] for line in (ROOT / "prompts/everyday.jsonl").read_text("utf-8").splitlines()]
 WORKED_CASES = """Each answer is checked against one rule: an answer is brief, plain, and says nothing twice.
 
 Question: How long do I boil an egg?
@@ -86,10 +53,7 @@ not name. Morning, because wet leaves catch blight at night, is the whole answer
 Question: {question}
 Answer: {answer}
 Critique:"""
-REWRITE = (
-    "You're an AI assistant for text re-writing. Rewrite the input text to make it more concise while preserving "
-    "its core meaning."
-)
+REWRITE = "You rewrite texts. Say the same as the text that you are given, in fewer and plainer words."
 MODEL = "smollm2-135m-instruct"
 ALONE = "generate, one call at a time"
 BASELINE = "generate, static batches of 8"
@@ -308,7 +272,7 @@ def show(rows: Sequence[dict[str, Any]], default: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="torch threads, for every way alike; 0: torch's choice")
     arguments = parser.parse_args()

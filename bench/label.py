@@ -142,7 +142,7 @@ def main() -> None:
 
     if given.threads:
         torch.set_num_threads(given.threads)
-    source = locate("smollm2-135m-instruct", None).source
+    source = locate("smollm2-135m-instruct").folder
     tokenizer = AutoTokenizer.from_pretrained(source)
     plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     contests, rows = pairs(given.pairs), []

@@ -32,6 +32,7 @@ from cai.stages.gate import gate_draft, gate_revision
 from cai.stages.judge import Panel
 from cai.stages.revise import revise
 from cai.together import crowd as _together
+from cai.together import turn
 from cai.types import Backend, Constitution, Failure, Message, Model, Prompt, Step, Trace
 
 Counts = dict[str, dict[str, int]]
@@ -243,6 +244,7 @@ async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Coun
     async def worker() -> None:
         nonlocal rows
         for position, prompt in prompts:
+            turn.set(position)
             try:
                 lives = [prompt] if isinstance(prompt, Failure) else await _lives(work, prompt)
             except BudgetReached as error:  # the others finish the calls they have in flight: those are paid

@@ -9,10 +9,13 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
 
+turn: ContextVar[int] = ContextVar("turn", default=0)
+"""The place in the run of what a task works on. Of calls that wait for an endpoint the lowest is served first."""
 SELDOM = 10_000
 """New objects from one look for garbage to the next, while a crowd works."""
 

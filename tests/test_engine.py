@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import GREEDY, answers, ask
+from tiny import GREEDY, answers, ask, tiny_model
 
 from cai.errors import CaiError, Permanent
 from cai.types import Completion, Message, Request, Sampling
@@ -87,8 +87,8 @@ class Watched:
     def open(self, prompt: Sequence[int], **how: int) -> Any:
         return self.rows.open(prompt, **how)
 
-    def close(self, row: Any) -> None:
-        self.rows.close(row)
+    def close(self, row: Any, *, keep: bool = True) -> None:
+        self.rows.close(row, keep=keep)
 
     def shrink(self) -> None:
         self.rows.shrink()
@@ -167,11 +167,31 @@ async def test_a_request_too_big_for_the_memory_fails_alone(llama: Path, opened:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory")
 
     watch(model, before)
-    requests = [ask("small"), ask("big " * 60), ask("little")]
-    small, big, little = await asyncio.gather(*map(model.complete, requests), return_exceptions=True)
-    assert isinstance(small, Completion) and isinstance(little, Completion)
+    requests = [ask("small"), ask("big " * 60), ask("little"), ask("last")]
+    small, big, *others = await asyncio.gather(*map(model.complete, requests), return_exceptions=True)
+    assert all(isinstance(answer, Completion) for answer in (small, *others))
     assert isinstance(big, Permanent) and big.kind == "out_of_memory"
     assert model.status()["limit"] == 32
+
+
+@slow
+async def test_out_of_memory_before_anything_runs_fails_that_request_alone(
+    llama: Path, opened: Callable[..., Any]
+) -> None:
+    import torch
+
+    model = opened(llama)
+    rows = watch(model)
+
+    def open_none_too_big(prompt: Sequence[int], **how: int) -> Any:
+        if len(prompt) > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return rows.rows.open(prompt, **how)
+
+    rows.open = open_none_too_big  # type: ignore[method-assign]
+    with pytest.raises(Permanent, match="out_of_memory"):
+        await asyncio.wait_for(model.complete(ask("big " * 60)), 20)
+    assert (await model.complete(ask("small"))).usage.completion_tokens
 
 
 @slow
@@ -189,15 +209,22 @@ async def test_what_breaks_the_engine_reaches_everyone_who_waits(llama: Path, op
 
 
 @slow
-async def test_numbers_that_overflow_are_a_failure_and_not_an_answer(llama: Path, opened: Callable[..., Any]) -> None:
-    import torch
+async def test_numbers_that_overflow_are_a_failure_and_harm_no_other_answer(
+    tmp_path: Path, opened: Callable[..., Any]
+) -> None:
+    from transformers import AutoModelForCausalLM
 
-    model = opened(llama)
-    rows = watch(model)
-    honest = rows.forward
-    rows.forward = lambda feeds: torch.full_like(honest(feeds), float("nan"))  # type: ignore[method-assign]
-    with pytest.raises(Permanent, match="not_a_number"):
-        await model.complete(ask("hello"))
+    folder = tiny_model(tmp_path / "poisoned")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.get_input_embeddings().weight.data[3 + ord("z") - ord("!")] = float("nan")
+    model.save_pretrained(folder)
+    model = opened(folder, batch_size=2)
+    good = [ask("hello " * 20, Sampling(0, 1, 12)), ask("hallo " * 21, Sampling(1.0, 0.9, 12), seed=4)]
+    before = await answers(model, good)
+    for sampling in (Sampling(0, 1, 8), Sampling(1.0, 1.0, 8), Sampling(1.0, 0.9, 8)):
+        with pytest.raises(Permanent, match="not_a_number"):
+            await model.complete(ask("hello " * 22 + "zzz" * 15, sampling))  # longer, and on the same shelf
+    assert await answers(model, good) == before
 
 
 @slow

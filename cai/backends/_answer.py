@@ -49,7 +49,7 @@ def joined(parts: Any, kind: str) -> str:
     """The text in an answer's content: a string, or a list of parts of which those of `kind` count."""
     if parts is None or isinstance(parts, str):
         return parts or ""
-    return "".join(joined(part[kind], kind) for part in parts if part["type"] == kind)
+    return "".join(joined(part[kind], "text") for part in parts if part["type"] == kind)
 
 
 def count(value: Any) -> int:

@@ -154,8 +154,8 @@ class Engine:
 
     def _step(self) -> None:
         self._drop_cancelled()
-        self._admit()
         try:
+            self._admit()
             self._advance()
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not _is_out_of_memory(error):
@@ -228,33 +228,43 @@ class Engine:
         return "length" if len(generated) >= job.sampling.max_tokens else None
 
     def _finish(self, running: _Running, ids: Sequence[int], finish: Finish) -> None:
-        self._release(running)
         if any(logprob != logprob for logprob in running.logprobs):
+            self._release(running, keep=False)
             running.job.settle(Permanent("not_a_number", "the model's numbers overflowed; try float32"))
         else:
+            self._release(running)
             running.job.settle(Output(tuple(ids), tuple(running.logprobs), finish))
 
-    def _release(self, running: _Running) -> None:
+    def _release(self, running: _Running, *, keep: bool = True) -> None:
         self._running.remove(running)
-        self._rows.close(running.row)
+        self._rows.close(running.row, keep=keep)
 
     def _retreat(self, error: BaseException) -> None:
         """Out of memory: half as many rows and tokens from now on; the youngest begin again later."""
-        if len(self._running) == 1 and self._step_tokens == LEAST_TOKENS:
-            (running,) = self._running  # there is nothing smaller to try, and the others may still fit
-            self._release(running)
-            running.job.settle(Permanent("out_of_memory", (str(error).splitlines() or ["no memory"])[0][:200]))
-            self._batch, self._step_tokens = self._most, STEP_TOKENS
+        if len(self._running) <= 1 and self._step_tokens == LEAST_TOKENS:
+            self._give_up(error)
         else:
             self._batch = max(1, len(self._running) // 2)
             self._step_tokens = max(LEAST_TOKENS, self._step_tokens // 2)
         for running in self._running[self._batch :][::-1]:
-            self._release(running)
+            self._release(running, keep=False)
             with self._wake:
                 self._waiting.appendleft(running.job)
         self._rows.shrink()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _give_up(self, error: BaseException) -> None:
+        """There is nothing smaller to try: the request that is alone and still too big fails, the others may fit."""
+        failure = Permanent("out_of_memory", (str(error).splitlines() or ["no memory"])[0][:200])
+        if self._running:
+            job = self._running[0].job
+            self._release(self._running[0], keep=False)
+        else:
+            with self._wake:
+                job = self._waiting.popleft()
+        job.settle(failure)
+        self._batch, self._step_tokens = self._most, STEP_TOKENS
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

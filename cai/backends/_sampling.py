@@ -54,7 +54,8 @@ def _from_all(probs: Tensor, uniform: Tensor) -> Tensor:
     whole = total[:, -1:]
     # 0.99999999 rounds to 1 in 32 bits: stay below the whole, or a token of no probability is drawn
     below = torch.minimum(uniform * whole, torch.nextafter(whole, torch.zeros_like(whole)))
-    return torch.searchsorted(total, below, right=True)[:, 0]
+    # clamped: numbers that overflowed lie past every total, and are told apart from an answer by their log-probability
+    return torch.searchsorted(total, below, right=True)[:, 0].clamp_max_(probs.shape[-1] - 1)
 
 
 def _from_nucleus(probs: Tensor, uniform: Tensor, top_p: Tensor, size: int = 256) -> Tensor:

@@ -35,7 +35,7 @@ class Serial:
         """A new row; there is always room for one."""
         return SerialRow([])
 
-    def close(self, row: SerialRow) -> None:
+    def close(self, row: SerialRow, *, keep: bool = True) -> None:
         """The row is finished."""
         row.cache = None
 

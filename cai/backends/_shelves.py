@@ -28,7 +28,8 @@ class Shelf:
     """Slots for rows of up to `capacity` tokens; the lowest free slot is taken first, so that they stay dense.
 
     Memory is as long as the longest row needs by now, in whole blocks, and no longer: oneDNN multiplies only dense
-    stacks of matrices and would copy any other in every step.
+    stacks of matrices and would copy any other in every step. It grows layer by layer as each is computed, so that a
+    growth that fails half way leaves nothing broken.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -46,8 +47,8 @@ class Shelf:
     @property
     def token_bytes(self) -> int:
         """Memory of one token of one row; 0 before anything was computed here."""
-        size = sum(half.nbytes for layer in self._layers.values() for half in layer)
-        return size // max(1, self._slots * self.length)
+        halves = [half for layer in self._layers.values() for half in layer]
+        return sum(half.shape[1] * half.shape[3] * half.element_size() for half in halves)
 
     def reserved(self, more: int = 0) -> int:
         """Tokens that fit once every slot, and `more` slots, are as long as they may become."""
@@ -58,11 +59,10 @@ class Shelf:
         return 0 if self._free else max(1, min(max(4, self._slots), most - self._slots))
 
     def take(self, most: int) -> int:
-        """A free slot; makes some when there is none."""
+        """A free slot, made if need be."""
         if more := self.growth(most):
             self._free = list(range(self._slots, self._slots + more))
             self._slots += more
-            self._resize()
         return heapq.heappop(self._free)
 
     def give_back(self, slot: int) -> None:
@@ -70,35 +70,31 @@ class Shelf:
         heapq.heappush(self._free, slot)
 
     def reach(self, length: int) -> None:
-        """Make room for rows of `length` tokens."""
-        if length > self.length:
-            self.length = whole_blocks(length)
-            self._resize()
+        """Be long enough for rows of `length` tokens."""
+        self.length = max(self.length, whole_blocks(length))
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The shelf's keys and values of one layer, made on first use for `key` and `value` `[1, H, T, D]`."""
-        if index not in self._layers:
-            self._layers[index] = self._blank(key), self._blank(value)
-        return self._layers[index]
+        """The keys and values of one layer, made or grown if need be, for `key` and `value` `[1, H, T, D]`."""
+        keys, values = self._layers.get(index, (key[:, :, :0], value[:, :, :0]))
+        if keys.shape[0] < self._slots or keys.shape[2] < self.length:
+            keys, values = self._layers[index] = self._grown(keys), self._grown(values)
+        return keys, values
 
     def part(self, slot: int, length: int) -> Layers:
-        """Views of the first `length` tokens of a slot."""
+        """Views of the first `length` tokens of a slot that has computed them."""
         return {
             layer: (keys[slot, :, :length], values[slot, :, :length]) for layer, (keys, values) in self._layers.items()
         }
 
-    def _resize(self) -> None:
-        self._layers = {
-            layer: (self._grown(keys), self._grown(values)) for layer, (keys, values) in self._layers.items()
-        }
+    def wipe(self, slot: int) -> None:
+        """Zero a slot: what lies in it may be no numbers."""
+        for half in (half for layer in self._layers.values() for half in layer):
+            half[slot : slot + 1] = 0  # a range: the slot of a row that was never computed may not exist yet
 
     def _grown(self, old: Tensor) -> Tensor:
-        new = self._blank(old)
+        new = old.new_zeros(self._slots, old.shape[1], self.length, old.shape[3])
         new[: old.shape[0], :, : old.shape[2]] = old
         return new
-
-    def _blank(self, like: Tensor) -> Tensor:
-        return like.new_zeros(self._slots, like.shape[1], self.length, like.shape[3])
 
 
 def whole_blocks(length: int) -> int:

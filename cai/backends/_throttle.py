@@ -12,13 +12,10 @@ import asyncio
 import heapq
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from itertools import count
 
 from cai.backends._limit import Limit, Ticket
-
-turn: ContextVar[int] = ContextVar("turn", default=0)
-"""The place in the run of the prompt that a task works on; the pipeline's workers set it."""
+from cai.together import turn
 
 
 class Bucket:
@@ -31,7 +28,7 @@ class Bucket:
     def wait(self, now: float) -> float:
         """Seconds until the next may go."""
         self._fill(now)
-        return 0.0 if self._level >= 1 else (1 - self._level) / self._rate
+        return 0.0 if self._level > 0.999 else (1 - self._level) / self._rate  # not 1: rounding would spin for ever
 
     def take(self, amount: float, now: float) -> None:
         """Spend `amount`; negative gives back what an estimate took too much."""
@@ -62,6 +59,7 @@ class Throttle:
         self._waiting: list[tuple[int, int, float, asyncio.Future[Ticket]]] = []
         self._arrivals = count()
         self._alarm: asyncio.TimerHandle | None = None
+        self._admitting = False
         self.throttled = 0
 
     @property
@@ -93,18 +91,18 @@ class Throttle:
         self._limit.served(ticket, self._clock())
         if self._tokens and tokens:
             self._tokens.take(tokens, self._clock())
-        self._admit()
+        self._admit_soon()
 
     def refused(self, ticket: Ticket) -> None:
         """It was turned away for load."""
         self.throttled += 1
         self._limit.refused(ticket, self._clock())
-        self._admit()
+        self._admit_soon()
 
     def lost(self, ticket: Ticket) -> None:
         """It failed in a way that says nothing about load."""
         self._limit.lost(ticket)
-        self._admit()
+        self._admit_soon()
 
     def hold(self, seconds: float) -> None:
         """Send nothing for so long: the server asked for it."""
@@ -124,7 +122,14 @@ class Throttle:
         paced = max((bucket.wait(now) for bucket in (self._requests, self._tokens) if bucket), default=0.0)
         return max(paced, self._held_until - now, 0.0)
 
+    def _admit_soon(self) -> None:
+        # not at once: the task that has just got an answer may go on with its prompt, and then comes first
+        if self._waiting and not self._admitting:
+            self._admitting = True
+            asyncio.get_running_loop().call_soon(self._admit)
+
     def _admit(self) -> None:
+        self._admitting = False
         while self._waiting and self._limit.free:
             if delay := self._delay():
                 return self._wake_in(delay)

@@ -153,10 +153,14 @@ def _converted(name: str, known: Known) -> Path:
     folder = models / f"{name}-{known.sha256[:12]}"
     if _is_complete(folder, known):
         return folder
-    models.mkdir(parents=True, exist_ok=True)
-    with FileLock(models / f"{name}.lock"):  # two processes on a fresh machine: one converts, the other waits
-        if not _is_complete(folder, known):
-            _build(name, known, folder)
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with FileLock(models / f"{name}.lock"):  # two processes on a fresh machine: one converts, the other waits
+            if not _is_complete(folder, known):
+                _build(name, known, folder)
+    except OSError as error:
+        fix = "make room or set CAI_CACHE to another folder"
+        raise Mistake(str(models), f"the model cannot be kept here ({error})", fix) from error
     return folder
 
 

@@ -25,8 +25,8 @@ from cai.errors import Refused, Transient
 
 MAX_BYTES = 32 << 20
 """Of one answer."""
-MAX_DEPTH = 100
-"""Of its JSON."""
+MAX_DEPTH = 200
+"""Of its JSON; pydantic's reader stops there too."""
 SECRET = 16
 """From so many characters on a key is a secret, and not a word such as `EMPTY` that an answer may well hold."""
 
