@@ -17,9 +17,9 @@ from statistics import median
 from typing import Any, cast
 
 from cai import judge_card
+from cai.records import Format
 from cai.runs import Manifest
 from cai.safe import safe_text
-from cai.types import Format
 
 
 class Lengths:

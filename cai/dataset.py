@@ -24,8 +24,9 @@ from cai import card, plugins, runs
 from cai.card import Lengths
 from cai.digest import digest, uniform
 from cai.errors import Mistake
+from cai.records import Column, Export, Format
 from cai.runs import Run
-from cai.types import Column, Export, Format, Prompt
+from cai.types import Prompt
 
 Row = dict[str, object]
 Split = Callable[[Prompt], str]

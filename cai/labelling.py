@@ -23,6 +23,7 @@ from cai.judges._bench import Bench
 from cai.outside import Knobs
 from cai.recipe import Choice, Recipe
 from cai.recipe import Juror as JurorChoice
+from cai.records import Judge
 from cai.runs import Run, Spool
 from cai.stages import gate
 from cai.stages._ask import Stage
@@ -32,7 +33,7 @@ from cai.stages.pair import pair
 from cai.stages.sample import best_and_worst, contests, sample
 from cai.templates import Template
 from cai.together import crowd, together
-from cai.types import Constitution, Failure, Judge, Model, Pair, Prompt, Sampling, Trace
+from cai.types import Constitution, Failure, Model, Pair, Prompt, Sampling, Trace
 
 
 def roles(chosen: Recipe) -> dict[str, Choice]:

@@ -24,6 +24,7 @@ from cai.journal import Journal, Journaled, Tally, Unasked
 from cai.labelling import Sampler
 from cai.progress import Progress as Progress
 from cai.recipe import Choice, Recipe
+from cai.records import Backend
 from cai.runs import Manifest, Run, Spool
 from cai.stages._ask import Round, Stage
 from cai.stages.critique import body, critique, worked
@@ -33,7 +34,7 @@ from cai.stages.judge import Panel
 from cai.stages.revise import revise
 from cai.together import crowd as _together
 from cai.together import turn
-from cai.types import Backend, Constitution, Failure, Message, Model, Prompt, Step, Trace
+from cai.types import Constitution, Failure, Message, Model, Prompt, Step, Trace
 
 Counts = dict[str, dict[str, int]]
 

@@ -1,11 +1,12 @@
-"""The nouns of the pipeline: small frozen records that every room shares, and the seams they pass through.
+"""The nouns of the pipeline: small frozen rows that every room shares, and the model one can ask.
 
-Left out on purpose: behaviour. Rows are read and written by `runs`, constitutions by `constitution`.
+Left out on purpose: behaviour. Rows are read and written by `runs`, constitutions by `constitution`; what ends a file
+of a workshop is in `records`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -319,65 +320,3 @@ class Model(Protocol):
     async def close(self) -> None:
         """Give back threads, sessions and memory."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """The record that ends a file in `backends/`: how to open a model there."""
-
-    options: type
-    """A pydantic class of this backend's own knobs, checked before anything is opened."""
-    open: Callable[..., Model]
-    """`open(options) -> Model`; heavy imports happen inside."""
-    about: str
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """The record that ends a file in `judges/`: one way to have a model say which of two answers is better."""
-
-    options: type
-    """A pydantic class of this judge's own knobs."""
-    judge: Callable[..., Awaitable[Opinion]]
-    """`judge(comparison, bench, options) -> Opinion`. Raises CallFailed: what cannot be read is no opinion."""
-    about: str
-    asks: str = "judge"
-    """The folder of `prompts/` that holds its templates."""
-    order: bool = True
-    """Whether it sees both answers at once, so that which stands first can matter."""
-    needs: Literal["compare", "checks"] = "compare"
-    """The form of a principle that it asks by."""
-    calls: Callable[..., int] = lambda options, principle: 1
-    """Calls that one comparison takes."""
-
-
-Column = Literal["messages", "message", "text", "texts", "bool", "int", "float"]
-"""What a column of an export holds; `message` is a role and content, `messages` a list of them, `texts` of text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """What an exporter is given: rows, and who made them."""
-
-    traces: Callable[[], Iterable[Trace]]
-    pairs: Callable[[], Iterable[Pair]]
-    split: Callable[[Prompt], str]
-    """Names the split of a prompt; leak-free, because equal conversations get equal names."""
-    constitution: str
-    """Digest of the constitution that the rows were made by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """The record that ends a file in `export/`: rows of a run -> rows that a trainer reads."""
-
-    rows: Callable[[Export], Iterable[tuple[str, dict[str, object]]]]
-    """Yields (split, row); rows are JSON values, each with exactly the columns below."""
-    columns: Mapping[str, Column]
-    """The schema, also of an empty export."""
-    about: str
-    consumer: str = ""
-    """The trainer or tool that reads it without a change."""
-    file: Literal["parquet", "jsonl"] = "parquet"
-    beside: Callable[[Sequence[str]], Mapping[str, str]] | None = None
-    """What its reader needs beside the rows: file name -> text, from the names of the splits."""

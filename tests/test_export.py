@@ -22,8 +22,9 @@ from cai.errors import Mistake
 from cai.export import kto
 from cai.export._revised import completions
 from cai.export._row import PROVENANCE
+from cai.records import Export, Format
 from cai.runs import Run
-from cai.types import Completion, Export, Format, GateHit, Message, Pair, Prompt, Step, Trace
+from cai.types import Completion, GateHit, Message, Pair, Prompt, Step, Trace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 FORMATS = plugins.names("export")
@@ -129,7 +130,7 @@ def test_a_run_without_rows_gives_an_export_with_columns_that_says_so(name: str,
 
 def test_looking_at_the_formats_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom cai import plugins, dataset, check\nfrom cai.types import Format\n"
+        "import sys\nfrom cai import plugins, dataset, check\nfrom cai.records import Format\n"
         "for name in plugins.names('export'): plugins.find('export', name, Format)\n"
         "print([name for name in ('datasets', 'pyarrow', 'transformers', 'torch') if name in sys.modules])"
     )

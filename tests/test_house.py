@@ -15,6 +15,7 @@ CAI = ROOT / "cai"
 FILES = sorted(CAI.rglob("*.py"))
 FLOORS = (
     ("types", "errors", "digest", "safe", "together"),
+    ("records",),
     ("plugins",),
     ("outside",),
     ("budget",),

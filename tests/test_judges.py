@@ -18,9 +18,10 @@ from cai.errors import Mistake, Permanent
 from cai.judges.sampled import read
 from cai.judges.score import higher
 from cai.recipe import Recipe
+from cai.records import Judge
 from cai.stages._verdict import combined, summed
 from cai.stages.judge import Panel
-from cai.types import Completion, Judge, Message, Opinion, Prompt, Request, Verdict
+from cai.types import Completion, Message, Opinion, Prompt, Request, Verdict
 
 PROMPT = Prompt("p", (Message("user", "How do I keep basil alive?"),))
 LAWS = constitution.load("default")

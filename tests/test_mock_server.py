@@ -112,8 +112,8 @@ async def test_a_refusal_names_a_time_if_it_is_told_to() -> None:
     for seconds in (None, 0.2):
         options = Options(port=0, latency=0, faults={"429": 1.0}, retry_after=seconds)
         async with running(options) as mock, aiohttp.ClientSession() as session:
-            async with session.post(mock.url + "/messages", json=body()) as answer:
-                assert answer.headers.get("Retry-After") == (None if seconds is None else "0.2")
+            answer = await session.post(mock.url + "/messages", json=body())
+            assert answer.headers.get("Retry-After") == (None if seconds is None else "0.2")
 
 
 @pytest.mark.parametrize(("queue", "refused"), [(False, 6), (True, 0)])

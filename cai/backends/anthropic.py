@@ -7,7 +7,8 @@ everything that needs a connection, since this file is read to list backends.
 from __future__ import annotations
 
 from cai.backends._endpoint import Endpoint
-from cai.types import Backend, Model
+from cai.records import Backend
+from cai.types import Model
 
 
 class Options(Endpoint):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from cai.backends._endpoint import Endpoint
-from cai.types import Backend, Model
+from cai.records import Backend
+from cai.types import Model
 
 
 class Options(Endpoint):

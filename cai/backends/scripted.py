@@ -18,7 +18,8 @@ from typing import Any
 from cai import plugins
 from cai.errors import Mistake, Permanent
 from cai.outside import Knobs
-from cai.types import Backend, Completion, Request, Score, Usage
+from cai.records import Backend
+from cai.types import Completion, Request, Score, Usage
 
 Script = Callable[[Request], str | Completion]
 Scorer = Callable[[Request, str], float]

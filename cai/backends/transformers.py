@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from cai.outside import Knobs
-from cai.types import Backend, Model
+from cai.records import Backend
+from cai.types import Model
 
 
 class Options(Knobs):

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cai.export._row import PROVENANCE, Row, answer, conversation, provenance
-from cai.types import Column, Trace
+from cai.records import Column
+from cai.types import Trace
 
 COLUMNS: Mapping[str, Column] = {"prompt": "messages", "completion": "messages", **PROVENANCE}
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import log
 
-from cai.types import Column, GateHit, Pair, Prompt, Trace
+from cai.records import Column
+from cai.types import GateHit, Pair, Prompt, Trace
 
 Row = dict[str, object]
 

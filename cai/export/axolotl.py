@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.export._row import PROVENANCE, Row, answer, conversation, of_pair
-from cai.types import Export, Format
+from cai.records import Export, Format
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.export._row import PROVENANCE, Row, answer, provenance
-from cai.types import Export, Format, Step, Trace
+from cai.records import Export, Format
+from cai.types import Step, Trace
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

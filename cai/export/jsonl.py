@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.export._row import PROVENANCE, Row, conversation, of_pair
-from cai.types import Export, Format, Prompt
+from cai.records import Export, Format
+from cai.types import Prompt
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

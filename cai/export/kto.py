@@ -13,7 +13,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from cai.export._row import PROVENANCE, Row, answer, conversation, of_pair
-from cai.types import Export, Format, Pair
+from cai.records import Export, Format
+from cai.types import Pair
 
 SURE_ENOUGH = 0.5
 """Labels at or below are no thumb: a tie names neither answer good, and a doubted revision not its draft bad."""

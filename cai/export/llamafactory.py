@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from cai.export._row import PROVENANCE, Row, answer, conversation, of_pair
-from cai.types import Export, Format
+from cai.records import Export, Format
 
 _READING = {
     "ranking": True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cai.export._row import PREFERENCE
 from cai.export.trl import rows
-from cai.types import Format
+from cai.records import Format
 
 FORMAT = Format(
     rows=rows,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.export._row import PREFERENCE, Row, margin, preference
-from cai.types import Export, Format
+from cai.records import Export, Format
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from cai.export._revised import COLUMNS, completions
 from cai.export._row import Row
-from cai.types import Export, Format
+from cai.records import Export, Format
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

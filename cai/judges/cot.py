@@ -14,8 +14,9 @@ from pydantic import Field
 
 from cai.judges._bench import LETTERS, Bench, shown
 from cai.outside import Knobs
+from cai.records import Judge
 from cai.templates import Untrusted
-from cai.types import Comparison, Judge, Opinion, Sampling
+from cai.types import Comparison, Opinion, Sampling
 
 
 class Options(Knobs):

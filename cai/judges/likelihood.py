@@ -16,8 +16,9 @@ from pydantic import Field
 
 from cai.judges._bench import Bench, each, single
 from cai.outside import Knobs
+from cai.records import Judge
 from cai.together import together
-from cai.types import Comparison, Judge, Opinion
+from cai.types import Comparison, Opinion
 
 
 class Options(Knobs):

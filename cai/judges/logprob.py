@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from cai.judges._bench import LETTERS, Bench, shown
 from cai.outside import Knobs
-from cai.types import Comparison, Judge, Opinion
+from cai.records import Judge
+from cai.types import Comparison, Opinion
 
 
 class Options(Knobs):

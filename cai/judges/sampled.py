@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from cai.errors import Permanent
 from cai.judges._bench import LETTERS, Bench, shown
 from cai.outside import Knobs
+from cai.records import Judge
 from cai.together import together
-from cai.types import Comparison, Judge, Opinion, Sampling
+from cai.types import Comparison, Opinion, Sampling
 
 MENU = (*LETTERS, "TIE", "PASS")
 _VALUES = {"A": 1.0, "B": 0.0, "TIE": 0.5, "PASS": None}

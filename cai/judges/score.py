@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from cai.judges._bench import Bench, each, single
 from cai.outside import Knobs
-from cai.types import Comparison, Judge, Opinion
+from cai.records import Judge
+from cai.types import Comparison, Opinion
 
 SCORES = tuple(f"({score})" for score in range(1, 11))
 

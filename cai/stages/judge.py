@@ -14,6 +14,7 @@ from typing import Any
 from cai.constitution import NoPrinciple, ranked
 from cai.digest import uniform
 from cai.recipe import Judging
+from cai.records import Judge
 from cai.stages._verdict import combined, summed
 from cai.stages.sample import ends
 from cai.together import together
@@ -22,7 +23,6 @@ from cai.types import (
     Constitution,
     Failure,
     GateHit,
-    Judge,
     Message,
     Pair,
     Principle,
