@@ -96,7 +96,12 @@ class Job:
 
 Rows = Literal["messages", "pairs", "labels", "prompts"]
 """What a method learns from, all conversational: `messages` have prompt and completion; `pairs` prompt, chosen,
-rejected, p_chosen and perhaps weight; `labels` prompt, completion, label; `prompts` prompt. Each row has an `id`."""The record that ends a file in `train/`: one way to learn from rows."""
+rejected, p_chosen and perhaps weight; `labels` prompt, completion, label; `prompts` prompt. Each row has an `id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """The record that ends a file in `train/`: one way to learn from rows."""
 
     rows: Rows
     options: type
