@@ -54,7 +54,7 @@ def bare(core: int, url: str, prompts: int, flight: int, size: int) -> dict[str,
             answer = await response.json()
         return str(answer["choices"][0]["message"]["content"])
 
-    async def loop() -> None:
+    async def loop(prompts: int) -> None:
         numbers = iter(range(prompts))
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
@@ -68,16 +68,16 @@ def bare(core: int, url: str, prompts: int, flight: int, size: int) -> dict[str,
             await asyncio.gather(*(worker() for _ in range(flight)))
 
     os.sched_setaffinity(0, {core})
+    asyncio.run(loop(1))
     wall, cpu = time.perf_counter(), time.process_time()
-    asyncio.run(loop())
+    asyncio.run(loop(prompts))
     seconds, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return {"seconds": seconds, "cpu": cpu, "peak": peak()}
 
 
-def whole(core: int, url: str, prompts: int, flight: int, folder: str) -> dict[str, float]:
-    """The run's process: what `cai run` does, watched."""
+def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: bool) -> dict[str, float]:
+    """The run's process: what `cai run` does, watched; after a run of one prompt if `warm`, so that all is imported."""
     from cai import pipeline
-    from cai.recipe import Recipe
     from cai.runs import Run
 
     marks: dict[str, tuple[float, float, float]] = {}
@@ -89,17 +89,13 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str) -> dict[s
                 marks[mark] = (time.perf_counter(), time.process_time(), peak())
             super().__setattr__(name, value)
 
-    path = Path(folder, "prompts.jsonl")
-    path.write_text("".join(json.dumps({"prompt": f"What is thing number {n}?"}) + "\n" for n in range(prompts)))
-    writer = {"backend": "openai", "model": "mock", "base_url": url, "concurrency": flight}
-    recipe = Recipe.model_validate(
-        {"constitution": "default", "prompts": str(path), "templates": "large", "writer": writer,
-         "critique": {"rounds": 1}, "export": {"formats": []}}
-    )  # fmt: skip
     if core >= 0:
         os.sched_setaffinity(0, {core})
+    if warm:
+        asyncio.run(pipeline.run(recipe(url, 1, 1, Path(folder, "warm")), Run(Path(folder, "warm", "run"))))
+    chosen = recipe(url, prompts, flight, Path(folder))
     wall, cpu = time.perf_counter(), time.process_time()
-    said = asyncio.run(pipeline.run(recipe, Run(Path(folder, "runs", "bench")), Watched()))
+    said = asyncio.run(pipeline.run(chosen, Run(Path(folder, "runs", "bench")), Watched()))
     seconds, spent = time.perf_counter() - wall, time.process_time() - cpu
     last, done = marks["last"], marks["exports"]
     return {
@@ -107,12 +103,26 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str) -> dict[s
         "cpu": spent,
         "calling": last[0] - wall,
         "calling_cpu": last[1] - cpu,
-        "first": marks["first"][0] - wall if "first" in marks else 0.0,
+        "first": marks["first"][0] - wall,
         "peak": done[2],
         "asked": said["calls"]["writer"]["asked"],
         "traces": said["counts"]["draft"]["out"],
         "failed": sum(said["failures"].values()),
     }
+
+
+def recipe(url: str, prompts: int, flight: int, folder: Path) -> Any:
+    """The job: one critique and one revision for each prompt, in the form of templates that a large model gets."""
+    from cai.recipe import Recipe
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"What is thing number {n}?"}) + "\n" for n in range(prompts)))
+    writer = {"backend": "openai", "model": "mock", "base_url": url, "concurrency": flight}
+    return Recipe.model_validate(
+        {"constitution": "default", "prompts": str(path), "templates": "large", "writer": writer,
+         "critique": {"rounds": 1}, "export": {"formats": []}}
+    )  # fmt: skip
 
 
 @contextmanager
@@ -142,10 +152,10 @@ def fetch(url: str) -> dict[str, Any]:
         return dict(json.load(answer))
 
 
-def run_once(core: int, url: str, prompts: int, flight: int, again: bool = False) -> list[dict[str, float]]:
-    """One run, and if wanted the same run again, in a folder that goes away."""
+def run_once(core: int, url: str, prompts: int, flight: int, *, again: bool = False) -> list[dict[str, float]]:
+    """One warm run; or a cold one and the same run again; in a folder that goes away."""
     with tempfile.TemporaryDirectory() as folder:
-        return [child("whole", core, url, prompts, flight, folder) for _ in range(2 if again else 1)]
+        return [child("whole", core, url, prompts, flight, folder, not again) for _ in range(2 if again else 1)]
 
 
 def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float]:
@@ -198,9 +208,7 @@ def main() -> None:
     for size in given.sizes:
         with server(given.core, latency=LATENCY) as url:
             first, again = run_once(given.core, url, size, 256, again=True)
-        memory.append(
-            {"prompts": size, "peak": first["peak"], "again": again["seconds"], "again_asked": again["asked"]}
-        )
+        memory.append({"prompts": size, "peak": first["peak"], "again": again["seconds"], "again_asked": again["asked"]})
         print(memory[-1], first)
 
 
