@@ -110,6 +110,8 @@ class Method:
     """`train(job, options) -> figures` of the finished training, JSON values. Raises Mistake."""
     about: str
     writes: Literal["policy", "reward"] = "policy"
+    trl: Callable[..., Mapping[str, Any]] | None = None
+    """`trl(options) -> fields` of TRL's config beside those that all methods share, for `--print-config`."""
 
 
 @dataclass(frozen=True, slots=True)
