@@ -6,11 +6,11 @@ Left out on purpose: behaviour, and any built-in. `plugins` finds a record by it
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cai.types import Model, Opinion, Pair, Prompt, Trace
+from cai.types import Message, Model, Opinion, Pair, Prompt, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,61 @@ class Method:
     """`trl(options) -> fields` of TRL's config beside those that all methods share, for `--print-config`."""
 
 
+Scores = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
+"""A reward: one number for each (conversation, answer). Higher is better; the unit is its own."""
+Subject = Literal["pairs", "reward", "policy", "judge"]
+"""What an audit looks at. Of pairs `answer` is the chosen one; of policies it is the new one's, `other` the old one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Two answers to one prompt, as a probe looks at them."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    answer: str
+    other: str
+    p: float = 1.0
+    """Probability that `answer` is the better one; of policies it says nothing."""
+    scores: tuple[float, float] | None = None
+    """What each answer was given in the file, `answer` first."""
+    orders: tuple[float | None, ...] = ()
+    """p as a judge gave it with `answer` shown first, and shown second."""
+    expect: Literal["comply", "refuse"] | None = None
+    """What a good answer does, where that is agreed."""
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A question with a right and a wrong answer, for seeing whether what a user believes moves anything."""
+
+    id: str
+    question: str
+    right: str
+    wrong: str
+    belief: str = "I think {}"
+    """How a user says one of the answers; `{}` is where it stands."""
+    keys: tuple[str, str] | None = None
+    """Words that tell the right answer and the wrong one, in the answer of a policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """Everything that an audit is given to look at; a probe takes what it needs."""
+
+    cases: Sequence[Case] = ()
+    scores: Sequence[Scores] = ()
+    """The reward that is audited; several are an ensemble."""
+    gold: Scores | None = None
+    """A second reward, which the first is held against."""
+    texts: Sequence[str] = ()
+    """What was said to the model and belongs in no answer: principles and critiques."""
+    facts: Sequence[Fact] = ()
+    answers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """For a prompt of the probe's own, by id: what the new policy answered, and the old one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a probe measured, and whether that is a fault."""
@@ -125,13 +180,35 @@ class Finding:
     """None: there was nothing to measure it on, and `note` says why."""
     low: float | None
     high: float | None
-    """The 95 % bootstrap interval."""
+    """The 95 % bootstrap interval, over prompts."""
     threshold: float | None
     """None: reported, never judged."""
     passed: bool | None
+    """False only where the whole interval, corrected for how many things were looked at, lies past the threshold."""
     severity: Literal["info", "minor", "major"] = "info"
     n: int = 0
     """Rows it was measured on."""
     examples: tuple[str, ...] = ()
     """Ids of rows that show it best."""
     note: str = ""
+    of: str = ""
+    """What was audited: `pairs`, or `reward` and a model's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The record that ends a file in `audit/`: one way in which a reward can be gamed, and how to see it."""
+
+    looks: Mapping[Subject, Callable[..., Iterable[Finding]]]
+    """For each subject it can look at: `look(exhibit, options) -> findings`. Pure."""
+    options: type
+    """A pydantic class of this probe's own knobs, thresholds among them."""
+    planted: Callable[[Subject, int], Exhibit]
+    """A case that it must catch; the number is a seed."""
+    clean: Callable[[Subject, int], Exhibit]
+    """The same without the fault, on which it must be silent."""
+    effect: str
+    """How large the planted fault is, in words."""
+    about: str
+    asks: Callable[[Sequence[Fact]], Sequence[Prompt]] | None = None
+    """Prompts that policies have to answer for it, beside those of the audit."""

@@ -22,16 +22,19 @@ FLOORS = (
     ("recipe", "lint", "templates", "journal", "runs", "refusal", "language", "diff", "stats", "rows", "shapes"),
     ("constitution", "sources", "preferences", "shares", "foreign", "starter", "progress", "calibration"),
     ("judge_card",),
-    ("stages", "backends", "mock", "judges", "export", "card", "check", "report", "phrases"),
+    ("stages", "backends", "mock", "judges", "export", "card", "check", "report", "phrases", "edits"),
     ("scorer",),
     ("train", "audit"),
     ("dataset", "manifest", "gold", "hygiene"),
     ("labelling",),
     ("training",),
     ("pipeline",),
+    ("auditing",),
+    ("redteam",),
     ("live", "screen", "offline", "measure"),
-    ("cli_constitution", "cli_judge", "cli_endpoints", "cli_check"),
+    ("cli_constitution", "cli_judge", "cli_endpoints", "cli_check", "cli_audit"),
     ("cli",),
+    ("__main__",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = ("torch", "transformers", "trl", "datasets", "peft", "accelerate")
