@@ -29,9 +29,10 @@ from cai.train._stop import Stop, interruptible
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")  # the only word that TRL's precomputing of log-probabilities listens to
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
 ADAPTER = "adapter_config.json"
 
@@ -83,7 +84,8 @@ def settings(config: type, job: Job, options: Training, **own: Any) -> Any:
         "dataloader_pin_memory": not cpu,
     }
     try:
-        return config(**(shared | own | options.trl))
+        with quiet():
+            return config(**(shared | own | options.trl))
     except (TypeError, ValueError) as error:
         raise Mistake("options", f"TRL refuses them: {str(error).splitlines()[0]}", "see `--print-config`") from error
 
@@ -108,11 +110,16 @@ def open_policy(folder: Path, options: Training, kind: Any = AutoModelForCausalL
     """The model in `folder`, or the merge of the adapter there: float32 where it is trained whole. Raises Mistake."""
     held = dtype(options) if options.r else torch.float32  # frozen weights may be held in what is computed in
     try:
-        if (folder / ADAPTER).is_file():
-            return merged(folder, kind, dtype=held, **loading)
-        return kind.from_pretrained(str(folder), dtype=held, **loading)
+        return open_whole(folder, kind, dtype=held, **loading)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise Mistake(str(folder), f"cannot be loaded as a model: {_line(error)}", "check the folder") from error
+
+
+def open_whole(folder: Path, kind: Any, **loading: Any) -> Any:
+    """A model folder, or the merge of an adapter folder."""
+    if (folder / ADAPTER).is_file():
+        return merged(folder, kind, **loading)
+    return kind.from_pretrained(str(folder), **loading)
 
 
 def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = None, **loading: Any) -> Any:
@@ -121,7 +128,7 @@ def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = 
 
     named = json.loads((adapter / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
     loading.setdefault("dtype", "auto")
-    whole = kind.from_pretrained(str(base or named), **loading)
+    whole = open_whole(base or Path(named), kind, **loading)
     model = PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload()
     model.config._name_or_path = str(base or named)
     return model
@@ -142,8 +149,13 @@ def lora(options: Training, job: Job, task: str = "CAUSAL_LM") -> Any:
     )
 
 
-def save(trainer: Any, tokenizer: Any, job: Job, options: Training, kind: Any = AutoModelForCausalLM) -> None:
-    """Write what was trained to `out/model`, whole or not at all; LoRA folded in unless `merge` is off."""
+def save(
+    trainer: Any, tokenizer: Any, job: Job, options: Training, kind: Any = AutoModelForCausalLM, **loading: Any
+) -> None:
+    """Write what was trained to `out/model`, whole or not at all; LoRA folded in unless `merge` is off.
+
+    `kind` and `loading` say how the model that was started from is loaded, to fold an adapter into it.
+    """
     first = trainer.accelerator.is_main_process
     target = job.out / "model"
     raw = target.with_name(".model.raw")
@@ -152,7 +164,9 @@ def save(trainer: Any, tokenizer: Any, job: Job, options: Training, kind: Any = 
     if first:
         with _folders.appearing(target) as folder:
             if (raw / ADAPTER).is_file() and options.merge:
-                merged(raw, kind, job.model).save_pretrained(folder)
+                model = merged(raw, kind, job.model, **loading)
+                model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+                model.save_pretrained(folder)
             else:
                 shutil.copytree(raw, folder, dirs_exist_ok=True)
                 (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and settings.json says it all
@@ -197,16 +211,27 @@ class Guarded:
 
 
 def fit(trainer: Any, job: Job) -> dict[str, float]:
-    """Train, going on from the last whole checkpoint where asked to, and evaluate; figures by name.
+    """Train, going on from the last whole checkpoint where asked to, and evaluate; figures by name, seconds of this go.
 
     Raises Mistake for a loss that is no number, KeyboardInterrupt after a checkpoint where Ctrl-C came.
     """
     last = _folders.last_checkpoint(job.out / "checkpoints") if job.resume else None
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()  # steps of Adam are smaller than bfloat16 can tell apart
     with interruptible() as stop, quiet():
+        trainer.remove_callback(PrinterCallback)  # it prints on stdout
         trainer.add_callback(Watch(job, stop))
         done = trainer.train(resume_from_checkpoint=str(last) if last else None)
         held_out = trainer.evaluate() if job.held_out and not stop.asked else {}
-    figures = {"steps": trainer.state.global_step, **done.metrics, **held_out}
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    figures = {
+        "steps": trainer.state.global_step,
+        "seconds": done.metrics["train_runtime"],
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        **{name: value for name, value in held_out.items() if not name.endswith(("_per_second", "_runtime", "epoch"))},
+    }
     return {name: value for name, value in figures.items() if isinstance(value, int | float) and isfinite(value)}
 
 

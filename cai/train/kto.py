@@ -1,0 +1,55 @@
+"""Kahneman-Tversky Optimization (Ethayarajh et al., 2024, arXiv 2402.01306, eq. 8): single answers, good or bad.
+
+TRL reads the rows in order, and estimates the KL term by giving each prompt of a batch its neighbour's answer. Rows are
+therefore shuffled here, by digest, so that good and bad answers of different prompts stand side by side.
+
+Left out on purpose: weights of single rows; TRL has one for each label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cai.records import Job, Method
+from cai.train._knobs import Training
+
+
+class Options(Training):
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 8
+    """At least 2, since the KL term needs a neighbour; a batch cut into smaller ones is not the same step here."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    loss: Literal["kto", "apo_zero_unpaired"] = "kto"
+    desirable_weight: Annotated[float, Field(ge=0)] = 1.0
+    undesirable_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Keep (desirable weight x good answers) / (undesirable weight x bad ones) between 1 and 4/3, says the paper."""
+    precompute: bool = True
+    """Compute the reference's log-probabilities once and let go of it; False asks it at every step."""
+
+
+def trl(options: Options) -> Mapping[str, Any]:
+    """Fields of TRL's KTOConfig."""
+    return {
+        "max_length": options.max_length,
+        "beta": options.beta,
+        "loss_type": options.loss,
+        "desirable_weight": options.desirable_weight,
+        "undesirable_weight": options.undesirable_weight,
+        "precompute_ref_log_probs": options.precompute,
+        "precompute_ref_batch_size": options.batch_size,
+        "disable_dropout": True,
+    }
+
+
+def train(job: Job, options: Options) -> Mapping[str, Any]:
+    """Learn from thumbs up and down. Raises Mistake."""
+    from cai.train._supervised import train_kto
+
+    return train_kto(job, options, trl(options))
+
+
+METHOD = Method(
+    rows="labels", options=Options, train=train, about="answers labelled good or bad in, policy out", trl=trl
+)

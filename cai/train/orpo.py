@@ -1,0 +1,34 @@
+"""Odds-Ratio Preference Optimization (Hong et al., 2024, arXiv 2403.07691, eq. 6): one loss, no reference model.
+
+Left out on purpose: soft labels. Rows count as sure, and ties are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cai.records import Job, Method
+from cai.train._knobs import Training
+
+
+class Options(Training):
+    beta: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the odds-ratio term (lambda in the paper); 0 is plain SFT on the chosen answers."""
+
+
+def trl(options: Options) -> Mapping[str, Any]:
+    """Fields of TRL's ORPOConfig."""
+    return {"max_length": options.max_length, "beta": options.beta, "disable_dropout": True}
+
+
+def train(job: Job, options: Options) -> Mapping[str, Any]:
+    """Learn the preferences and the chosen answers at once. Raises Mistake."""
+    from cai.train._supervised import train_orpo
+
+    return train_orpo(job, options, trl(options))
+
+
+METHOD = Method(rows="pairs", options=Options, train=train, about="pairs in, policy out, no reference model", trl=trl)

@@ -1,0 +1,40 @@
+"""Supervised fine-tuning on the answers that a constitution stands behind (arXiv 2212.08073, section 3).
+
+Rows are prompt and completion, so that the loss is on the answer and its end token and never on the prompt.
+
+Left out on purpose: packing, which TRL does on request (`trl: {packing: true}`), and weights of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cai.records import Job, Method
+from cai.train._knobs import Training
+
+
+class Options(Training):
+    revisions: Literal["last", "all"] = "last"
+    """Of a run: the final answer of each trace, or every accepted revision as in the paper."""
+    mix: str = ""
+    """A file or folder of helpful answers to learn from as well, lest the model learn to evade."""
+    mix_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Their share of all training rows, where `mix` names some."""
+
+
+def trl(options: Options) -> Mapping[str, Any]:
+    """Fields of TRL's SFTConfig."""
+    return {"max_length": options.max_length, "completion_only_loss": True}
+
+
+def train(job: Job, options: Options) -> Mapping[str, Any]:
+    """Learn the completions. Raises Mistake."""
+    from cai.train._supervised import train_sft
+
+    return train_sft(job, options, trl(options))
+
+
+METHOD = Method(rows="messages", options=Options, train=train, about="imitates answers: prompt and completion", trl=trl)
