@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 
 from cai import constitution, sources, stats
 from cai.digest import digest
@@ -71,7 +72,7 @@ def lengths(before: array[int], after: array[int]) -> Manifest:
     """Words in drafts and in final answers: medians, and the paired mean change with its interval."""
     if not before:
         return {}
-    middle = [stats.interval(side, "median").value for side in (before, after)]
+    middle = [float(median(side)) for side in (before, after)]
     moved = stats.change(before, after)
     pairs = list(zip(before, after, strict=True))
     shorter, longer = sum(b > a for b, a in pairs), sum(b < a for b, a in pairs)
