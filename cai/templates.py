@@ -14,15 +14,16 @@ Left out on purpose: includes and inheritance; principle text is data and never 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes, pass_context
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from cai import outside, plugins
 from cai.digest import digest
@@ -41,7 +42,7 @@ OFFERED: Mapping[str, frozenset[str]] = {
     "likelihood": frozenset({"conversation", "principle", "stance"}),
 }
 """Folder of `prompts/` -> the variables its stage, or the judges that ask by it, give a template."""
-GIVEN = frozenset({"system", "user", "assistant", "message"})
+ROLES = ("system", "user", "assistant")
 MAX_NODES = 2000
 MAX_LOOPS = 3
 MAX_NUMBER = 10_000
@@ -82,7 +83,7 @@ class Template:
     name: str
     header: Header
     digest: str
-    _render: Callable[[Mapping[str, Any], str, Callable[..., str]], str]
+    _render: Callable[[Mapping[str, Any], str], str]
 
     @property
     def plain(self) -> bool:
@@ -90,23 +91,19 @@ class Template:
 
     def render(self, values: Mapping[str, Any], nonce: str) -> tuple[Message, ...]:
         """Messages made from `values`; `nonce` is the unguessable part of this call's fence. Raises Mistake."""
-        turns: list[Message] = []
-
-        def take(role: Role, caller: Callable[[], str]) -> str:
-            turns.append(Message(role, caller().strip()))
-            return ""
-
         try:
-            text = self._render(values, nonce, take).strip()
+            text = self._render(values, nonce)
         except (TemplateError, ValueError, TypeError, ArithmeticError) as error:
             raise Mistake(self.name, f"cannot be rendered: {error}", "mend the template") from None
         if self.plain:
-            return (Message("user", text),)
-        if text:
-            raise Mistake(self.name, f"has text outside every message: {text[:40]!r}", "put it in {% call user() %}")
+            return (Message("user", text.strip()),)
+        parts = text.split(_MARK)
+        if between := "".join(parts[::2]).strip():
+            raise Mistake(self.name, f"has text outside every message: {between[:40]!r}", "put it in {% call user() %}")
+        turns = tuple(_message(part) for part in parts[1::2])
         if not turns or turns[-1].role != "user":
             raise Mistake(self.name, "does not end in a user message", "end it with {% call user() %}")
-        return tuple(turns)
+        return turns
 
 
 def load(stage: str, name: str) -> Template:
@@ -120,17 +117,50 @@ def load(stage: str, name: str) -> Template:
     environment = _environment()
     try:
         tree = environment.parse(source)
-        _check_variables(meta.find_undeclared_variables(tree) - GIVEN, header, stage, str(path))
         _check_size(tree, str(path))
-        compiled = environment.from_string(source)
+        tree = tree if header.form == "plain" else _marked(tree, str(path))
+        _check_variables(meta.find_undeclared_variables(tree), header, stage, str(path))
+        compiled = environment.from_string(tree)
     except TemplateSyntaxError as error:
         raise Mistake(f"{path}:{error.lineno}", f"is not a template: {error.message}", "mend the line") from None
 
-    def render(values: Mapping[str, Any], nonce: str, take: Callable[..., str]) -> str:
-        calls = {role: partial(take, role) for role in ("system", "user", "assistant")} | {"message": partial(take)}
-        return compiled.render({key: values[key] for key in header.variables} | calls | {"nonce": nonce})
+    def render(values: Mapping[str, Any], nonce: str) -> str:
+        context = compiled.new_context({key: values[key] for key in header.variables} | {"nonce": nonce}, shared=True)
+        return "".join(compiled.root_render_func(context))
 
     return Template(str(path), header, digest(source), render)
+
+
+_MARK = f"\0{secrets.token_hex(8)}\0"
+"""Before and after each message in what a template renders to; no text can contain it."""
+
+
+def _marked(tree: nodes.Template, where: str) -> nodes.Template:
+    """The template with `{% call user() %}...{% endcall %}` as a role and text between marks, not as a macro's call."""
+    for outer in tree.find_all(nodes.CallBlock):
+        if any(part.find(nodes.CallBlock) for part in outer.body):
+            raise Mistake(f"{where}:{outer.lineno}", "puts a message inside a message", "end the first one before")
+    return cast(nodes.Template, _Marker().visit(tree))
+
+
+class _Marker(NodeTransformer):
+    def visit_CallBlock(self, block: nodes.CallBlock) -> nodes.Node:
+        called, given = block.call.node, block.call.args
+        name = called.name if isinstance(called, nodes.Name) else ""
+        if name in ROLES and not given:
+            role: list[nodes.Expr] = [nodes.TemplateData(name)]
+        elif name == "message" and len(given) == 1:
+            role = given
+        else:
+            return self.generic_visit(block)  # of no role: its name will be found to be undeclared
+        begin = nodes.Output([nodes.TemplateData(_MARK), *role, nodes.TemplateData("\n")])
+        marked = nodes.Scope([begin, *block.body, nodes.Output([nodes.TemplateData(_MARK)])])
+        return marked.set_lineno(block.lineno)
+
+
+def _message(part: str) -> Message:
+    role, _, text = part.partition("\n")
+    return Message(cast(Role, role), text.strip())
 
 
 def turns(messages: tuple[Message, ...]) -> tuple[Turn, ...]:
@@ -189,11 +219,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
-    def call(self, context: Context, called: Any, *args: Any, **words: Any) -> Any:
-        if type(called) is partial and "caller" in words:  # one of the four that take down a turn
-            return called(*args, caller=words["caller"])
-        return super().call(context, called, *args, **words)
-
 
 _FIELDS = {record: frozenset(field.name for field in fields(record)) for record in (Principle, Example, Turn)}
 
@@ -210,6 +235,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def _finalize(value: object) -> object:
+    if type(value) is str:
+        return value
     if isinstance(value, (Untrusted, Turn)):
         raise ValueError("prints text that a model or a user wrote; put it through fence, turn or plain")
     return value
@@ -227,7 +254,9 @@ _LABEL = re.compile(
 @pass_context
 def _fence(context: Context, value: Untrusted | str) -> str:
     """Between `<text id=...>` lines that carry the call's nonce; look-alikes inside are broken visibly."""
-    inside, nonce = _FENCE.sub("‹", _turn(value)), context["nonce"]
+    inside, nonce = _turn(value), context["nonce"]
+    if "<" in inside:
+        inside = _FENCE.sub("‹", inside)
     return f'<text id="{nonce}">\n{inside}\n</text id="{nonce}">'
 
 
