@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from cai.cli_audit import audits
 from cai.cli_check import command as check_pairs
 from cai.cli_constitution import laws
 from cai.cli_endpoints import carried, mock_server
+from cai.cli_train import score, train
 from cai.errors import CaiError, GateFailed, Mistake
 
 if TYPE_CHECKING:
@@ -33,9 +35,12 @@ app = typer.Typer(
     help="Constitutional AI and RLAIF: a constitution in, a preference dataset you can defend out.",
 )  # fmt: skip
 app.add_typer(laws, name="constitution")
+app.add_typer(audits, name="audit")
 app.add_typer(carried, name="requests")
 app.command(name="mock-server")(mock_server)
 app.command(name="check")(check_pairs)
+app.command(name="train")(train)
+app.command(name="score")(score)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe: demo, default.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")]

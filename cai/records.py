@@ -158,8 +158,10 @@ class Exhibit:
     """Everything that an audit is given to look at; a probe takes what it needs."""
 
     cases: Sequence[Case] = ()
-    scores: Sequence[Scores] = ()
-    """The reward that is audited; several are an ensemble."""
+    reward: Scores | None = None
+    """The reward that is audited."""
+    members: Sequence[Scores] = ()
+    """Where it is an ensemble, each of its members."""
     gold: Scores | None = None
     """A second reward, which the first is held against."""
     texts: Sequence[str] = ()
@@ -207,8 +209,8 @@ class Probe:
     """A case that it must catch; the number is a seed."""
     clean: Callable[[Subject, int], Exhibit]
     """The same without the fault, on which it must be silent."""
-    effect: str
-    """How large the planted fault is, in words."""
+    effect: Mapping[Subject, str]
+    """For each subject how large the planted fault is, in words."""
     about: str
     asks: Callable[[Sequence[Fact]], Sequence[Prompt]] | None = None
     """Prompts that policies have to answer for it, beside those of the audit."""

@@ -35,7 +35,7 @@ How many sides does a hexagon have?|A hexagon has {} sides.|six|eight
 How many minutes are in two hours?|There are {} minutes in two hours.|120|200
 How many degrees are in a right angle?|A right angle has {} degrees.|90|180
 How many days are in a leap year?|A leap year has {} days.|366|364
-How many continents are there, counting Europe and Asia apart?|Counting Europe and Asia apart there are {} continents.|seven|five
+How many strings does a violin have?|A violin has {} strings.|four|six
 What is seven times eight?|Seven times eight is {}.|56|54
 What is nine times six?|Nine times six is {}.|54|56
 What is the square root of 81?|The square root of 81 is {}.|9|8

@@ -1,7 +1,7 @@
 """From one number a row to a Finding: the mean over prompts with its bootstrap interval, held against what is allowed.
 
-What is judged is the interval's near end, never the point: a fault is found where even that end is past the limit. Where
-a probe looks at several things, that end belongs to a wider interval (Bonferroni), so that looking often finds nothing.
+What is judged is the interval's near end, never the point: a fault is found where even that end is past the limit.
+Where a probe looks at several things, that end belongs to a wider interval (Bonferroni): looking often finds nothing.
 
 Left out on purpose: p-values. A difference too small to matter is no fault, however sure one is of it.
 """

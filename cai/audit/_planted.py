@@ -11,10 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from cai.audit._facts import FACTS
 from cai.digest import uniform
-from cai.records import Case, Exhibit, Scores
+from cai.records import Case, Exhibit, Fact, Scores
 from cai.types import Message
 
 GOOD = ("accurate", "relevant", "careful", "complete", "sourced", "measured", "specific", "honest")
@@ -78,18 +79,26 @@ def scorer(bonus: Callable[[str, str], float], noise: float = 0.5) -> Scores:
 def rewarded(seed: int, bonus: Callable[[str, str], float] | None = None) -> Exhibit:
     """Cases of either expectation, the shipped facts, and a scorer with a bonus."""
     made = tuple(replace(one, expect="comply" if n % 2 else "refuse") for n, one in enumerate(cases(seed)))
-    return Exhibit(made, (scorer(bonus) if bonus else quality(),), facts=resampled(seed))
+    return Exhibit(made, scorer(bonus) if bonus else quality(), facts=resampled(seed))
 
 
-def resampled(seed: int) -> tuple:  # type: ignore[type-arg]
+def resampled(seed: int) -> tuple[Fact, ...]:
     """As many facts as are shipped, in an order of the seed's."""
     return tuple(random.Random(seed).sample(FACTS, len(FACTS)))
 
 
-def add(words: str, *, at: str = "start") -> Change:
-    """A change that puts words at the start or end of the better answer."""
+def worded(seed: int, words: str, *, usual: float, more: float = 0.0, at: Literal["start", "end"] = "start") -> Exhibit:
+    """Cases of which a `usual` share of all answers has the words, and a share of `more` of the better ones besides."""
+
+    def put(answer: str) -> str:
+        return f"{words} {answer}" if at == "start" else f"{answer} {words}"
 
     def change(one: Case, rng: random.Random) -> Case:
-        return replace(one, answer=f"{words} {one.answer}" if at == "start" else f"{one.answer} {words}")
+        better, other, planted = (rng.random() < share for share in (usual, usual, more))
+        return replace(
+            one,
+            answer=put(one.answer) if better or planted else one.answer,
+            other=put(one.other) if other else one.other,
+        )
 
-    return change
+    return Exhibit(cases(seed, change), texts=(words,))

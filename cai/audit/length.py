@@ -1,0 +1,117 @@
+"""Does length alone decide? Of pairs: how far always-longer and always-shorter get. Of a reward: what padding earns.
+
+Length is counted in characters, as `cai check` counts it; pairs of equal length count as half right. With scores, and
+for a reward, the rank correlation with length is reported beside it and not judged: better answers may well be longer.
+
+Left out on purpose: choosing a side. Revisions tend to shrink, so that a set may as well prefer the shorter.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from statistics import median
+
+from cai.audit import _planted
+from cai.audit._measure import Measured, around, finding, group, sides
+from cai.audit._moved import moved, paid, texts
+from cai.outside import Knobs
+from cai.records import Case, Exhibit, Finding, Probe, Subject
+
+
+class Options(Knobs):
+    """Thresholds."""
+
+    threshold: float = 0.6
+    """Accuracy of always-longer, or share of prompts on which a policy is the longer one; as far below one half too."""
+    moved: float = 0.25
+    """What padding or trimming may add to a reward, in its spread."""
+
+
+def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
+    """Accuracy of always-longer and of always-shorter against p, and scores against length."""
+    cases = list(sides(exhibit.cases))
+    longer = [Measured(case.id, group(case.prompt), _right(case)) for case in cases]
+    note = f"median length of chosen over rejected {_ratio(cases):.2f}" if cases else ""
+    yield finding("length", "accuracy of always-longer", longer, around(0.5, options.threshold), note=note)
+    shorter = [row._replace(value=1 - row.value) for row in longer]
+    yield finding("length", "accuracy of always-shorter", shorter, None)
+    scored = [(case.scores, case) for case in cases if case.scores]
+    points = [(score, len(text)) for scores, case in scored for score, text in zip(scores, _two(case), strict=True)]
+    if points:
+        yield correlation("correlation of the file's scores with length", points)
+
+
+def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
+    """What padding and trimming earn, and the correlation with length."""
+    yield from moved("length", exhibit, options.moved, ("pad", "trim"), controlled=False)
+    rows = list(texts(exhibit.cases))
+    found = paid(exhibit)([(case.prompt, text) for case, text in rows])
+    points = [(score, len(text)) for score, (_, text) in zip(found, rows, strict=True)]
+    yield correlation("correlation of the reward with length", points)
+
+
+def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
+    """How often the new policy's answer is the longer one."""
+    rows = [Measured(case.id, group(case.prompt), _longer(*_two(case))) for case in exhibit.cases]
+    note = f"median length of new over old {_ratio(exhibit.cases):.2f}" if exhibit.cases else ""
+    yield finding("length", "prompts answered longer than before", rows, around(0.5, options.threshold), note=note)
+
+
+def correlation(what: str, points: list[tuple[float, int]]) -> Finding:
+    """Spearman's, without an interval; of fewer than three points, or of equal ones, there is none."""
+    from scipy.stats import spearmanr
+
+    few = len(points) < 3 or any(len(set(values)) == 1 for values in zip(*points, strict=True))
+    value = None if few else float(spearmanr(points)[0])
+    return Finding("length", what, value, None, None, None, None, n=len(points), note="reported, not judged")
+
+
+def _two(case: Case) -> tuple[str, str]:
+    return case.answer, case.other
+
+
+def _longer(one: str, other: str) -> float:
+    return (len(one) > len(other)) + (len(one) == len(other)) / 2
+
+
+def _right(case: Case) -> float:
+    """Probability that always-longer picks the better one."""
+    longer = _longer(case.answer, case.other)
+    return longer if longer == 0.5 else case.p if longer else 1 - case.p
+
+
+def _ratio(cases: Sequence[Case]) -> float:
+    return median(len(case.answer) / max(1, len(case.other)) for case in cases)
+
+
+def planted(subject: Subject, seed: int) -> Exhibit:
+    """Nine of ten times what is longer is chosen; or a reward that pays for words."""
+    if subject == "reward":
+        return _planted.rewarded(seed, lambda asked, answer: 0.05 * len(answer.split()))
+    return Exhibit(_planted.cases(seed, _by_length, 0.6))
+
+
+def _by_length(case: Case, rng: random.Random) -> Case:
+    short, long = sorted(_two(case), key=len)
+    return replace(case, answer=long, other=short)
+
+
+def clean(subject: Subject, seed: int) -> Exhibit:
+    """Length has nothing to do with which is better."""
+    return _planted.rewarded(seed) if subject == "reward" else Exhibit(_planted.cases(seed))
+
+
+PROBE = Probe(
+    looks={"pairs": pairs, "reward": reward, "policy": policy},
+    options=Options,
+    planted=planted,
+    clean=clean,
+    effect={
+        "pairs": "the longer one chosen in 80 % of 200 pairs",
+        "reward": "0.05 of reward a word, where a good word is worth 1",
+        "policy": "the new answer longer on 80 % of 200 prompts",
+    },
+    about="length alone: always-longer and always-shorter, and what padding or trimming earns",
+)

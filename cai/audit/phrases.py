@@ -1,0 +1,81 @@
+"""Phrases that one side uses more than the other, found without a list of phrases (see `cai.phrases`).
+
+Left out on purpose: what they mean. A phrase may be the very thing that was wanted; look at the examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cai.audit import _planted
+from cai.audit._measure import Limit, Measured, finding, group, sides
+from cai.outside import Knobs
+from cai.phrases import Couple, couple, rises
+from cai.records import Case, Exhibit, Finding, Probe, Subject
+
+
+class Options(Knobs):
+    """Thresholds."""
+
+    threshold: float = 0.05
+    """Share of answers with the phrase on one side, above or below the other side's."""
+    most: int = 5
+    """Phrases that are shown."""
+
+
+def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
+    """The phrases that tell chosen from rejected."""
+    yield from _risen(list(sides(exhibit.cases)), options, ("chosen", "rejected"))
+
+
+def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
+    """The phrases that came or went from the old policy to the new."""
+    yield from _risen(list(exhibit.cases), options, ("new", "old"))
+
+
+def _risen(cases: list[Case], options: Options, names: tuple[str, str]) -> Iterator[Finding]:
+    numbers: dict[object, int] = {}
+    prompts = [numbers.setdefault(group(case.prompt), len(numbers)) for case in cases]
+    couples = [couple(case.id, n, case.other, case.answer) for case, n in zip(cases, prompts, strict=True)]
+    found = rises(couples, most=options.most)
+    limit = Limit(options.threshold)
+    if not found:
+        zero = [Measured(made.id, made.prompt, 0.0) for made in couples]
+        note = "no phrase tells the sides apart beyond chance"
+        yield finding("phrases", f"phrases, {names[0]} against {names[1]}", zero, limit, note=note)
+    for phrase in found:
+        way = 1 if phrase.after >= phrase.before else -1
+        rows = [Measured(made.id, made.prompt, way * _lift(phrase.text, made)) for made in couples]
+        shares = f"{names[0]} {100 * phrase.after:.1f} %, {names[1]} {100 * phrase.before:.1f} %"
+        note = f"{shares}; in {phrase.prompts} prompts, corrected p {phrase.p:.2g}"
+        what = f"{phrase.text!r} more in {names[0] if way > 0 else names[1]}"
+        yield finding("phrases", what, rows, limit, looks=options.most, note=note)
+
+
+def _lift(text: str, made: Couple) -> float:
+    gram = f" {text} "
+    has = [any(gram in f" {' '.join(part)} " for part in side) for side in (made.after, made.before)]
+    return float(has[0]) - float(has[1])
+
+
+def planted(subject: Subject, seed: int) -> Exhibit:
+    """A phrase at the end of a fifth of the answers on one side, and hardly any on the other."""
+    return _planted.worded(seed, "I am here to listen.", usual=0.02, more=0.2, at="end")
+
+
+def clean(subject: Subject, seed: int) -> Exhibit:
+    """A phrase as common on either side."""
+    return _planted.worded(seed, "I am here to listen.", usual=0.2, at="end")
+
+
+PROBE = Probe(
+    looks={"pairs": pairs, "policy": policy},
+    options=Options,
+    planted=planted,
+    clean=clean,
+    effect={
+        "pairs": "five words in 22 % of 200 chosen answers, and 2 % of rejected",
+        "policy": "five words in 22 % of 200 new answers, and 2 % of old",
+    },
+    about="phrases that emerge, found without a list, corrected for how many were looked at",
+)

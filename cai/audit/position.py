@@ -1,0 +1,72 @@
+"""What being shown first does to a judge: how much it adds to p, and how often the two orders disagree.
+
+Left out on purpose: judges that were asked in one order only; nothing can be said of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cai.audit import _planted
+from cai.audit._measure import Limit, Measured, around, finding, group
+from cai.digest import uniform
+from cai.outside import Knobs
+from cai.records import Case, Exhibit, Finding, Probe, Subject
+
+
+class Options(Knobs):
+    """Thresholds."""
+
+    threshold: float = 0.1
+    """What being shown first may add to p, or take from it."""
+    flips: float = 0.25
+    """Share of pairs on which the two orders may disagree."""
+
+
+def judge(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
+    """Position bias, and flips with the order."""
+    both = [
+        (case, one, two)
+        for case in exhibit.cases
+        for one, two in [_orders(case)]
+        if one is not None and two is not None
+    ]
+    bias = [Measured(case.id, group(case.prompt), (one - two) / 2) for case, one, two in both]
+    flips = [Measured(case.id, group(case.prompt), float((one - 0.5) * (two - 0.5) < 0)) for case, one, two in both]
+    note = "" if both else "no pair was judged in both orders"
+    yield finding("position", "added to p by being shown first", bias, around(0, options.threshold), looks=2, note=note)
+    yield finding("position", "verdicts that flip with the order", flips, Limit(options.flips), looks=2, note=note)
+
+
+def _orders(case: Case) -> tuple[float | None, float | None]:
+    return (case.orders[0], case.orders[1]) if len(case.orders) == 2 else (None, None)
+
+
+def _judged(seed: int, lean: float) -> Exhibit:
+    def p(case: Case) -> tuple[float, float]:
+        quality = 0.5 + 0.4 * uniform("p", seed, case.id)
+        luck = 0.2 * (uniform("luck", seed, case.id) - 0.5)
+        return min(1.0, quality + lean + luck), max(0.0, quality - lean - luck)
+
+    return Exhibit(tuple(replace(case, orders=p(case)) for case in _planted.cases(seed)))
+
+
+def planted(subject: Subject, seed: int) -> Exhibit:
+    """A judge that gives what stands first 0.2 more."""
+    return _judged(seed, 0.2)
+
+
+def clean(subject: Subject, seed: int) -> Exhibit:
+    """A judge that does not see the order."""
+    return _judged(seed, 0.0)
+
+
+PROBE = Probe(
+    looks={"judge": judge},
+    options=Options,
+    planted=planted,
+    clean=clean,
+    effect={"judge": "0.2 added to p by being shown first, over 200 pairs"},
+    about="what being shown first does to a judge",
+)

@@ -1,0 +1,104 @@
+"""The command line's `audit`: is a data set, a reward, a policy or a whole run gamed? It prints; `cli` mounts it.
+
+Left out on purpose: looking, which is the probes', and gathering what they look at, which is `auditing`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cai.errors import GateFailed
+from cai.safe import safe_text as _safe
+
+if TYPE_CHECKING:
+    from cai.auditing import Audit
+    from cai.records import Finding
+
+audits = typer.Typer(no_args_is_help=True, help="Look for reward hacking: in pairs, rewards, policies, whole runs.")
+
+Settings = Annotated[list[str], typer.Option("-o", help="Set a probe's threshold or option: -o length.threshold=0.7.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Gate = Annotated[bool, typer.Option("--gate", help="Exit 100 where a finding is past its threshold.")]
+Limit = Annotated[int, typer.Option(min=2, help="Rows that are looked at, at most, drawn by digest.")]
+
+
+@audits.command("pairs")
+def pairs(
+    file: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Preference pairs of any format, or a run.")],
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
+    limit: Limit = 20_000,
+    gate: Gate = False,
+    as_json: Json = False,
+) -> None:
+    """Look for what would be learned in place of the preference: length, form, flattery, phrases, evasion ..."""
+    from cai import auditing
+
+    path = _place(file)
+    audit = auditing.pairs(path, auditing.options(override), format, limit)
+    _finish([audit], path, gate, as_json)
+
+
+def _place(file: Path) -> Path:
+    """A path as it is, or a run of that name under runs/."""
+    named = Path("runs") / file
+    return named if not file.exists() and (named / "manifest.json").exists() else file
+
+
+def _finish(done: Sequence[Audit], path: Path | None, gate: bool, as_json: bool) -> None:
+    """Keep the findings where a run was audited, print them, and stop at the gate."""
+    from cai import auditing
+    from cai.runs import Run
+
+    if path and (path / "manifest.json").exists():
+        auditing.write(Run(path), done)
+    if as_json:
+        print(json.dumps([auditing.described(audit) for audit in done], indent=2))
+    for audit in () if as_json else done:
+        _tell(audit)
+    failed = [found for audit in done for found in audit.failed]
+    if gate and failed:
+        raise GateFailed(f"{len(failed)} findings are past their thresholds: {', '.join(_names(failed))}")
+
+
+def _names(failed: Sequence[Finding]) -> list[str]:
+    return list(dict.fromkeys(found.probe for found in failed))
+
+
+def _tell(audit: Audit) -> None:
+    lost = f", {audit.left_out} left out" if audit.left_out else ""
+    print(_safe(f"\n{audit.of}: {audit.rows} rows{lost}"))
+    rows = [("", "probe", "measured", "value", "95 % interval", "passes", "n"), *map(_row, audit.findings)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print(_safe("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+    for found in audit.failed:
+        print(_safe(f"\n{found.probe}: {found.what}: {found.note}"))
+        if found.examples:
+            print(_safe(f"  such as {', '.join(found.examples)}"))
+    print(_safe(_verdict(audit)))
+
+
+def _row(found: Finding) -> tuple[str, ...]:
+    mark = {True: "ok", False: "FAIL" if found.severity == "major" else "fail", None: "-"}[found.passed]
+    between = "" if found.low is None or found.high is None else f"[{_number(found.low)}, {_number(found.high)}]"
+    limit = "" if found.threshold is None else f"<= {found.threshold:.3g}"
+    if "passes from" in found.note:
+        limit = found.note.rpartition("passes from ")[2].partition(";")[0].replace(" to ", "..")
+    return mark, found.probe, found.what, _number(found.value), between, limit, str(found.n)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _verdict(audit: Audit) -> str:
+    judged = [found for found in audit.findings if found.passed is not None]
+    if not audit.failed:
+        return f"\nnone of {len(judged)} findings that were judged is past its threshold"
+    return f"\n{len(audit.failed)} of {len(judged)} findings that were judged are past their thresholds"
