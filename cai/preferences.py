@@ -44,6 +44,8 @@ class Preference:
     """What each answer was given, chosen first."""
     margin: float | None = None
     """By how much it is better, in the file's own unit."""
+    weight: float | None = None
+    """How much the row counts in training; None where it does not say."""
     category: str | None = None
     split: str = "train"
     turns: int = 1
@@ -128,6 +130,7 @@ def _preference(where: str, sides: Sides, split: str) -> Preference:
         p_chosen=sides.p_chosen if sides.p_chosen is not None else shapes.probability(row),
         scores=(scores := shapes.scores(row)),
         margin=shapes.number(row.get("margin")) if scores is None else scores[0] - scores[1],
+        weight=shapes.weight(row),
         category=shapes.first_text(row, "category"),
         split=shapes.first_text(row, "split") or split,
         turns=max(len(chosen), len(rejected)),

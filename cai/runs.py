@@ -65,6 +65,15 @@ def write_json(path: Path, value: Mapping[str, object] | list[object]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def append(path: Path, value: Mapping[str, object]) -> None:
+    """Add one line of JSON to a file that is read while it grows."""
+    try:
+        with open(path, "ab") as file:
+            file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+    except OSError as error:
+        raise Mistake(str(path), f"cannot be written: {error.strerror}", "free space, or another folder") from error
+
+
 class Spool(Generic[Row]):
     """Rows put in any order, by the position of their prompt; `finish` writes them in that order."""
 

@@ -114,6 +114,16 @@ def probability(row: Row) -> float | None:
     return value
 
 
+def weight(row: Row) -> float | None:
+    """How much a row counts in training, where it says. Raises ValueError for what is no weight."""
+    if row.get("weight") is None:
+        return None
+    value = number(row["weight"])
+    if value is None or value < 0:
+        raise ValueError(f"weight is {row['weight']!r:.40}, not a weight")
+    return value
+
+
 _SCORES = (
     ("score_chosen", "score_rejected"),  # HuggingFaceH4's UltraFeedback
     ("chosen_score", "rejected_score"),  # OpenRLHF
