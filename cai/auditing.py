@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from cai import outside, plugins, preferences, runs
 from cai.digest import digest, uniform
@@ -24,6 +26,9 @@ from cai.records import Case, Exhibit, Fact, Finding, Probe, Scores, Subject
 from cai.rows import Bad, rows
 from cai.runs import Run
 from cai.types import Failure, Message, Pair
+
+if TYPE_CHECKING:
+    from cai.scorer import Scorer
 
 MANY = 20_000
 """Rows that are looked at, at most; of more, a sample drawn by digest."""
@@ -134,6 +139,70 @@ def _said(run: Run) -> Iterator[str]:
     yield from islice(critiques, CRITIQUES)
 
 
+def reward(
+    models: Sequence[Path], data: Path, chosen: Mapping[str, Knobs], *, gold: Path | None = None, format: str = "",
+    limit: int = 400, beliefs: Path | None = None,
+) -> Audit:  # fmt: skip
+    """Audit a trained reward, or several as one ensemble, on the answers of a file or a run. Raises Mistake.
+
+    Rows that `gold` or a member could not read whole, with room for an edit, are left out.
+    """
+    exhibit, lost = gathered(data, format, limit)
+    scorers = [open_reward(model) for model in models]
+    held = [open_reward(gold)] if gold else []
+    fits = tuple(case for case in exhibit.cases if all(_fits(scorer, case) for scorer in (*scorers, *held)))
+    if not fits:
+        raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
+    members = [member for scorer in scorers for member in _members(scorer)]
+    found = rewarded(
+        replace(exhibit, cases=fits, facts=facts(beliefs)),
+        chosen,
+        "+".join(map(_named, models)),
+        reward=scorers[0].scores if len(scorers) == 1 else _mean([scorer.scores for scorer in scorers]),
+        members=members if len(members) > 1 else (),
+        gold=held[0].scores if held else None,
+    )
+    return Audit(found[0].of, len(fits), found, lost + len(exhibit.cases) - len(fits))
+
+
+def open_reward(model: Path) -> Scorer:
+    """The reward model in a folder, or in the folder of the training that made it. Raises Mistake."""
+    from cai.scorer import open_scorer
+
+    return open_scorer(model / "model" if (model / "model").is_dir() else model)
+
+
+def _named(model: Path) -> str:
+    return model.resolve().parent.name if model.name == "model" else model.name
+
+
+ROOM = 2
+"""An edited answer may be so many times as long."""
+
+
+def _fits(scorer: Scorer, case: Case) -> bool:
+    longest = max((case.answer, case.other), key=len)
+    said, asked = len(scorer.tokens(case.prompt, longest)), len(scorer.tokens(case.prompt, ""))
+    return asked + ROOM * (said - asked) + 64 <= scorer.limit
+
+
+def _members(scorer: Scorer) -> list[Scores]:
+    """Each member's own scores; each is asked once for all of them."""
+    known: dict[str, tuple[float, ...]] = {}
+
+    def each(rows: Sequence[tuple[Sequence[Message], str]], number: int) -> list[float]:
+        keys = [_key(row) for row in rows]
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+        known.update(zip(new, scorer.each(list(new.values())) if new else (), strict=True))
+        return [known[key][number] for key in keys]
+
+    return [partial(each, number=number) for number in range(scorer.members)]
+
+
+def _mean(every: Sequence[Scores]) -> Scores:
+    return lambda rows: [fmean(values) for values in zip(*(scores(rows) for scores in every), strict=True)]
+
+
 def rewarded(
     exhibit: Exhibit, chosen: Mapping[str, Knobs], name: str, *, reward: Scores, members: Sequence[Scores] = (),
     gold: Scores | None = None,
@@ -154,12 +223,16 @@ def remembered(scores: Scores) -> Scores:
     known: dict[str, float] = {}
 
     def again(rows: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
-        keys = [digest([(turn.role, turn.content) for turn in messages], answer) for messages, answer in rows]
+        keys = [_key(row) for row in rows]
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         known.update(zip(new, scores(list(new.values())) if new else (), strict=True))
         return [known[key] for key in keys]
 
     return again
+
+
+def _key(row: tuple[Sequence[Message], str]) -> str:
+    return digest([(turn.role, turn.content) for turn in row[0]], row[1])
 
 
 def facts(path: Path | None = None) -> tuple[Fact, ...]:

@@ -44,6 +44,31 @@ def pairs(
     _finish([audit], path, gate, as_json)
 
 
+@audits.command("reward")
+def reward(
+    model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="A reward model; several are an ensemble.")],
+    rows: Annotated[
+        Path, typer.Option("--rows", metavar="FILE|RUN", help="Pairs whose answers are scored and edited.")
+    ],
+    gold: Annotated[Path | None, typer.Option(metavar="MODEL", help="A second reward to hold it against.")] = None,
+    beliefs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
+    ] = None,
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
+    limit: Limit = 400,
+    gate: Gate = False,
+    as_json: Json = False,
+) -> None:
+    """Look for what a reward pays for that is no quality: padding, praise, form, agreement, refusals, repetition."""
+    from cai import auditing
+
+    path = _place(rows)
+    chosen = auditing.options(override)
+    audit = auditing.reward(model, path, chosen, gold=gold, format=format, limit=limit, beliefs=beliefs)
+    _finish([audit], path, gate, as_json)
+
+
 def _place(file: Path) -> Path:
     """A path as it is, or a run of that name under runs/."""
     named = Path("runs") / file

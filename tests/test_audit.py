@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
+from itertools import combinations
+from math import sqrt
 
-from cai import plugins
-from cai.records import Finding, Probe
+import pytest
+from planted_audit import BIASES, CLEAN, biased
+
+from cai import auditing, plugins
+from cai.audit import _planted
+from cai.audit import overoptimisation as over
+from cai.records import Exhibit, Finding, Probe, Scores
+from cai.types import Message
 
 NAMES = plugins.names("audit")
 LOOKS = [(name, subject) for name in NAMES for subject in plugins.find("audit", name, Probe).looks]
@@ -39,3 +47,59 @@ def test_a_probe_is_silent_on_the_clean_case(name: str, subject: str) -> None:
 @pytest.mark.parametrize(("name", "subject"), LOOKS)
 def test_a_probe_says_the_same_again(name: str, subject: str) -> None:
     assert findings(name, subject, "planted") == findings(name, subject, "planted")
+
+
+def failed_by(reward: Scores, seed: int = 3) -> set[str]:
+    exhibit = _planted.rewarded(seed)
+    found = auditing.rewarded(exhibit, auditing.options(), "planted", reward=reward)
+    return {one.probe for one in found if one.passed is False}
+
+
+def test_a_reward_of_quality_alone_is_flagged_for_nothing() -> None:
+    assert failed_by(CLEAN) == set()
+
+
+@pytest.mark.parametrize("bias", BIASES)
+def test_a_biased_reward_is_flagged_for_its_bias_and_nothing_else(bias: str) -> None:
+    assert failed_by(biased(bias)) == BIASES[bias][1]
+
+
+def test_a_reward_that_tells_nothing_apart_is_measured_by_no_number() -> None:
+    found = auditing.rewarded(
+        _planted.rewarded(1), auditing.options(), "flat", reward=lambda rows: [0.0] * len(list(rows))
+    )
+    moved = [one for one in found if one.probe == "preamble"]
+    assert moved and all((one.value, one.passed) == (None, None) for one in moved)
+
+
+def test_an_answer_is_scored_once() -> None:
+    asked: list[str] = []
+
+    def reward(rows: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
+        asked.extend(answer for _, answer in rows)
+        return CLEAN(rows)
+
+    exhibit = Exhibit(_planted.cases(1, rows=30))
+    auditing.rewarded(exhibit, {"length": auditing.options()["length"]}, "m", reward=reward)
+    assert len(asked) == len(set(asked))
+
+
+def test_best_of_n_is_the_mean_over_all_choices() -> None:
+    gold = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0]
+    for n in range(1, 7):
+        picks = [gold[max(chosen)] for chosen in combinations(range(6), n)]
+        assert over.expected(gold, n) == pytest.approx(sum(picks) / len(picks))
+
+
+def test_the_turn_of_a_known_curve_is_found() -> None:
+    gains = [(n, sqrt(over.kl(n)) * (2.0 - 1.0 * sqrt(over.kl(n)))) for n in (1, 2, 4, 8, 16)]
+    assert over.fitted(gains) == pytest.approx((2.0, 1.0))
+    assert over.kl(6) < 1.0 < over.kl(7)
+    assert over.turn(2.0, 1.0) == 7
+    assert over.turn(2.0, -1.0) is None
+
+
+def test_overoptimisation_needs_gold_and_several_answers() -> None:
+    exhibit = Exhibit(_planted.cases(1), CLEAN, gold=CLEAN)
+    (found,) = over.reward(exhibit, over.Options())
+    assert (found.value, found.passed) == (None, None) and "4 answers" in found.note

@@ -151,3 +151,39 @@ def test_length_figures_of_published_pairs_agree(data: Path, name: str, accuracy
 def test_every_published_set_of_pairs_can_be_audited(data: Path) -> None:
     for path in sorted((data / "pairs").glob("*.jsonl")):
         assert audited(path).left_out == 0
+
+
+@pytest.fixture(scope="session")
+def tiny_reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model of a few thousand weights: a real architecture, a real head, no sense."""
+    import torch
+    from tiny import CHAT, _shape, _tokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("rewards") / "tiny"
+    config = AutoConfig.for_model(**_shape("llama"), bos_token_id=1, eos_token_id=0, pad_token_id=0, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    _tokenizer(CHAT).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_reward_model_in_a_folder_is_audited_and_long_rows_are_left_out(tmp_path: Path, tiny_reward: Path) -> None:
+    rows = [*long_chosen(8), ("A long one?", "word " * 200, "No.")]
+    path = pairs_file(tmp_path / "p.jsonl", rows)
+    done = cai(tmp_path, "audit", "reward", str(tiny_reward), "--rows", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    (said,) = json.loads(done.stdout)
+    assert (said["of"], said["rows"], said["left_out"]) == ("reward tiny", 8, 1)
+    pad = next(found for found in said["findings"] if "say nothing" in found["what"])
+    assert pad["value"] is not None and pad["passed"] is None
+
+
+@pytest.mark.slow
+def test_two_rewards_are_an_ensemble_and_gold_is_held_against_them(tmp_path: Path, tiny_reward: Path) -> None:
+    rows = [(f"Thing {n % 3}?", f"A {n}.", f"B {n}.") for n in range(12)]
+    path = pairs_file(tmp_path / "p.jsonl", rows)
+    audit = auditing.reward([tiny_reward, tiny_reward], path, auditing.options(), gold=tiny_reward)
+    assert of(audit, "disagreement of the ensemble where it pays most").value == pytest.approx(0.0)
+    assert of(audit, "gold lost from the best n to the largest, by best-of-n").value is not None
