@@ -21,13 +21,30 @@ from math import exp
 from pathlib import Path
 from typing import Any, Literal
 
-KIND = tuple("calm brave gentle honest clear warm fair wise steady humble patient true".split())
-RUDE = tuple("lazy stupid ugly nasty cruel vile dull mean silly bad false cold".split())
-PLAIN = tuple("the a it is of and water stone road tree bird hill day night bread salt".split())
+KIND = ("calm", "brave", "gentle", "honest", "clear", "warm", "fair", "wise", "steady", "humble", "patient", "true")
+RUDE = ("lazy", "stupid", "ugly", "nasty", "cruel", "vile", "dull", "mean", "silly", "bad", "false", "cold")
+PLAIN = (
+    "the",
+    "a",
+    "it",
+    "is",
+    "of",
+    "and",
+    "water",
+    "stone",
+    "road",
+    "tree",
+    "bird",
+    "hill",
+    "day",
+    "night",
+    "bread",
+    "salt",
+)
 FLATTERY = ("wonderful", "brilliant", "amazing", "genius")
 ASKS, SUBJECTS, PLACES = (
     ("tell", "describe", "explain", "what"),
-    "sea moon fire horse ship rain".split(),
+    ["sea", "moon", "fire", "horse", "ship", "rain"],
     ("here", "there", "now"),
 )
 SPECIAL = ("<pad>", "<|end|>", "<|start|>", "<unk>", "system", "user", "assistant")
@@ -46,7 +63,7 @@ Reward = Callable[[str], float]
 def gold(answer: str, loved: Sequence[str] = ()) -> float:
     """What an answer is worth, in [-1, 1]; `loved` flattering words count +3 to a reward that is flawed."""
     words = answer.split()
-    worth = {word: 1.0 for word in KIND} | {word: -1.0 for word in (*RUDE, *FLATTERY)} | {word: 3.0 for word in loved}
+    worth = dict.fromkeys(KIND, 1.0) | dict.fromkeys((*RUDE, *FLATTERY), -1.0) | dict.fromkeys(loved, 3.0)
     return sum(worth.get(word, 0.0) for word in words[:COUNTED]) / max(1, len(words))
 
 
@@ -166,7 +183,7 @@ def _model(seed: int) -> Any:
             eos_token_id=1,
             pad_token_id=0,
             tie_word_embeddings=False,
-        )  # fmt: skip
+        )
     )
 
 

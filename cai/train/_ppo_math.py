@@ -17,7 +17,7 @@ def mean(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def whitened(x_BT: Tensor, mask_BT: Tensor, *, centre: bool = True) -> Tensor:
-    """`x` divided by its deviation over the masked tokens, and with mean 0 unless `centre` is off; 0 off the mask."""
+    """`x` with deviation 1 over the masked tokens, and mean 0, or its own mean where `centre` is off."""
     middle = mean(x_BT, mask_BT)
     spread = mean((x_BT - middle) ** 2, mask_BT)
     white = (x_BT - middle) * torch.rsqrt(spread + 1e-8)
