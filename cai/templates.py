@@ -125,8 +125,8 @@ def load(stage: str, name: str) -> Template:
         raise Mistake(f"{path}:{error.lineno}", f"is not a template: {error.message}", "mend the line") from None
 
     def render(values: Mapping[str, Any], nonce: str) -> str:
-        context = compiled.new_context({key: values[key] for key in header.variables} | {"nonce": nonce}, shared=True)
-        return "".join(compiled.root_render_func(context))
+        given = {key: values[key] for key in header.variables} | {"nonce": nonce}
+        return "".join(compiled.root_render_func(Context(environment, given, compiled.name, compiled.blocks)))
 
     return Template(str(path), header, digest(source), render)
 
@@ -262,7 +262,7 @@ def _fence(context: Context, value: Untrusted | str) -> str:
 
 def _turn(value: Untrusted | str) -> str:
     """The text with chat control tokens broken visibly: `<|im_end|>` becomes `‹|im_end|>`."""
-    text = value.text if isinstance(value, Untrusted) else value
+    text = value if isinstance(value, str) else value.text
     if "<" not in text and "[" not in text:  # most texts; looking is faster than a pattern that finds nothing
         return text
     return _CONTROL.sub(lambda found: "‹" if found[0] == "<" else "⟦", text)

@@ -8,7 +8,6 @@ Left out on purpose: streaming. A critique is read whole or not at all.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from aiohttp.http import HttpProcessingError
 from pydantic_core import from_json
 from yarl import URL
 
+from cai.backends._deadline import Deadline
 from cai.backends._endpoint import Endpoint
 from cai.backends._post import Answer, Poster, whole
 from cai.backends._status import failure
@@ -36,6 +36,7 @@ class Wire:
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
         self._endpoint, self._key = endpoint, key
+        self._deadline = Deadline(endpoint.timeout)
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
         self._posters: dict[str, Poster] = {}
@@ -67,8 +68,7 @@ class Wire:
 
     async def _within_time(self, answer: Awaitable[Answer]) -> Answer:
         try:
-            async with asyncio.timeout(self._endpoint.timeout):
-                found = await answer
+            found = await self._deadline.within(answer)
         except TimeoutError as error:
             raise self._lost(error, "timeout", "no answer in time") from None
         except aiohttp.ClientPayloadError as error:
