@@ -26,6 +26,10 @@ for _code, _words in _WORDS.items():
     for _each in _words.split():
         _CODES.setdefault(_each, []).append(_code)
 _WORD = re.compile(r"[^\W\d_]+")
+_LOWER = bytes(code | 32 if chr(code).isalpha() else 32 for code in range(128)).ljust(256)
+"""What each ASCII character counts as: its small letter, or a space."""
+ENOUGH = 4
+"""Common words of one language that tell it."""
 SAMPLE = 2000
 """Characters looked at."""
 
@@ -44,11 +48,20 @@ def language(text: str) -> str | None:
     return _latin(text) if script == "LATIN" else script.lower()
 
 
+def letters(text: str) -> list[str]:
+    """The runs of letters in `text`, in lower case."""
+    if text.isascii():  # the same, five times as fast
+        return text.encode().translate(_LOWER).decode().split()
+    return _WORD.findall(text.lower())
+
+
 def _latin(text: str) -> str | None:
+    common = list(filter(_CODES.__contains__, letters(text)))
+    if len(common) < ENOUGH:
+        return None
     votes = dict.fromkeys(_WORDS, 0)
-    for word in _WORD.findall(text.lower()):
-        if word in _CODES:
-            for code in _CODES[word]:
-                votes[code] += 1
+    for word in common:
+        for code in _CODES[word]:
+            votes[code] += 1
     second, most = sorted(votes.values())[-2:]
-    return max(votes, key=votes.__getitem__) if most >= 4 and most >= 2 * second else None
+    return max(votes, key=votes.__getitem__) if most >= ENOUGH and most >= 2 * second else None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from cai.language import letters
+
 _NOT = r"(?:cannot|can\s?not|can['’]?t|won['’]?t|will not|(?:am|['’]?m) (?:not able|unable) to)"
 _OPENING = re.compile(
     rf"\b(?:i|we)\s?(?:{_NOT}|['’]m sorry,? but i {_NOT}|do not feel comfortable|don['’]t feel comfortable)\s+"
@@ -22,7 +24,6 @@ _OPENING = re.compile(
 )
 _HINTS = frozenset({"i", "we", "im", "sorry", "ai", "not"})
 """Words without one of which nothing above matches; looking for them first takes a tenth of the time."""
-_WORD = re.compile(r"[^\W\d_]+")
 WINDOW = 240
 """Characters from the start in which a refusal must show itself."""
 
@@ -30,7 +31,7 @@ WINDOW = 240
 def refuses(text: str) -> str | None:
     """The words that refuse, or None."""
     opening = text[:WINDOW]
-    if _HINTS.isdisjoint(_WORD.findall(opening.lower())):
+    if _HINTS.isdisjoint(letters(opening)):
         return None
     found = _OPENING.search(opening)
     return found[0].strip() if found else None

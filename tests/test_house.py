@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 CAI = ROOT / "cai"
 FILES = sorted(CAI.rglob("*.py"))
 FLOORS = (
-    ("types", "errors", "digest", "safe", "together"),
+    ("types", "errors", "digest", "safe", "together", "language"),
     ("records",),
     ("plugins",),
     ("outside",),
     ("budget",),
-    ("recipe", "lint", "templates", "journal", "runs", "refusal", "language", "diff", "stats", "rows", "shapes"),
+    ("recipe", "lint", "templates", "journal", "runs", "refusal", "diff", "stats", "rows", "shapes"),
     ("constitution", "sources", "preferences", "shares", "foreign", "starter", "progress", "calibration"),
     ("judge_card",),
     ("stages", "backends", "mock", "judges", "export", "card", "check", "report", "phrases", "edits"),

@@ -9,6 +9,7 @@ Left out on purpose: judging quality. A gate tells damage from an answer, not a 
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from operator import eq
 
 from rapidfuzz.distance import Indel
 
-from cai.language import language
+from cai.language import language, letters
 from cai.recipe import Gates
 from cai.refusal import refuses
 from cai.types import Action, Finish, GateHit, Prompt
@@ -43,8 +44,9 @@ class Look:
 def gate_draft(text: str, finish: Finish, prompt: Prompt, gates: Gates) -> tuple[GateHit, ...]:
     """What is noticed about a draft; tags only."""
     look = Look(prompt.messages[-1].content, text, finish, prompt)
-    names = (name for name in _DRAFT if getattr(gates, name) is not None)
-    return tuple(GateHit(name, "tag", saw) for name in names if (saw := _LOOKS[name](look)))
+    return tuple(
+        GateHit(name, "tag", saw) for name in _DRAFT if getattr(gates, name) is not None and (saw := _LOOKS[name](look))
+    )
 
 
 def gate_revision(
@@ -118,14 +120,16 @@ _SENTENCE = re.compile(r"(?<=[.!])\s")
 def _no_revision(look: Look) -> str | None:
     if len(look.after) >= 400:
         return None
-    first = look.after.strip().split("\n")[0][:200]
+    first = look.after.strip().split("\n", 1)[0][:200]
+    if not _NOTHING.match(first):  # then not its first sentence either
+        return None
     # the sentence alone, or at the head of little else: "No revisions needed." and then an explanation
     head = _SENTENCE.split(first, 1)[0]
     return first if _NOTHING.fullmatch(head) and not _NOTHING.fullmatch(look.before) else None
 
 
 def _unchanged(look: Look) -> str | None:
-    return "the revision equals the answer" if look.after.split() == look.before.split() else None
+    return "the revision equals the answer" if _alike(look.after, look.before) else None
 
 
 def _truncated(look: Look) -> str | None:
@@ -146,7 +150,7 @@ def _repetition(look: Look) -> str | None:
     words = text.split()
     # without six equal words in a row no word runs on, and only signs are looked for: a tenth of the time
     six = b"\1" * 5 in bytes(map(eq, words, islice(words, 1, None)))
-    if found := (_RUN if six else _SIGN_RUN).search(text):
+    if (six or _signs(text)) and (found := (_RUN if six else _SIGN_RUN).search(text)):
         return f"{found[0][:40]!r} over and over"
     most = 0.4 * (len(words) - 3)
     if len(words) < 40 or len(words) - len(set(words)) <= most:  # four words in a row repeat no oftener than one
@@ -156,6 +160,14 @@ def _repetition(look: Look) -> str | None:
         return None
     gram, count = grams.most_common(1)[0]
     return f"{' '.join(gram)!r} {count} times"
+
+
+_NO_SIGNS = bytes(code for code in range(128) if chr(code).isalnum() or chr(code) in " \t\n\v\f\r=-_.*#~|+/\\")
+
+
+def _signs(text: str) -> bool:
+    """Whether `text` has as many signs as a run of them takes."""
+    return not text.isascii() or len(text.encode().translate(None, _NO_SIGNS)) >= 10
 
 
 _META = re.compile(
@@ -171,11 +183,10 @@ _META_HINTS = frozenset({
     "rewrote", "rephrased", "note", "changes", "explanation",
 })  # fmt: skip
 """Words without one of which nothing above matches; looking for them first takes a third of the time."""
-_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def _meta(look: Look) -> str | None:
-    if _META_HINTS.isdisjoint(_LETTERS.findall(look.after[:SEEN].lower())):
+    if _META_HINTS.isdisjoint(letters(look.after[:SEEN])):
         return None
     # words that the conversation itself uses are its subject (an essay on the Constitution), not talk about the task
     known = " ".join(message.content for message in look.prompt.messages) + " " + look.before
@@ -189,7 +200,7 @@ _ROLE = re.compile(r"^\W{0,3}(?:human|user|assistant|question|critique|revision|
 
 
 def _roles(look: Look) -> str | None:
-    if found := _ROLE.search(look.after[:SEEN]):
+    if ":" in look.after and (found := _ROLE.search(look.after[:SEEN])):
         return None if _ROLE.search(look.before) else f"speaks as {found[0].strip()!r}"
     return None
 
@@ -226,13 +237,18 @@ def _near(a: str, b: str) -> str | None:
 
 def _truncated_equal(chosen: str, rejected: str, prompt: Prompt, max_length: int) -> str | None:
     room = max(0, max_length - sum(_count(message.content) for message in prompt.messages))
-    if _head(chosen, room) == _head(rejected, room):
+    if _alike(chosen, rejected, room):
         return f"equal in their first {room} words"
     return None
 
 
-def _head(text: str, words: int) -> list[str]:
-    return text.split(None, words)[:words]
+def _alike(a: str, b: str, most: int = sys.maxsize) -> bool:
+    """Whether the texts have the same words, up to the first `most`."""
+    few = min(4, most)  # these tell most texts apart
+    return (
+        a.split(None, few)[:few] == b.split(None, few)[:few]
+        and a.split(None, most)[:most] == b.split(None, most)[:most]
+    )
 
 
 def _ratio(chosen: str, rejected: str, most: float) -> str | None:
