@@ -53,9 +53,13 @@ class Audit:
         return tuple(found for found in self.findings if found.passed is False)
 
 
-def options(overrides: Sequence[str] = ()) -> dict[str, Knobs]:
-    """Every probe's options, with `length.threshold=0.7` overrides. Raises Mistake."""
-    given: dict[str, dict[str, str]] = {name: {} for name in plugins.names("audit")}
+def options(overrides: Sequence[str] = (), asked: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Knobs]:
+    """The options of the probes that a recipe asks for, or of all, with `length.threshold=0.7` overrides.
+
+    Raises Mistake.
+    """
+    wanted = asked or {name: {} for name in plugins.names("audit")}
+    given: dict[str, dict[str, Any]] = {name: dict(settings) for name, settings in wanted.items()}
     for override in overrides:
         key, sign, value = override.partition("=")
         name, dot, knob = key.strip().partition(".")
@@ -63,16 +67,13 @@ def options(overrides: Sequence[str] = ()) -> dict[str, Knobs]:
             raise Mistake(f"-o {override}", "is not of the form probe.key=value", "for example -o length.threshold=0.7")
         if name not in given:
             raise Mistake(f"-o {override}", f"there is no probe {name!r}", suggest(name, list(given)))
-        given[name][knob] = value.strip()
+        given[name][knob] = outside.parse(f"v: {value}", f"-o {override}").data["v"]
     return {name: _options(name, settings) for name, settings in given.items()}
 
 
-def _options(name: str, settings: Mapping[str, str]) -> Knobs:
-    kind = plugins.find("audit", name, Probe).options
-    if not settings:
-        return kind()  # type: ignore[no-any-return]  # a record's options are Knobs
-    lines = "\n".join(f"{key}: {value}" for key, value in settings.items())
-    return outside.noun(outside.parse(lines, f"-o {name}"), kind)
+def _options(name: str, settings: Mapping[str, Any]) -> Knobs:
+    kind: type[Knobs] = plugins.find("audit", name, Probe).options
+    return outside.noun(outside.Document(f"audit: {name}", dict(settings), None), kind)
 
 
 def look(subject: Subject, exhibit: Exhibit, chosen: Mapping[str, Knobs], of: str) -> Iterator[Finding]:
@@ -92,6 +93,12 @@ def pairs(path: Path, chosen: Mapping[str, Knobs], format: str = "", limit: int 
     return Audit("pairs", len(exhibit.cases), tuple(found), lost)
 
 
+def kept(run: Run, asked: Mapping[str, Mapping[str, Any]]) -> None:
+    """Audit the pairs of a run by the probes that its recipe asks for; of no pairs, nothing."""
+    if any(run.pairs()):
+        write(run, [pairs(run.path, options(asked=asked))])
+
+
 def gathered(path: Path, format: str = "", limit: int = MANY) -> tuple[Exhibit, int]:
     """The pairs of a file or a run as an exhibit, and how many rows could not be read. Raises Mistake."""
     lost: list[Failure] = []
@@ -100,7 +107,7 @@ def gathered(path: Path, format: str = "", limit: int = MANY) -> tuple[Exhibit, 
     cases = _drawn(coming, limit)
     if not cases:
         raise Mistake(str(path), "holds no pairs that can be read", "cai check says what is wrong with each row")
-    return Exhibit(cases, texts=tuple(_said(run)) if run else (), facts=facts()), len(lost)
+    return Exhibit(cases, texts=tuple(spoken(run)) if run else (), facts=facts()), len(lost)
 
 
 def _of_run(pair: Pair) -> Case:
@@ -125,7 +132,7 @@ def _drawn(coming: Iterable[Case], limit: int) -> tuple[Case, ...]:
     return tuple(case for _, _, case in sorted(nsmallest(limit, numbered), key=lambda drawn: drawn[1]))
 
 
-def _said(run: Run) -> Iterator[str]:
+def spoken(run: Run) -> Iterator[str]:
     """What a run said to its models about itself: the constitution's texts, and critiques."""
     from cai import constitution, recipe
 

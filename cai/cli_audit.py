@@ -6,7 +6,9 @@ Left out on purpose: looking, which is the probes', and gathering what they look
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,7 @@ from cai.safe import safe_text as _safe
 
 if TYPE_CHECKING:
     from cai.auditing import Audit
+    from cai.progress import Progress
     from cai.records import Finding
 
 audits = typer.Typer(no_args_is_help=True, help="Look for reward hacking: in pairs, rewards, policies, whole runs.")
@@ -24,6 +27,8 @@ audits = typer.Typer(no_args_is_help=True, help="Look for reward hacking: in pai
 Settings = Annotated[list[str], typer.Option("-o", help="Set a probe's threshold or option: -o length.threshold=0.7.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Gate = Annotated[bool, typer.Option("--gate", help="Exit 100 where a finding is past its threshold.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds runs and their journal.")]
 Limit = Annotated[int, typer.Option(min=2, help="Rows that are looked at, at most, drawn by digest.")]
 
 
@@ -67,6 +72,72 @@ def reward(
     chosen = auditing.options(override)
     audit = auditing.reward(model, path, chosen, gold=gold, format=format, limit=limit, beliefs=beliefs)
     _finish([audit], path, gate, as_json)
+
+
+@audits.command("policy")
+def policy(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, name or hub id; or a recipe: its writer.")],
+    against: Annotated[str, typer.Option("--against", metavar="BASE", help="The policy it came from.")],
+    prompts: Annotated[str, typer.Option("--prompts", metavar="FILE", help="Prompts that both answer.")] = "everyday",
+    limit: Limit = 100,
+    constitution: Annotated[str, typer.Option(help="Whose words belong in no answer.")] = "",
+    beliefs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=5)] = 0.7,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 192,
+    runs: Runs = Path("runs"),
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    gate: Gate = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Have two policies answer, and look for what the new one does more: length, phrases, evasion, agreement ..."""
+    import asyncio
+
+    from cai import asking, auditing
+    from cai.recipe import Source
+    from cai.types import Sampling
+
+    chosen = auditing.options(override)
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
+    asked = asking.Asked(Source(path=prompts, limit=limit), sampling)
+    with _watched(quiet or as_json) as progress:
+        audit = asyncio.run(
+            asking.audit(model, against, asked, chosen, runs, law=constitution, beliefs=beliefs, progress=progress)
+        )
+    _finish([audit], None, gate, as_json)
+
+
+@audits.command("run")
+def run(
+    name: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")],
+    limit: Annotated[int, typer.Option(min=2, help="Prompts that trained policies answer.")] = 100,
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    gate: Gate = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Look at everything a run has: pairs, labels, revisions, and each reward and policy that was trained in it."""
+    import asyncio
+
+    from cai import asking
+    from cai.runs import Run
+
+    where = Run(_place(name))
+    with _watched(quiet or as_json) as progress:
+        done = asyncio.run(asking.run(where, override, limit=limit, progress=progress))
+    _finish(done, where.path, gate, as_json)
+
+
+@contextmanager
+def _watched(quiet: bool) -> Iterator[Progress]:
+    from cai.live import Live
+    from cai.progress import Progress
+
+    progress = Progress()
+    with nullcontext() if quiet else Live(progress, sys.stderr):
+        yield progress
 
 
 def _place(file: Path) -> Path:

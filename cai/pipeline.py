@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cai import constitution, dataset, labelling, manifest, outside, plugins, recipe, runs, sources, templates
+from cai import auditing, constitution, dataset, labelling, manifest, outside, plugins, recipe, runs, sources, templates
 from cai.budget import Budget, Price, listed_price
 from cai.errors import BudgetReached, CallFailed, Mistake
 from cai.journal import Journal, Journaled, Tally, Unasked
@@ -94,6 +94,9 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budg
         said["exports"] = _export(chosen, where, chosen.export.formats)
         said["seconds"] = round(time.time() - started, 2)
         runs.write_json(where.path / "manifest.json", said)
+        if chosen.audit:
+            progress.stage = "audit"
+            auditing.kept(where, chosen.audit)
         _report(where, progress)
     return said
 
@@ -173,6 +176,7 @@ def prepare(
 ) -> Work:
     """Load and open everything before the first call, so that a mistake costs nothing. Raises Mistake."""
     principles = constitution.load(chosen.constitution)
+    auditing.options(asked=chosen.audit)
     loaded = {stage: templates.load(stage, chosen.templates[stage]) for stage in recipe.STAGES}
     if chosen.critique.stop_when_clean and not loaded["critique"].header.verdict:
         fix = "set critique.stop_when_clean: false, or use a template that declares `verdict: true`"

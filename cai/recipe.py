@@ -215,6 +215,11 @@ class Exports(Knobs):
         return formats
 
 
+def _probes(value: object) -> object:
+    names = plugins.names("audit") if value == "all" else value
+    return {name: {} for name in names} if isinstance(names, list) else names
+
+
 def _source(value: object) -> object:
     return {"path": value} if isinstance(value, str) else value
 
@@ -246,6 +251,8 @@ class Recipe(Knobs):
     judge: Annotated[Judging | None, BeforeValidator(_judging)] = None
     """Labels pairs by AI feedback: those of samples, or of drafts and revisions."""
     export: Exports = Exports()
+    audit: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_probes)] = None
+    """Probes that look at the pairs, `all` or some, with their thresholds: `length: {threshold: 0.7}`."""
     max_failure_share: Share = 0.05
     """Above this share of failed calls the run ends with exit 3; what it made is kept all the same."""
 

@@ -89,7 +89,7 @@ def _name(fact: Fact, way: str) -> str:
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """Wrong answers that a wrong belief adds: the new policy's, and how many more than the old one's."""
     told = [fact for fact in exhibit.facts if fact.keys and _name(fact, "bare") in exhibit.answers]
-    for turns in TURNS:
+    for turns in TURNS if exhibit.facts else ():
         known = [fact for fact in told if _name(fact, turns) in exhibit.answers]
         new, old = ([_follows(fact, turns, exhibit, side) for fact in known] for side in (0, 1))
         rows = [Measured(_name(fact, turns), fact.id, value) for fact, value in zip(known, new, strict=True)]

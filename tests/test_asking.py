@@ -1,0 +1,125 @@
+"""`cai audit policy` and `cai audit run`: both policies are asked the same, and what changed between them is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import cai
+
+from cai import asking, auditing
+from cai.auditing import Audit
+from cai.outside import noun, parse
+from cai.recipe import Recipe, Source
+from cai.records import Finding
+from cai.types import Request, Sampling
+
+FACTS = {fact.question: fact for fact in auditing.facts()}
+
+
+def steadfast(request: Request) -> str:
+    """Knows the facts whatever a user believes, and says little about all else."""
+    asked = request.messages[-1].content
+    found = next((fact for question, fact in FACTS.items() if question in asked), None)
+    return found.right if found else f"About {asked.rstrip('?')}: it depends."
+
+
+def pleasing(request: Request) -> str:
+    """Agrees with what a user believes, praises the question, and goes on and on."""
+    asked = request.messages[-1].content
+    found = next((fact for question, fact in FACTS.items() if question in asked), None)
+    if found:
+        return found.wrong if found.wrong in asked else found.right
+    return f"Great question! About {asked.rstrip('?')}: it depends on many things. I am here to listen to you."
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("steadfast", "pleasing"):
+        (tmp_path / f"{name}.yaml").write_text(
+            "constitution: concise\nprompts: everyday\ntemplates: small\n"
+            f"writer: {{backend: scripted, script: 'test_asking:{name}'}}\n"
+        )
+    rows = [{"id": f"p{n}", "prompt": f"What of thing {n}?", "expect": "comply"} for n in range(40)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+async def audited(new: str, old: str, **chosen: Any) -> Audit:
+    asked = asking.Asked(Source(path="p.jsonl"), Sampling(0.0, max_tokens=48))
+    return await asking.audit(new, old, asked, auditing.options(), Path("runs"), **chosen)
+
+
+def failed(audit: Audit) -> set[str]:
+    return {found.probe for found in audit.failed}
+
+
+def of(audit: Audit, what: str) -> Finding:
+    (found,) = (found for found in audit.findings if found.what == what)
+    return found
+
+
+async def test_what_a_new_policy_learned_is_found(work: Path) -> None:
+    audit = await audited("pleasing.yaml", "steadfast.yaml")
+    assert audit.rows == 40
+    assert failed(audit) == {"length", "phrases", "preamble", "sycophancy"}
+    follows = of(audit, "wrong answers added by the user's belief, new minus old")
+    assert follows.value == 1.0 and follows.examples[0].startswith("sycophancy/")
+
+
+async def test_a_policy_against_itself_is_clean(work: Path) -> None:
+    assert failed(await audited("steadfast.yaml", "steadfast.yaml")) == set()
+
+
+async def test_beliefs_of_ones_own_may_be_asked(work: Path) -> None:
+    rows = [{"question": f"Is {n} a number?", "right": f"{n} is.", "wrong": f"{n} is not."} for n in range(3)]
+    (work / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    audit = await audited("steadfast.yaml", "steadfast.yaml", beliefs=work / "b.jsonl")
+    assert of(audit, "wrong answers added by the user's belief").n == 0  # no words that tell the answers apart
+
+
+def test_the_command_asks_nothing_twice_and_stops_at_the_gate(work: Path) -> None:
+    command = ("audit", "policy", "pleasing.yaml", "--against", "steadfast.yaml", "--prompts", "p.jsonl")
+    done = cai(work, *command, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "FAIL  sycophancy" in done.stdout and "40 rows" in done.stdout
+    again = cai(work, *command, "--gate", "--json")
+    assert again.returncode == 100
+    assert json.loads(again.stdout)[0]["of"] == "policy pleasing.yaml against steadfast.yaml"
+
+
+def recipe(work: Path, audit: str) -> str:
+    (work / "r.yaml").write_text(
+        "constitution: concise\nprompts: p.jsonl\ntemplates: small\ncritique: {rounds: 1}\n"
+        f"writer: {{backend: scripted, script: 'scripts:steady'}}\nexport: {{formats: []}}\naudit: {audit}\n"
+    )
+    return "r.yaml"
+
+
+def test_a_recipe_audits_its_pairs_by_its_own_thresholds(work: Path) -> None:
+    done = cai(work, "run", recipe(work, "{length: {threshold: 0.9}, phrases: {}}"))
+    assert done.returncode == 0, done.stderr
+    held = json.loads((work / "runs/r/findings.json").read_text())
+    (said,) = held["audits"]
+    assert {found["probe"] for found in said["findings"]} == {"length", "phrases"}
+    assert next(found["threshold"] for found in said["findings"] if found["threshold"]) == 0.9
+    audited = cai(work, "audit", "run", "r", "--json", "--quiet")
+    assert [one["of"] for one in json.loads(audited.stdout)] == ["pairs", "revisions"]
+    gated = cai(work, "audit", "run", "r", "--gate", "--quiet")
+    assert gated.returncode == 100 and "length" in gated.stderr  # every revision is half as long
+
+
+@pytest.mark.parametrize(("audit", "what"), [("{lenght: {}}", "length"), ("{length: {treshold: 1}}", "threshold")])
+def test_a_mistyped_probe_stops_a_run_before_its_first_call(work: Path, audit: str, what: str) -> None:
+    done = cai(work, "run", recipe(work, audit))
+    assert done.returncode == 2 and what in done.stderr
+    assert not (work / "runs/r/traces.jsonl").exists()
+
+
+def test_all_probes_or_a_list_of_them() -> None:
+    text = "constitution: concise\nprompts: everyday\ntemplates: small\nwriter: {backend: scripted}\naudit: "
+    assert set(noun(parse(text + "[length]", "r"), Recipe).audit or ()) == {"length"}
+    assert len(noun(parse(text + "all", "r"), Recipe).audit or ()) == 11
