@@ -81,9 +81,10 @@ def options_of(method: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
     record = plugins.find("train", method, Method)
     found, problems = outside.check(outside.Document(f"train {method}", dict(given), None), record.options)
     if found is None:
-        raise Mistake(
-            f"train {method}", problems[0].what, problems[0].fix.replace("docs/recipes.md", "docs/training.md")
-        )
+        first = min(
+            problems, key=lambda problem: not problem.what.startswith("unknown")
+        )  # a slip explains what is missing
+        raise Mistake(f"train {method}", first.what, first.fix.replace("docs/recipes.md", "docs/training.md"))
     return record, found
 
 

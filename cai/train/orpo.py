@@ -1,6 +1,7 @@
 """Odds-Ratio Preference Optimization (Hong et al., 2024, arXiv 2403.07691, eq. 6): one loss, no reference model.
 
-Left out on purpose: soft labels. Rows count as sure, and ties are left out.
+Left out on purpose: soft labels. Rows count as sure, and ties are left out. TRL's likelihood term is a mean over the
+tokens of a batch, so that one batch of eight is not quite the step that eight of one are.
 """
 
 from __future__ import annotations
