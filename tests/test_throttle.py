@@ -53,7 +53,7 @@ class Any(RuleBasedStateMachine):
             assert self.limit.limit >= before
         elif how == "refused":
             lowered = self.limit.refused(ticket, self.clock)
-            assert lowered == (ticket.number > self.lowered_at), "the first of a burst lowers the limit, and only it"
+            assert not lowered or ticket.number > self.lowered_at, "only the first of a burst lowers the limit"
             assert self.limit.limit <= before
             if lowered:
                 self.lowered_at = max([ticket.number, *(other.number for other in self.out)])
@@ -74,18 +74,17 @@ TestAnything.settings = settings(max_examples=60, stateful_step_count=60, deadli
 def test_a_burst_of_refusals_lowers_the_limit_once() -> None:
     limit = Limit(64)
     tickets = [limit.send() for _ in range(32)]
-    assert [limit.refused(ticket, 0.0) for ticket in tickets[20:]] == [True] + 11 * [False]
+    assert [limit.refused(ticket, 0.0) for ticket in tickets[20:]].count(True) == 1
     assert limit.limit == int(SHRINK * 21), "below the level of the first that was refused"
 
 
-def test_a_refusal_that_is_not_about_load_is_taken_back() -> None:
+def test_a_refusal_beside_others_that_are_served_is_not_about_load() -> None:
     limit = Limit(64)
     tickets = [limit.send() for _ in range(32)]
-    limit.refused(tickets.pop(4), 0.0)
-    assert limit.limit == 4
+    assert not limit.refused(tickets.pop(4), 0.0)
     for ticket in tickets:
         limit.served(ticket, 0.1)
-    assert limit.limit >= 32, "requests at higher levels were served at the same time"
+    assert limit.limit >= 32
 
 
 @given(
@@ -141,15 +140,18 @@ def test_it_follows_a_capacity_that_changes() -> None:
     virtually(main)
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [0.1, 0.3])
-def test_refusals_at_random_do_not_bring_it_down(share: float) -> None:
+def test_refusals_at_random_do_not_bring_it_down(share: float, seed: int) -> None:
     async def main() -> None:
         server, throttle = Server(latency=spread(0.02), retry_after=0.2), Throttle(64, clock=now)
-        chance = random.Random(1)
+        chance = random.Random(seed)
         server.luck = lambda: chance.random() < share
         async with crowd(64, throttle, server):
-            await asyncio.sleep(30)
-        assert server.answered > 0.7 * 64 * (1 - share) * 30 / 0.23, "a round of 64 for each wait of 0.2 s"
+            await asyncio.sleep(40)
+            before = server.answered
+            await asyncio.sleep(20)
+        assert server.answered - before > 0.7 * 64 * (1 - share) * 20 / 0.23, "a round of 64 for each wait of 0.2 s"
 
     virtually(main)
 

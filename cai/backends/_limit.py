@@ -1,17 +1,19 @@
 """How many requests an endpoint serves at once, found by trying: additive increase, multiplicative decrease (AIMD).
 
 Each request carries its level: how many were out when it was sent, itself included, less those that turned out to be
-refused. A refusal at level n says that fewer than n fit. Requests that went out before the limit was lowered belong to
-the same burst and lower it no further. If of that burst a third or more is served at n or above, the refusal was not
-about load (a server that turns away every tenth request whatever the load), and the limit is put back.
+refused. A refusal at level n says that fewer than n fit, and requests that went out before the limit was lowered belong
+to the same burst and lower it no further. A server may also turn requests away whatever the load, every tenth or every
+second: so a refusal at level n is believed only when, of the latest requests at n or above, most were refused, and more
+than the share refused below n would make likely. Those that are still out count as served: refusals come back first.
 
 Left out on purpose: latency as a signal. A server that queues instead of refusing says nothing here, and needs no help.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from math import inf
+from math import comb, inf
 
 START = 32
 """The first limit; it doubles with every round of answers until the first refusal."""
@@ -19,6 +21,10 @@ SHRINK = 0.85
 """What is kept of a level that was refused: within 20 % of what fits, and seldom refused again."""
 PATIENCE = (1.0, 60.0)
 """Seconds before a refused level is tried again: at first, and at most after it was refused again and again."""
+LATEST = 100
+"""Answers that are looked at to tell a full server from a whimsical one."""
+DOUBT = 1e-6
+"""A refusal is believed where it and its like would be less likely than this, were they whims."""
 SAME = 0.2
 """Levels this near to each other count as the same."""
 
@@ -31,20 +37,6 @@ class Ticket:
     level: int
 
 
-@dataclass(slots=True)
-class Burst:
-    """The requests that were out when the limit was lowered, what it was before, and what came back of them since."""
-
-    last: int = 0
-    """The number of the last of them."""
-    level: float = inf
-    limit: float = 0.0
-    doubling: bool = True
-    refused: int = 0
-    served: int = 0
-    """Those at `level` or above."""
-
-
 class Limit:
     """The state machine. It sees requests go out and come back, and times as numbers; it never waits."""
 
@@ -52,7 +44,8 @@ class Limit:
         self._most, self._limit, self._doubling = most, float(min(start, most)), True
         self._out: dict[int, Ticket] = {}
         self._sent = self._filled = 0  # numbers of the last request, and of the last that used up the limit
-        self._burst = Burst()
+        self._burst = 0  # the number of the last request that was out when the limit was lowered
+        self._latest: deque[tuple[int, bool]] = deque(maxlen=LATEST)  # level, and whether it was served
         self._ceiling, self._again_at, self._patience = inf, 0.0, 0.0
 
     @property
@@ -81,36 +74,41 @@ class Limit:
     def served(self, ticket: Ticket, now: float) -> None:
         """It was answered: more may fit, if the limit was what held others back."""
         self.lost(ticket)
-        if ticket.number <= self._burst.last and ticket.level >= self._burst.level:
-            self._burst.served += 1
-            if 2 * self._burst.served > self._burst.refused:
-                self._put_back()
+        self._latest.append((ticket.level, True))
         if ticket.number <= self._filled and self._limit < self._most:
             # while patience lasts, only up to just below what was refused
             most = self._most if now >= self._again_at else min(self._most, max(self._ceiling - 1, self._limit))
             self._limit = min(most, self._limit + (1 if self._doubling else 1 / self._limit))
 
     def refused(self, ticket: Ticket, now: float) -> bool:
-        """It was turned away for load; whether that lowers the limit, which the first of a burst does."""
+        """It was turned away for load; whether that lowers the limit, which only the first of a burst can do."""
         self.lost(ticket)
+        self._latest.append((ticket.level, False))
         for other in self._out.values():
             if other.number > ticket.number:
                 other.level -= 1  # this one never stood beside it in the server
-        if ticket.number <= self._burst.last:
-            self._burst.refused += 1
+        if ticket.number <= self._burst or self._whimsical(ticket.level):
             return False
-        self._burst = Burst(self._sent, ticket.level, self._limit, self._doubling, refused=1)
+        self._burst = self._sent
         again = abs(ticket.level - self._ceiling) <= SAME * ticket.level + 1
         self._patience = min(PATIENCE[1], self._patience * 2) if again else PATIENCE[0]
         self._ceiling, self._again_at = ticket.level, now + self._patience
         self._limit, self._doubling = max(1.0, SHRINK * min(self._limit, ticket.level)), False
         return True
 
+    def _whimsical(self, level: int) -> bool:
+        out = [ticket.level for ticket in self._out.values()]
+        above = [served for other, served in self._latest if other >= level] + [True for other in out if other >= level]
+        below = [served for other, served in self._latest if other < level] + [True for other in out if other < level]
+        refused = above.count(False)
+        if 3 * refused < 2 * len(above):
+            return True
+        usual = below.count(False) / len(below) if below else 0.0
+        chances = (
+            comb(len(above), k) * usual**k * (1 - usual) ** (len(above) - k) for k in range(refused, len(above) + 1)
+        )
+        return sum(chances) > DOUBT
+
     def lost(self, ticket: Ticket) -> None:
         """It came back in a way that says nothing about load: a time-out, a reset, a server's own error."""
         self._out.pop(ticket.number, None)
-
-    def _put_back(self) -> None:
-        self._limit, self._doubling = max(self._limit, self._burst.limit), self._burst.doubling
-        self._ceiling, self._again_at = inf, 0.0
-        self._burst.level = inf
