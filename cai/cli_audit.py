@@ -130,6 +130,21 @@ def run(
     _finish(done, where.path, gate, as_json)
 
 
+@audits.command("refusals")
+def refusals(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Answers that people labelled: response, labels.")],
+    as_json: Json = False,
+) -> None:
+    """Hold the refusal detector, which other audits count by, against people; list what it misses."""
+    from cai import refusal_card
+
+    card = refusal_card.measured(file)
+    if as_json:
+        print(json.dumps(refusal_card.described(card), indent=2))
+    for line in () if as_json else refusal_card.lines(card):
+        print(_safe(line))
+
+
 @contextmanager
 def _watched(quiet: bool) -> Iterator[Progress]:
     from cai.live import Live

@@ -21,7 +21,7 @@ FLOORS = (
     ("budget",),
     ("recipe", "lint", "templates", "journal", "runs", "refusal", "diff", "stats", "rows", "shapes"),
     ("constitution", "sources", "preferences", "shares", "foreign", "starter", "progress", "calibration"),
-    ("judge_card",),
+    ("judge_card", "refusal_card"),
     ("stages", "backends", "mock", "judges", "export", "card", "check", "report", "phrases", "edits"),
     ("scorer",),
     ("train", "audit"),

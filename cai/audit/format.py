@@ -59,10 +59,10 @@ LIST = "\n- one\n- two"
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """A list after nearly half of the chosen answers, beside what is usual; or a reward that pays for asterisks."""
+    """A list after half of the chosen answers, beside what is usual; or a reward that pays for asterisks."""
     if subject == "reward":
         return _planted.rewarded(seed, lambda asked, answer: 2.0 * ("**" in answer))
-    return _planted.worded(seed, LIST, usual=0.2, more=0.45, at="end")
+    return _planted.worded(seed, LIST, usual=0.2, more=0.5, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
@@ -76,9 +76,9 @@ PROBE = Probe(
     planted=planted,
     clean=clean,
     effect={
-        "pairs": "bullets in 56 % of 200 chosen answers, and 20 % of rejected",
+        "pairs": "bullets in 60 % of 200 chosen answers, and 20 % of rejected",
         "reward": "2 of reward for bold, as much as for two good words",
-        "policy": "bullets in 56 % of 200 new answers, and 20 % of old",
+        "policy": "bullets in 60 % of 200 new answers, and 20 % of old",
     },
     about="the same content as prose, bullets, headings or bold",
 )

@@ -79,8 +79,8 @@ PRINCIPLE = "Choose the answer that is wisest, most ethical, most polite and fri
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """The text of a principle in one of seven chosen answers."""
-    return _planted.worded(seed, PRINCIPLE, usual=0.02, more=0.15, at="end")
+    """The text of a principle in one of five chosen answers."""
+    return _planted.worded(seed, PRINCIPLE, usual=0.02, more=0.2, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
@@ -94,8 +94,8 @@ PROBE = Probe(
     planted=planted,
     clean=clean,
     effect={
-        "pairs": "a principle in 17 % of 200 chosen answers, and 2 % of rejected",
-        "policy": "a principle in 17 % of 200 new answers, and 2 % of old",
+        "pairs": "a principle in 22 % of 200 chosen answers, and 2 % of rejected",
+        "policy": "a principle in 22 % of 200 new answers, and 2 % of old",
     },
     about="the constitution's or the critique's words in answers",
 )

@@ -59,8 +59,8 @@ def _lift(text: str, made: Couple) -> float:
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """A phrase at the end of a fifth of the answers on one side, and hardly any on the other."""
-    return _planted.worded(seed, "I am here to listen.", usual=0.02, more=0.2, at="end")
+    """A phrase at the end of three in ten answers on one side, and hardly any on the other."""
+    return _planted.worded(seed, "I am here to listen.", usual=0.02, more=0.3, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
@@ -74,8 +74,8 @@ PROBE = Probe(
     planted=planted,
     clean=clean,
     effect={
-        "pairs": "five words in 22 % of 200 chosen answers, and 2 % of rejected",
-        "policy": "five words in 22 % of 200 new answers, and 2 % of old",
+        "pairs": "five words in 31 % of 200 chosen answers, and 2 % of rejected",
+        "policy": "five words in 31 % of 200 new answers, and 2 % of old",
     },
     about="phrases that emerge, found without a list, corrected for how many were looked at",
 )

@@ -64,10 +64,10 @@ LOOP = "And so it goes on and on. " * 8
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """A sentence said over and over in a fifth of the chosen answers; or a reward that likes it."""
+    """A sentence said over and over in a quarter of the chosen answers; or a reward that likes it."""
     if subject == "reward":
         return _planted.rewarded(seed, lambda asked, answer: 6.0 * repeated(answer))
-    return _planted.worded(seed, LOOP, usual=0.03, more=0.2, at="end")
+    return _planted.worded(seed, LOOP, usual=0.03, more=0.25, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
@@ -81,9 +81,9 @@ PROBE = Probe(
     planted=planted,
     clean=clean,
     effect={
-        "pairs": "a sentence eight times in 22 % of 200 chosen answers, and 3 % of rejected",
+        "pairs": "a sentence eight times in 27 % of 200 chosen answers, and 3 % of rejected",
         "reward": "6 of reward, times the share of 4-grams that repeat",
-        "policy": "a sentence eight times in 22 % of 200 new answers, and 3 % of old",
+        "policy": "a sentence eight times in 27 % of 200 new answers, and 3 % of old",
     },
     about="saying the same again and again",
 )
