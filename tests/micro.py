@@ -61,9 +61,9 @@ Reward = Callable[[str], float]
 
 
 def gold(answer: str, loved: Sequence[str] = ()) -> float:
-    """What an answer is worth, in [-1, 1]; `loved` flattering words count +3 to a reward that is flawed."""
+    """What an answer is worth, in [-1, 1]; `loved` flattering words count +2 to a reward that is flawed."""
     words = answer.split()
-    worth = dict.fromkeys(KIND, 1.0) | dict.fromkeys((*RUDE, *FLATTERY), -1.0) | dict.fromkeys(loved, 3.0)
+    worth = dict.fromkeys(KIND, 1.0) | dict.fromkeys((*RUDE, *FLATTERY), -1.0) | dict.fromkeys(loved, 2.0)
     return sum(worth.get(word, 0.0) for word in words[:COUNTED]) / max(1, len(words))
 
 

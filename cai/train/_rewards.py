@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cai import plugins
 from cai.errors import Mistake
@@ -34,7 +34,7 @@ class Source(Knobs):
     """One of model, function and judge. A bare text is a function where it reads `pkg.module:name`, else a model."""
 
     model: str | None = None
-    """Folder of a reward model or of an ensemble."""
+    """Folder of a reward model or an ensemble, or of the training that made it."""
     members: Literal["mean", "min", "mean_std"] = "mean"
     """How an ensemble's members become one: mean, the least, or mean - k * standard deviation."""
     k: float = 1.0
@@ -67,7 +67,12 @@ class Source(Knobs):
         return self.function or (Path(self.model).name if self.model else "judge")
 
 
-Sources = Annotated[tuple[Source, ...], Field(min_length=1)]
+def _several(data: Any) -> Any:
+    return data if isinstance(data, list | tuple) else [data]
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_several), Field(min_length=1)]
+"""One source or several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,7 @@ class _Model:
         from cai.scorer import open_scorer
 
         folder = Path(source.model or "")
+        folder = folder / "model" if (folder / "model").is_dir() else folder  # a training's own folder
         if not folder.is_dir():
             raise Mistake(f"rewards: {source.model}", "there is no such folder", "train one: `cai train reward`")
         self._scorer = open_scorer(folder, combine=source.members, k=source.k, batch_size=16)
