@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json import JSONEncoder
@@ -34,6 +35,8 @@ GROUP = 256
 """Answers that make it commit at once."""
 ROWS = 64
 """Answers in one statement; one each would fight the event loop for the interpreter at every row."""
+MANY = 100_000
+"""Answers in a file of which not all keys are read when it is opened; there, every question is looked up."""
 
 _COMPLETION = TypeAdapter(Completion)
 _SCORES = TypeAdapter(tuple[Score, ...])
@@ -69,6 +72,7 @@ class Journal:
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._reader = self._connect()
+        self._keys = _Keys(self._reader)
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
@@ -82,7 +86,7 @@ class Journal:
         """The stored answer, committed or on its way to disk."""
         # the writer moves answers pending -> committing -> file, so looking in that order misses none
         answer = self._pending.get(key) or self._committing.get(key)
-        if answer is None and (row := self._reader.execute(_GET, (key,)).fetchone()):
+        if answer is None and self._keys.may_hold(key) and (row := self._reader.execute(_GET, (key,)).fetchone()):
             answer = row[0]
         return answer
 
@@ -90,6 +94,7 @@ class Journal:
         """Keep an answer; it is durable within WINDOW seconds plus one fsync."""
         if self._broken is not None:
             raise self._unwritable(self._broken)
+        self._keys.add(key)
         self._pending[key] = answer
         self._wake.set()
 
@@ -171,6 +176,7 @@ class Journal:
 
 
 _GET = "SELECT answer FROM answers WHERE key = ?"
+_NEW = "SELECT rowid, key FROM answers WHERE rowid > ?"
 _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?)"
 
 
@@ -184,6 +190,36 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB)")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     return connection
+
+
+class _Keys:
+    """Which answers the file may hold: most questions of a new run are not in it, and looking costs more than a hash.
+
+    One bit for all keys of the same first three bytes: 2 MiB, however many there are. What other processes write is
+    learned within WINDOW seconds; a question that two ask in the same moment is asked twice anyway.
+    """
+
+    def __init__(self, reader: sqlite3.Connection) -> None:
+        self._reader, self._bits, self._learn_at = reader, bytearray(1 << 21), 0.0
+        self._last = reader.execute("SELECT coalesce(max(rowid), 0) FROM answers").fetchone()[0]
+        self._all = self._last <= MANY
+        for (key,) in reader.execute("SELECT key FROM answers") if self._all else ():
+            self.add(key)
+
+    def add(self, key: bytes) -> None:
+        place = int.from_bytes(key[:3], "big")
+        self._bits[place >> 3] |= 1 << (place & 7)
+
+    def may_hold(self, key: bytes) -> bool:
+        """False only where nobody had written `key` to the file a moment ago."""
+        if not self._all:
+            return True
+        if (now := time.monotonic()) >= self._learn_at:
+            self._learn_at = now + WINDOW
+            for self._last, other in self._reader.execute(_NEW, (self._last,)):
+                self.add(other)
+        place = int.from_bytes(key[:3], "big")
+        return bool(self._bits[place >> 3] >> (place & 7) & 1)
 
 
 class Journaled:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cai.backends.scripted import Scripted
 from cai.errors import Mistake, Permanent, Transient
-from cai.journal import Journal, Tally, Unasked
+from cai.journal import WINDOW, Journal, Tally, Unasked
 from cai.types import Completion, Message, Request, Sampling, Usage
 
 ASKED = Request((Message("user", "hello"),), Sampling(temperature=1.0), seed=7)
@@ -41,6 +41,28 @@ async def test_an_answer_is_found_again_in_the_same_journal_and_in_the_next(tmp_
             assert answers == {"answer 1"}
     assert len(model.requests) == 1
     assert (tally.asked, tally.found) == (1, 5)
+
+
+@pytest.mark.parametrize("many", [0, 100_000])
+async def test_an_answer_is_found_again_when_it_has_reached_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr("cai.journal.MANY", many)  # with and without keys in memory
+    model = Counting()
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for _ in range(2):
+            assert (await journal.through(model, Tally()).complete(ASKED)).text == "answer 1"
+            await asyncio.sleep(3 * WINDOW)
+    assert len(model.requests) == 1
+
+
+async def test_what_another_process_wrote_meanwhile_is_found(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert journal.get(b"k" * 32) is None
+        with Journal(tmp_path / "j.sqlite") as other:
+            other.put(b"k" * 32, b"answer")
+        await asyncio.sleep(2 * WINDOW)
+        assert journal.get(b"k" * 32) == b"answer"
 
 
 @pytest.mark.parametrize(
