@@ -216,7 +216,8 @@ class _Keys:
             return True
         if (now := time.monotonic()) >= self._learn_at:
             self._learn_at = now + WINDOW
-            for self._last, other in self._reader.execute(_NEW, (self._last,)):
+            for number, other in self._reader.execute(_NEW, (self._last,)):
+                self._last = number
                 self.add(other)
         place = int.from_bytes(key[:3], "big")
         return bool(self._bits[place >> 3] >> (place & 7) & 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+from ruamel.yaml.parser import RoundTripParser
 
 from cai.errors import Mistake
 from cai.plugins import suggest
@@ -87,8 +89,9 @@ def text(path: Path) -> str:
 def parse(text: str, where: str) -> Document:
     """The YAML mapping in `text`; `where` names it in errors. Raises Mistake."""
     try:
-        _refuse_tricks(text, where)
-        marked = YAML(typ="rt", pure=True).load(text)
+        yaml = YAML(typ="rt", pure=True)
+        yaml.Parser = partial(_PlainParser, where=where)
+        marked = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = str(error.problem or error).split("\n")[0]
@@ -118,18 +121,25 @@ def noun(document: Document, kind: type[Noun]) -> Noun:
     return found
 
 
-def _refuse_tricks(text: str, where: str) -> None:
-    depth = 0
-    for event in YAML(typ="rt", pure=True).parse(text):
-        line = event.start_mark.line + 1
+class _PlainParser(RoundTripParser):
+    """Refuses what a file can do without and a reader can be hurt by: anchors, tags, deep nesting."""
+
+    def __init__(self, loader: YAML, where: str) -> None:
+        super().__init__(loader)
+        self._where, self._depth = where, 0
+
+    def get_event(self) -> Any:
+        event = super().get_event()
+        where = f"{self._where}:{event.start_mark.line + 1}"
         if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-            raise Mistake(f"{where}:{line}", "uses a YAML anchor or alias", "write the value out")
+            raise Mistake(where, "uses a YAML anchor or alias", "write the value out")
         if isinstance(event, NodeEvent) and getattr(event, "tag", None):
-            raise Mistake(f"{where}:{line}", "uses a YAML tag", "remove the '!...'")
-        depth += isinstance(event, CollectionStartEvent)
-        depth -= isinstance(event, CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise Mistake(f"{where}:{line}", f"is nested deeper than {MAX_DEPTH}", "flatten it")
+            raise Mistake(where, "uses a YAML tag", "remove the '!...'")
+        self._depth += isinstance(event, CollectionStartEvent)
+        self._depth -= isinstance(event, CollectionEndEvent)
+        if self._depth > MAX_DEPTH:
+            raise Mistake(where, f"is nested deeper than {MAX_DEPTH}", "flatten it")
+        return event
 
 
 def _plain(node: Any) -> Any:
