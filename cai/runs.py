@@ -12,7 +12,7 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
@@ -145,8 +145,9 @@ class Run:
             raise Mistake(str(self.path), "is not finished", "run the recipe again: it goes on where it stopped")
         return self.path
 
-    def traces(self) -> Iterator[Trace]:
-        return read(self.path / "traces.jsonl", Trace)
+    def traces(self, only: Container[int] | None = None) -> Iterator[Trace]:
+        """All traces, or those with these numbers, counted from 0."""
+        return read(self.path / "traces.jsonl", Trace, only)
 
     def pairs(self) -> Iterator[Pair]:
         return read(self.path / "pairs.jsonl", Pair)
@@ -169,13 +170,18 @@ class Run:
             lock.release()
 
 
-def read(path: Path, kind: type[Row]) -> Iterator[Row]:
-    """The rows of a JSONL file, one at a time; an absent file has none. Raises Mistake with file:line."""
+def read(path: Path, kind: type[Row], only: Container[int] | None = None) -> Iterator[Row]:
+    """The rows of a JSONL file, or those numbered in `only`, one at a time; an absent file has none.
+
+    Raises Mistake with file:line.
+    """
     adapter = _ADAPTERS[kind]
     if not path.exists():
         return
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            if only is not None and number - 1 not in only:
+                continue
             try:
                 yield adapter.validate_json(line)
             except ValidationError as error:

@@ -25,6 +25,8 @@ _HIDDEN = re.compile(
 
 def safe_text(text: str) -> str:
     """`text` with everything invisible or steering made visible: `␛[31m`, `⟨U+202E⟩`."""
+    if text.isascii() and text.isprintable():  # most short texts; looking is faster than a pattern that finds nothing
+        return text
     return _HIDDEN.sub(_sign, text)
 
 

@@ -33,12 +33,12 @@ _SIGNS = {"same": 0, "gone": -1, "new": 1}
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A trace as the page shows it: `marks` are what it can be found by, `shaped` is JSON."""
+    """A trace as the page shows it: `marks` are what it can be found by, `json` may stand inside a script element."""
 
     key: str
     id: str
     marks: frozenset[str]
-    shaped: object
+    json: Markup
 
 
 class _Fate(NamedTuple):
@@ -55,8 +55,9 @@ def collect(run: Run, tally: Tally) -> list[Example]:
     order = tally.chosen()
     wanted = frozenset(order)
     fates = _fates(run, wanted)
-    traces = ((key(trace.prompt.id, trace.sample), trace) for trace in run.traces())
-    found = {own: _example(own, trace, fates[own]) for own, trace in traces if own in wanted}
+    numbers = {number for number, own in enumerate(tally.keys) if own in wanted}
+    traces = ((key(trace.prompt.id, trace.sample), trace) for trace in run.traces(numbers))
+    found = {own: _example(own, trace, fates[own]) for own, trace in traces}
     kept = _within_budget([found[own] for own in order if own in found])
     return [example for example in found.values() if example.key in kept]
 
@@ -72,7 +73,7 @@ def embedded(value: object) -> Markup:
 def _within_budget(examples: Iterable[Example]) -> set[str]:
     kept, left = set(), BUDGET
     for example in examples:
-        size = len(embedded(example.shaped).encode("utf-8", "backslashreplace"))
+        size = len(example.json.encode("utf-8", "backslashreplace"))
         if size <= left:
             kept.add(example.key)
             left -= size
@@ -108,7 +109,7 @@ def _example(own: str, trace: Trace, fates: Sequence[_Fate]) -> Example:
         "fates": [fate._asdict() | {"gates": [_hit(hit) for hit in fate.gates]} for fate in fates],
         "marks": sorted(marks),
     }
-    return Example(own, trace.prompt.id[:_ID], marks, shaped)
+    return Example(own, trace.prompt.id[:_ID], marks, embedded(shaped))
 
 
 def _steps(trace: Trace) -> list[dict[str, object]]:

@@ -56,7 +56,7 @@ def build(run: Run, sample: int = 200) -> str:
     counted = tally.count(run, sample)
     view = View(run, run.manifest, counted, examples.collect(run, counted))
     sections = [(section, facts) for section in SECTIONS if (facts := section.facts(view)) is not None]
-    data = examples.embedded(_data(view))
+    data = _data(view)
     return rendered("page.html.j2", manifest=view.manifest, headline=headline(view), sections=sections, data=data)
 
 
@@ -244,9 +244,10 @@ def _of(counts: Mapping[str, Mapping[str, int]], stage: str, column: str) -> int
     return counts.get(stage, {}).get(column, 0)  # an interrupted run has not reached every stage
 
 
-def _data(view: View) -> object:
+def _data(view: View) -> Markup:
     titles = {one["id"]: one["title"] for one in view.manifest["constitution"]["principles"]}
-    return {"principles": titles, "examples": [example.shaped for example in view.examples]}
+    shown = Markup(",").join(example.json for example in view.examples)
+    return Markup('{{"principles":{},"examples":[{}]}}').format(examples.embedded(titles), shown)
 
 
 def _policy(style: str, script: str) -> str:

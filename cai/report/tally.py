@@ -1,6 +1,6 @@
 """Count a run in one pass over its rows, and note by digest which traces deserve to be looked at.
 
-Memory holds two small numbers a trace and bounded samples of keys, never the texts.
+Memory holds three small numbers a trace and bounded samples of keys, never the texts.
 
 Left out on purpose: counting again what the manifest counts (stages, gates, calls).
 """
@@ -68,8 +68,14 @@ class Tally:
         self._marked: dict[str, Sample] = defaultdict(lambda: Sample(limit))
         self.traces = 0
         self.drafts, self.finals = array("l"), array("l")
+        self._keys = array("Q")
         self.principles: dict[str, Drawn] = defaultdict(Drawn)
         self.lost: dict[tuple[str, str], Lost] = defaultdict(Lost)
+
+    @property
+    def keys(self) -> Iterator[str]:
+        """The key of each trace, in the order of the rows."""
+        return (f"{number:012x}" for number in self._keys)
 
     def chosen(self) -> list[str]:
         """Keys to show, most wanted first: half shared by what was noticed (gates, failures), the rest any trace."""
@@ -89,6 +95,7 @@ class Tally:
     def trace(self, trace: Trace) -> None:
         self.traces += 1
         own = key(trace.prompt.id, trace.sample)
+        self._keys.append(int(own, 16))
         self._any.offer(own)
         for mark in gates(trace):
             self.mark(mark, own)
