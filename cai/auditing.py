@@ -172,6 +172,16 @@ def reward(
     return Audit(found[0].of, len(fits), found, lost + len(exhibit.cases) - len(fits))
 
 
+def scored_cases(model: Path, data: Path, limit: int) -> tuple[tuple[Case, ...], Scores]:
+    """The rows of a file or a run that a reward can read whole, and that reward. Raises Mistake."""
+    exhibit, _ = gathered(data, limit=limit)
+    scorer = open_reward(model)
+    fits = tuple(case for case in exhibit.cases if _fits(scorer, case, 4 * ROOM))  # chains of edits pile up
+    if not fits:
+        raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
+    return fits, scorer.scores
+
+
 def open_reward(model: Path) -> Scorer:
     """The reward model in a folder, or in the folder of the training that made it. Raises Mistake."""
     from cai.scorer import open_scorer
@@ -187,10 +197,10 @@ ROOM = 2
 """An edited answer may be so many times as long."""
 
 
-def _fits(scorer: Scorer, case: Case) -> bool:
+def _fits(scorer: Scorer, case: Case, room: int = ROOM) -> bool:
     longest = max((case.answer, case.other), key=len)
     said, asked = len(scorer.tokens(case.prompt, longest)), len(scorer.tokens(case.prompt, ""))
-    return asked + ROOM * (said - asked) + 64 <= scorer.limit
+    return asked + room * (said - asked) + 64 <= scorer.limit
 
 
 def _members(scorer: Scorer) -> list[Scores]:

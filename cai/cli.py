@@ -20,6 +20,7 @@ from cai.cli_audit import audits
 from cai.cli_check import command as check_pairs
 from cai.cli_constitution import laws
 from cai.cli_endpoints import carried, mock_server
+from cai.cli_redteam import teams
 from cai.cli_train import score, train
 from cai.errors import CaiError, GateFailed, Mistake
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(laws, name="constitution")
 app.add_typer(audits, name="audit")
+app.add_typer(teams, name="redteam")
 app.add_typer(carried, name="requests")
 app.command(name="mock-server")(mock_server)
 app.command(name="check")(check_pairs)

@@ -33,7 +33,7 @@ FLOORS = (
     ("asking",),
     ("redteam",),
     ("live", "screen", "offline", "measure"),
-    ("cli_constitution", "cli_judge", "cli_endpoints", "cli_check", "cli_audit", "cli_train"),
+    ("cli_constitution", "cli_judge", "cli_endpoints", "cli_check", "cli_audit", "cli_redteam", "cli_train"),
     ("cli",),
     ("__main__",),
 )
