@@ -108,19 +108,14 @@ def config(order: Order) -> dict[str, Any]:
     method, options = _method(order)
     if method.trl is None:
         raise Mistake(f"train {order.method}", "has no equivalent in TRL's command line", "use `cai train`")
+    from cai.train import _frame
+
+    folder, _ = model_folder(order.model)
     said: dict[str, Any] = {
-        "model_name_or_path": order.model,
-        "dataset_name": str(order.data),
+        "model_name_or_path": str(folder),
+        "dataset_name": str(_exported(order.data, method)),
         "output_dir": str(order.out / "model"),
-        "seed": order.seed,
-        "num_train_epochs": options.epochs,
-        "max_steps": options.max_steps or -1,
-        "learning_rate": options.learning_rate,
-        "per_device_train_batch_size": options.batch_size,
-        "gradient_accumulation_steps": options.accumulate,
-        "gradient_checkpointing": False,
-        "bf16": options.dtype == "bfloat16",
-        "logging_steps": options.log_every,
+        **_frame.shared(order.seed, options),
         **method.trl(options),
         **options.trl,
     }
@@ -133,6 +128,12 @@ def config(order: Order) -> dict[str, Any]:
         }
         said |= {"lora_task_type": "SEQ_CLS"} if method.writes == "reward" else {}
     return said
+
+
+def _exported(data: Path, method: Method) -> Path:
+    """The rows that TRL can read: of a run the export of their kind."""
+    name = {"pairs": "trl", "messages": "sft", "labels": "kto"}.get(method.rows, "trl")
+    return data / "export" / name if (data / "manifest.json").is_file() else data
 
 
 def model_folder(name: str) -> tuple[Path, dict[str, str]]:

@@ -470,6 +470,29 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(start: Path, tmp_path: Path) 
     assert steps == list(range(1, 401))
 
 
+@pytest.mark.parametrize("name", ["dpo", "reward"])  # sft and kto pass as well; each takes half a minute
+def test_the_printed_config_is_what_trls_own_command_takes(name: str, start: Path, tmp_path: Path) -> None:
+    kind = plugins.find("train", name, Method).rows
+    (tmp_path / "data").mkdir()
+    rows = "".join(json.dumps(row) + "\n" for row in ROWS[kind](micro.pairs(16)))
+    (tmp_path / "data" / "train.jsonl").write_text(rows)
+    options = {"max_steps": 1, "max_length": 64, "trl": {"warmup_steps": 3}}
+    said = training.config(Order(name, tmp_path / "data", str(start), tmp_path / "out", options))
+    assert (said["warmup_steps"], said["max_length"], said["use_peft"]) == (3, 64, True)
+    (tmp_path / "c.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in said.items()))
+    command = [str(Path(sys.executable).parent / "trl"), name, "--config", str(tmp_path / "c.yaml")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_a_method_without_a_command_in_trl_says_so(start: Path, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="has no equivalent in TRL's command line"):
+        training.config(Order("orpo", tmp_path, str(start), tmp_path / "out"))
+
+
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3", "fsdp2_2node", "single_gpu", "cpu"])
 def test_accelerate_reads_the_launch_files(name: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file

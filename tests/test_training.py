@@ -223,16 +223,6 @@ def test_options_that_cannot_be_are_refused(method: str, given: dict[str, Any], 
         training.options_of(method, given)
 
 
-@pytest.mark.parametrize("name", SUPERVISED)
-def test_the_config_for_trl_has_what_the_method_sets(name: str, tmp_path: Path) -> None:
-    order = training.Order(
-        name, tmp_path / "d", "m", tmp_path / "o", {"learning_rate": 3e-5, "trl": {"warmup_steps": 7}}
-    )
-    said = training.config(order)
-    assert (said["learning_rate"], said["warmup_steps"], said["use_peft"]) == (3e-5, 7, True)
-    assert said["max_length"] == 1024
-
-
 def test_the_supervised_methods_are_all_there() -> None:
     assert set(SUPERVISED) <= set(plugins.names("train"))
 

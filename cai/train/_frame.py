@@ -54,16 +54,11 @@ def dtype(options: Training) -> torch.dtype:
     return torch.float32 if options.dtype == "float32" else torch.bfloat16
 
 
-def settings(config: type, job: Job, options: Training, **own: Any) -> Any:
-    """TRL's `config` from our options, the method's `own` fields and what is passed through. Raises Mistake."""
-    known = sorted(field.name for field in fields(config))
-    for key in options.trl:
-        if key not in known:
-            raise Mistake(f"trl.{key}", f"is no field of TRL's {config.__name__}", suggest(key, known))
+def shared(seed: int, options: Training) -> dict[str, Any]:
+    """Fields of TRL's configs that every method sets in the same way."""
     cpu = on_cpu(options)
-    shared = {
-        "output_dir": str(job.out / "checkpoints"),
-        "seed": job.seed,
+    return {
+        "seed": seed,
         "num_train_epochs": options.epochs,
         "max_steps": options.max_steps or -1,
         "learning_rate": options.learning_rate,
@@ -78,14 +73,24 @@ def settings(config: type, job: Job, options: Training, **own: Any) -> Any:
         "save_steps": options.save_every or 1_000_000_000,
         "save_total_limit": 2,
         "logging_steps": options.log_every,
-        "logging_nan_inf_filter": False,
-        "report_to": "none",
-        "disable_tqdm": True,
         "dataloader_pin_memory": not cpu,
     }
+
+
+_LOGGED = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
+"""We keep metrics ourselves, and a loss that is no number is to be seen."""
+
+
+def settings(config: type, job: Job, options: Training, **own: Any) -> Any:
+    """TRL's `config` from our options, the method's `own` fields and what is passed through. Raises Mistake."""
+    known = sorted(field.name for field in fields(config))
+    for key in options.trl:
+        if key not in known:
+            raise Mistake(f"trl.{key}", f"is no field of TRL's {config.__name__}", suggest(key, known))
+    given = {"output_dir": str(job.out / "checkpoints"), **shared(job.seed, options), **_LOGGED, **own, **options.trl}
     try:
         with quiet():
-            return config(**(shared | own | options.trl))
+            return config(**given)
     except (TypeError, ValueError) as error:
         raise Mistake("options", f"TRL refuses them: {str(error).splitlines()[0]}", "see `--print-config`") from error
 

@@ -20,7 +20,7 @@ class Options(Training):
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain SFT on the chosen answers."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def _trl(options: Options) -> Mapping[str, Any]:
     """Fields of TRL's ORPOConfig."""
     return {"max_length": options.max_length, "beta": options.beta, "disable_dropout": True}
 
@@ -29,7 +29,7 @@ def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn the preferences and the chosen answers at once. Raises Mistake."""
     from cai.train._supervised import train_orpo
 
-    return train_orpo(job, options, trl(options))
+    return train_orpo(job, options, _trl(options))
 
 
-METHOD = Method(rows="pairs", options=Options, train=train, about="pairs in, policy out, no reference model", trl=trl)
+METHOD = Method(rows="pairs", options=Options, train=train, about="pairs in, policy out, no reference model")

@@ -28,7 +28,7 @@ class Options(Training):
     """Ask for the distance that a row's `margin` names (Llama 2, arXiv 2307.09288, eq. 2)."""
     center: Annotated[float, Field(ge=0)] = 0.01
     """Weight of (r_chosen + r_rejected)^2, which keeps rewards about 0."""
-    length: Literal["none", "margin", "penalty"] = "margin"
+    length: Literal["none", "margin", "penalty"] = "none"
     """`margin` explains length away by a fitted term; `penalty` punishes its correlation with reward in a batch."""
     length_weight: Annotated[float, Field(ge=0)] = 0.3
     """Weight of the penalty."""
