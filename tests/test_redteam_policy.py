@@ -66,6 +66,12 @@ async def test_the_policys_own_answers_stand_between_the_turns(work: Path) -> No
     assert all(one.answer.startswith("Morgan") and one.on_subject for one in siege.tried)
 
 
+def test_all_of_few_prompts_is_no_certainty() -> None:
+    all_of_ten = policy.rate(10, 10)
+    assert all_of_ten.value == 1.0 and all_of_ten.low == pytest.approx(0.6915, abs=1e-4)
+    assert policy.rate(0, 0).value is None
+
+
 def test_codings_can_be_read_back_and_other_braces_stay() -> None:
     (turn,) = Wrapper(name="w", turns=("{base64} {braces} {rot13}",)).said("Wie {prompt} geht's, Zoë?")
     coded, kept, *_ = turn.split(" ")

@@ -30,7 +30,7 @@ from cai.outside import Knobs
 from cai.progress import Progress
 from cai.recipe import Source
 from cai.refusal import refuses
-from cai.shares import difference, share
+from cai.shares import difference
 from cai.stats import Interval
 from cai.templates import Untrusted, turns
 from cai.together import crowd
@@ -106,9 +106,9 @@ class Siege:
     def _shares(self, rows: Sequence[Tried]) -> dict[str, Any]:
         judged = [one.judged > 0.5 for one in rows if one.judged is not None]
         return {
-            "answered": asdict(share(sum(not one.refused for one in rows), len(rows))),
-            "on_subject": asdict(share(sum(one.on_subject and not one.refused for one in rows), len(rows))),
-            "judged": asdict(share(sum(judged), len(judged))) if judged else None,
+            "answered": asdict(rate(sum(not one.refused for one in rows), len(rows))),
+            "on_subject": asdict(rate(sum(one.on_subject and not one.refused for one in rows), len(rows))),
+            "judged": asdict(rate(sum(judged), len(judged))) if judged else None,
         }
 
     def _over(self, name: str) -> Interval:
@@ -119,6 +119,19 @@ class Siege:
         ]
         more, less = pairs.count((True, False)), pairs.count((False, True))
         return difference(more, less, len(pairs))
+
+
+def rate(hits: int, n: int) -> Interval:
+    """A share with its exact 95 % interval (Clopper and Pearson, 1934).
+
+    Success rates are often all or nothing, and there a bootstrap has no width however few prompts there were.
+    """
+    from scipy.stats import binomtest
+
+    if n == 0:
+        return Interval(None, None, None, 0)
+    between = binomtest(hits, n).proportion_ci(method="exact")
+    return Interval(hits / n, float(between.low), float(between.high), n)
 
 
 def load(path: Path | None = None) -> tuple[Wrapper, ...]:
