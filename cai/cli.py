@@ -21,7 +21,7 @@ from cai.cli_check import command as check_pairs
 from cai.cli_constitution import laws
 from cai.cli_endpoints import carried, mock_server
 from cai.cli_redteam import teams
-from cai.cli_train import score, train
+from cai.cli_train import iterate, score, train
 from cai.errors import CaiError, GateFailed, Mistake
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ app.add_typer(carried, name="requests")
 app.command(name="mock-server")(mock_server)
 app.command(name="check")(check_pairs)
 app.command(name="train")(train)
+app.command(name="iterate")(iterate)
 app.command(name="score")(score)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe: demo, default.")]

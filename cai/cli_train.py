@@ -53,6 +53,44 @@ def train(
         _say(said, where)
 
 
+def iterate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file with `sample` and `judge`.")],
+    override: Annotated[list[str], typer.Option("-o", help="Set the loop: -o rounds=3, -o policy.max_steps=100.")] = [],  # noqa: B006
+    name: Annotated[str | None, typer.Option("--name", help="Name under runs/; the recipe's, if not given.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sample, label, train the reward and the policy, audit; and again. The same command goes on where it stopped."""
+    from cai import iterating, training
+    from cai import recipe as recipes
+    from cai.runs import folder
+
+    chosen = recipes.load(recipe)
+    where = folder(Path("runs"), name or f"{Path(recipe).stem}-iterated")
+    how = iterating.loop(training.overrides(tuple(override)))
+    try:
+        rounds = iterating.iterate(chosen, how, where, say=_silently if quiet or as_json else _named)
+    except KeyboardInterrupt:
+        print(f"cai: interrupted: the same command goes on from {where}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps([dict(one.told) for one in rounds]))
+    for one in () if as_json else rounds:
+        policy = ", ".join(
+            f"{key} {one.told['policy'][key]:.3g}" for key in ("reward", "kl") if key in one.told["policy"]
+        )
+        print(_safe(f"{one.folder}: {one.told['old_pairs']} old and {one.told['new_pairs']} new pairs, {policy}"))
+        if one.stopped:
+            print(_safe(f"  stopped: {one.stopped}"))
+
+
+def _silently(name: str, line: Mapping[str, Any]) -> None: ...
+
+
+def _named(name: str, line: Mapping[str, Any]) -> None:
+    _progress({**line, "member": " ".join(filter(None, (name, str(line.get("member") or ""))))})
+
+
 def score(
     models: Annotated[list[str], typer.Argument(metavar="MODEL... FILE", help="Reward models, then rows to score.")],
     combine: Annotated[

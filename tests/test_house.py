@@ -31,7 +31,7 @@ FLOORS = (
     ("training", "scoring"),
     ("pipeline",),
     ("asking",),
-    ("redteam",),
+    ("redteam", "iterating"),
     ("live", "screen", "offline", "measure"),
     ("cli_constitution", "cli_judge", "cli_endpoints", "cli_check", "cli_audit", "cli_redteam", "cli_train"),
     ("cli",),

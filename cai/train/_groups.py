@@ -37,6 +37,9 @@ OURS = {
 }
 """What TRL's metrics are called by all methods of reinforcement here."""
 
+TOLD = ("reward", "kl", "kl_coef", "length", "entropy", "disagreement")
+"""What of the last step is told at the end."""
+
 
 class AdaptiveKL:
     """Mixed in before a trainer of TRL that has `beta`: it is steered towards `options.kl_target` after each step."""
@@ -168,7 +171,7 @@ class _Told:
     def __call__(self, metrics: Mapping[str, Any]) -> None:
         named = {OURS.get(name, name): value for name, value in metrics.items() if value is not None}
         if "kl" in named:
-            self.last = {name: named[name] for name in ("reward", "kl", "kl_coef", "length", "entropy")}
+            self.last = {name: named[name] for name in TOLD if name in named}
             named["sample"] = self._paid.sample
         self._job.log(named)
 

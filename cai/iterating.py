@@ -1,0 +1,195 @@
+"""The iterated loop: sample from the policy, label by AI feedback, train reward and policy anew, look; and again.
+
+    round-1/labels/      a run: the policy's own answers, compared by the recipe's judges
+    round-1/pairs.jsonl  the pairs of this round and of all before it
+    round-1/reward/      a training: the reward model, on those pairs
+    round-1/policy/      a training: the policy, against that reward model
+    round-1/round.json   what was done, what it came to, and why it stopped here, if it did; written last
+
+Every policy starts from the model that the first round sampled from, as in Bai et al. (2022, arXiv 2204.05862, 4.5): so
+its KL is to that model, and what one reward model was gamed by is unlearned with the next. The judge never changes.
+
+Left out on purpose: choosing the best round. The rounds are folders, and the last that did not stop is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cai import asking, auditing, outside, pipeline, runs, training
+from cai.errors import Mistake
+from cai.outside import Knobs
+from cai.progress import Progress
+from cai.recipe import Choice, Recipe
+from cai.runs import Run
+from cai.types import Sampling
+
+DONE = "round.json"
+Say = Callable[[str, Mapping[str, Any]], None]
+"""Told of every line of a training's metrics: the training's name, and the line."""
+
+
+class Loop(Knobs):
+    """How often, with what, and when to stop before the end."""
+
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 2
+    method: Literal["ppo", "rloo", "grpo"] = "ppo"
+    reward: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Options of the reward model's training; `members: 3` makes it an ensemble that can disagree."""
+    policy: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Options of the policy's training."""
+    members: Literal["mean", "min", "mean_std"] = "min"
+    """How an ensemble's members become one reward."""
+    max_kl: Annotated[float, Field(gt=0)] | None = 25.0
+    """Stop after a round whose policy is further from the start, in nats an answer."""
+    max_disagreement: Annotated[float, Field(gt=0)] | None = None
+    """Stop after a round whose ensemble disagrees more about the policy's last answers, in rewards."""
+    audit: bool = True
+    """Ask the policy and the start, and stop after a round with a major finding."""
+    audited: Annotated[int, Field(ge=2)] = 40
+    """Prompts that they are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round came to, as in round.json."""
+
+    number: int
+    folder: Path
+    told: Mapping[str, Any]
+
+    @property
+    def stopped(self) -> str:
+        """Why the loop ends here; empty where it goes on."""
+        return str(self.told["stopped"])
+
+
+def loop(options: Mapping[str, Any]) -> Loop:
+    """The options of a loop, those of its trainings checked too, before anything is computed. Raises Mistake."""
+    chosen = outside.noun(outside.Document("iterate", dict(options), None), Loop)
+    training.options_of("reward", chosen.reward)
+    training.options_of(chosen.method, {"rewards": "./reward", **chosen.policy})
+    return chosen
+
+
+def iterate(
+    chosen: Recipe, how: Loop, out: Path, *, progress: Progress | None = None, say: Say = lambda name, line: None
+) -> list[Round]:
+    """Do the rounds, or go on with them; those that are done are not done again. Raises Mistake, BudgetReached."""
+    if chosen.sample is None or chosen.judge is None:
+        raise Mistake("recipe", "compares no samples", "add `sample: {count: 2}` and a `judge`")
+    if chosen.writer.backend != "transformers":
+        raise Mistake("recipe", f"its writer is {chosen.writer.backend}, which cannot be trained", "use transformers")
+    _same(out, chosen, how)
+    done: list[Round] = []
+    for number in range(1, how.rounds + 1):
+        done.append(_round(chosen, how, out, number, done, progress or Progress(), say))
+        if done[-1].stopped:
+            break
+    return done
+
+
+def _same(out: Path, chosen: Recipe, how: Loop) -> None:
+    """Keep what is asked for; what was begun otherwise is another loop. More rounds are no other loop."""
+    asked = {"recipe": chosen.model_dump(mode="json"), "loop": how.model_dump(mode="json", exclude={"rounds"})}
+    file = out / "loop.json"
+    if file.is_file() and json.loads(file.read_text("utf-8")) != asked:
+        raise Mistake(str(out), "holds another loop", "choose another --out, or remove the folder")
+    runs.write_json(file, asked)
+
+
+def _round(
+    chosen: Recipe, how: Loop, out: Path, number: int, before: list[Round], progress: Progress, say: Say
+) -> Round:
+    here = out / f"round-{number}"
+    if (here / DONE).is_file():
+        return Round(number, here, json.loads((here / DONE).read_text("utf-8")))
+    start = _start(chosen)
+    sampled = str(before[-1].folder / "policy" / "model") if before else start
+    labels = _labelled(chosen, sampled, here / "labels", progress)
+    mixed, old, new = _mixed(here, before)
+    reward = training.train(
+        training.Order("reward", mixed, start, here / "reward", how.reward, chosen.seed),
+        lambda line: say(f"round {number} reward", line),
+    )
+    source = {"model": str(here / "reward"), "members": how.members}
+    policy = training.train(
+        training.Order(
+            how.method, here / "labels", start, here / "policy", {**how.policy, "rewards": source}, chosen.seed
+        ),
+        lambda line: say(f"round {number} {how.method}", line),
+    )
+    figures = policy["figures"]
+    findings = _audited(chosen, how, here, start, progress) if how.audit else []
+    told = {
+        "round": number, "sampled_from": sampled, "labels": labels["counts"], "old_pairs": old, "new_pairs": new,
+        "reward": reward["figures"], "policy": figures, "findings": findings,
+        "stopped": _why(how, figures, findings),
+    }  # fmt: skip
+    runs.write_json(here / DONE, told)
+    return Round(number, here, told)
+
+
+def _start(chosen: Recipe) -> str:
+    from cai.backends.transformers import Options
+
+    return str(chosen.writer.options.get("model") or Options.model_fields["model"].default)
+
+
+def _labelled(chosen: Recipe, policy: str, folder: Path, progress: Progress) -> Mapping[str, Any]:
+    """The run in which the policy's own answers are compared; who judges is not changed by who writes."""
+    if (folder / "manifest.json").is_file() and Run(folder).manifest["status"] == "finished":
+        return Run(folder).manifest
+    writer = Choice.model_validate({"backend": "transformers", **chosen.writer.options, "model": policy})
+    turned = chosen.model_copy(update={"writer": writer, "critic": chosen.critic or chosen.writer})
+    return asyncio.run(pipeline.run(turned, Run(folder), progress))
+
+
+def _mixed(here: Path, before: list[Round]) -> tuple[Path, int, int]:
+    """The pairs of all rounds so far in one file, newest last, and how many are old and new. Raises Mistake."""
+    lines, new = [], 0
+    for number, folder in enumerate([*(one.folder for one in before), here], 1):
+        for pair in Run(folder / "labels").pairs():
+            row = {
+                "id": f"{number}:{pair.prompt.id}:{pair.source}",
+                "prompt": [{"role": turn.role, "content": turn.content} for turn in pair.prompt.messages],
+                "chosen": [{"role": "assistant", "content": pair.chosen}],
+                "rejected": [{"role": "assistant", "content": pair.rejected}],
+                "p_chosen": pair.p_chosen,
+            }
+            lines.append(json.dumps(row, ensure_ascii=False))
+            new += folder == here
+    if not new:
+        raise Mistake(str(here / "labels"), "made no pair", "the policy's answers are all alike, or no judge answered")
+    runs.write_text(here / "pairs.jsonl", "\n".join(lines) + "\n")
+    return here / "pairs.jsonl", len(lines) - new, new
+
+
+def _audited(chosen: Recipe, how: Loop, here: Path, start: str, progress: Progress) -> list[dict[str, Any]]:
+    """What probes find in the policy's answers against those of the start."""
+    prompts = chosen.prompts.model_copy(update={"limit": min(how.audited, chosen.prompts.limit or how.audited)})
+    probes = auditing.options(asked=chosen.audit)
+    sampling = Sampling(temperature=0.7, max_tokens=chosen.sample.max_tokens if chosen.sample else 192)
+    asked, law = asking.Asked(prompts, sampling, chosen.seed), chosen.constitution
+    audit = asyncio.run(asking.audit(str(here / "policy"), start, asked, probes, here, law=law, progress=progress))
+    runs.write_json(here / auditing.FINDINGS, {"audits": [auditing.described(audit)]})
+    return [
+        {"probe": one.probe, "what": one.what, "value": one.value, "severity": one.severity} for one in audit.failed
+    ]
+
+
+def _why(how: Loop, figures: Mapping[str, Any], findings: list[dict[str, Any]]) -> str:
+    """Why the loop should not go on after a round, or nothing."""
+    for name, limit in (("kl", how.max_kl), ("disagreement", how.max_disagreement)):
+        value = figures.get(name)
+        if limit is not None and value is not None and value > limit:
+            return f"{name} {value:.3g} is above {limit:g}"
+    major = [finding for finding in findings if finding["severity"] == "major"]
+    return f"the audit found {major[0]['probe']}: {major[0]['what']}" if major else ""
