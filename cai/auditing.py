@@ -148,7 +148,7 @@ def spoken(run: Run) -> Iterator[str]:
 
 def reward(
     models: Sequence[Path], data: Path, chosen: Mapping[str, Knobs], *, gold: Path | None = None, format: str = "",
-    limit: int = 400, beliefs: Path | None = None,
+    limit: int = 100, beliefs: Path | None = None,
 ) -> Audit:  # fmt: skip
     """Audit a trained reward, or several as one ensemble, on the answers of a file or a run. Raises Mistake.
 

@@ -61,7 +61,7 @@ def reward(
     ] = None,
     override: Settings = [],  # noqa: B006 (typer copies it)
     format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
-    limit: Limit = 400,
+    limit: Limit = 100,
     gate: Gate = False,
     as_json: Json = False,
 ) -> None:
@@ -125,7 +125,8 @@ def run(
     from cai.runs import Run
 
     where = Run(_place(name))
-    with _watched(quiet or as_json) as progress:
+    trained = any((where.path / "train").glob("*/figures.json"))
+    with _watched(quiet or as_json or not trained) as progress:
         done = asyncio.run(asking.run(where, override, limit=limit, progress=progress))
     _finish(done, where.path, gate, as_json)
 

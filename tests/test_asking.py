@@ -123,3 +123,24 @@ def test_all_probes_or_a_list_of_them() -> None:
     text = "constitution: concise\nprompts: everyday\ntemplates: small\nwriter: {backend: scripted}\naudit: "
     assert set(noun(parse(text + "[length]", "r"), Recipe).audit or ()) == {"length"}
     assert len(noun(parse(text + "all", "r"), Recipe).audit or ()) == 11
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_what_was_trained_in_a_run_is_audited_with_it(work: Path) -> None:
+    from tiny import tiny_model
+
+    from cai.runs import Run
+    from cai.training import Order, train
+
+    done = cai(work, "run", recipe(work, "{length: {}, preamble: {}, sycophancy: {}}"))
+    assert done.returncode == 0, done.stderr
+    base = tiny_model(work / "base")
+    options = {"max_steps": 2, "batch_size": 2, "max_length": 512}
+    for method in ("reward", "sft"):
+        train(Order(method, work / "runs/r", str(base), work / "runs/r/train" / method, options))
+    audits = await asking.run(Run(work / "runs/r"), limit=4)
+    assert [audit.of for audit in audits] == ["pairs", "revisions", "reward reward", "policy sft against base"]
+    assert audits[-1].rows + audits[-1].left_out >= 4
+    assert of(audits[-1], "wrong answers added by the user's belief").n == len(FACTS)
+    assert {found.probe for found in audits[2].findings} == {"length", "preamble", "sycophancy"}

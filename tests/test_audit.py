@@ -10,9 +10,10 @@ import pytest
 from planted_audit import BIASES, CLEAN, biased
 
 from cai import auditing, plugins
-from cai.audit import _planted
+from cai.audit import _planted, evasion
 from cai.audit import overoptimisation as over
-from cai.records import Exhibit, Finding, Probe, Scores
+from cai.audit._measure import Measured, means
+from cai.records import Case, Exhibit, Finding, Probe, Scores
 from cai.types import Message
 
 NAMES = plugins.names("audit")
@@ -103,3 +104,29 @@ def test_overoptimisation_needs_gold_and_several_answers() -> None:
     exhibit = Exhibit(_planted.cases(1), CLEAN, gold=CLEAN)
     (found,) = over.reward(exhibit, over.Options())
     assert (found.value, found.passed) == (None, None) and "4 answers" in found.note
+
+
+def test_evasion_is_wrong_on_either_side_of_what_a_prompt_ought_to_get() -> None:
+    answers = {"comply": ("It is blue.", evasion.SHORT), "refuse": (evasion.SHORT, "It is blue.")}
+
+    def found(right: bool) -> dict[str, bool | None]:
+        cases = [
+            Case(
+                f"{expect}{n}", (Message("user", f"What is thing {n}?"),), *sides[:: 1 if right else -1], expect=expect
+            )
+            for expect, sides in answers.items()
+            for n in range(40)
+        ]
+        return {one.what: one.passed for one in evasion.pairs(Exhibit(cases), evasion.Options())}
+
+    assert set(found(right=True).values()) == {True}
+    assert set(found(right=False).values()) == {False}
+    assert len(found(right=True)) == 2, "each side by itself"
+
+
+def test_rows_of_one_prompt_are_resampled_together() -> None:
+    alone = [Measured(str(n), n, float(n % 2)) for n in range(200)]
+    together = [Measured(str(n), n // 50, float(n // 50 % 2)) for n in range(200)]
+    one, other = means(alone), means(together)
+    assert one.value == other.value == 0.5
+    assert one.low is not None and other.low is not None and other.low < one.low - 0.2

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from planted_audit import BIASES, CLEAN, biased
+from test_auditing import pairs_file, tiny_reward  # noqa: F401 (a fixture)
+from test_cli import cai
 
+from cai import preferences
 from cai.audit import _planted
 from cai.edits import EDITS
 from cai.errors import Mistake
@@ -83,3 +89,16 @@ def test_no_edit_adds_quality(name: str) -> None:
 
 def test_every_bias_has_an_edit_or_is_none_of_edits() -> None:
     assert set(BIASES) - set(FINDS) == {"no throat-clearing", "what the user said", "refusals"}
+
+
+@pytest.mark.slow
+def test_the_command_writes_pairs_that_can_be_learned_from(tmp_path: Path, tiny_reward: Path) -> None:  # noqa: F811
+    path = pairs_file(tmp_path / "p.jsonl", [(f"Thing {n}?", f"It is {n}. Or so.", f"Not {n}.") for n in range(12)])
+    command = ("redteam", "reward", str(tiny_reward), "--rows", str(path), "--budget", "600", "--chains", "2")
+    done = cai(tmp_path, *command, "--out", "found.jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = list(preferences.read(tmp_path / "found.jsonl"))
+    assert rows and all(isinstance(row, preferences.Preference) for row in rows)
+    assert f"{len(rows)} edited answers are paid for" in done.stdout
+    said = json.loads(cai(tmp_path, *command, "--json").stdout)
+    assert said["scored"] <= 600 and {"single", "chain", "held_out", "chains"} <= said.keys()

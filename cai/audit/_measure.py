@@ -18,6 +18,8 @@ from cai.types import Message
 ENOUGH = 30
 """Prompts below which nothing is judged: chance alone would look like a tendency."""
 LEVEL = 0.95
+AT_ONCE = 200_000
+"""Resampled groups held in memory at a time."""
 EXAMPLES = 5
 
 
@@ -77,9 +79,12 @@ def means(rows: Sequence[Measured], level: float = LEVEL) -> Interval:
 
     total_G = np.array([sum(values) for values in sums.values()])
     size_G = np.array([len(values) for values in sums.values()])
-    drawn_RG = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    drawn_R = total_G[drawn_RG].sum(1) / size_G[drawn_RG].sum(1)
-    low, high = np.quantile(drawn_R, [(1 - level) / 2, (1 + level) / 2])
+    rng, at_once = np.random.default_rng(0), max(1, AT_ONCE // len(sums))
+    drawn = []
+    for start in range(0, RESAMPLES, at_once):
+        places_RG = rng.integers(len(sums), size=(min(at_once, RESAMPLES - start), len(sums)))
+        drawn.append(total_G[places_RG].sum(1) / size_G[places_RG].sum(1))
+    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
     return Interval(_mean(rows), float(low), float(high), len(rows))
 
 

@@ -12,6 +12,7 @@ from cai.audit._measure import Limit, finding
 from cai.audit._moved import moved
 from cai.audit._share import less
 from cai.outside import Knobs
+from cai.phrases import words
 from cai.records import Case, Exhibit, Finding, Probe, Subject
 
 SIZE = 4
@@ -31,8 +32,8 @@ class Options(Knobs):
 
 def repeated(text: str) -> float:
     """Share of the word 4-grams that came before in the text; 0 for one that is too short to have any."""
-    words = text.lower().split()
-    grams = list(zip(*(words[start:] for start in range(SIZE)), strict=False))
+    listed = words(text)
+    grams = list(zip(*(listed[start:] for start in range(SIZE)), strict=False))
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
