@@ -21,6 +21,7 @@ from cai.cli_check import command as check_pairs
 from cai.cli_constitution import laws
 from cai.cli_endpoints import carried, mock_server
 from cai.cli_redteam import teams
+from cai.cli_judge import judge_card
 from cai.cli_train import iterate, score, train
 from cai.errors import CaiError, GateFailed, Mistake
 
@@ -40,6 +41,7 @@ app.add_typer(audits, name="audit")
 app.add_typer(teams, name="redteam")
 app.add_typer(carried, name="requests")
 app.command(name="mock-server")(mock_server)
+app.command(name="judge-card")(judge_card)
 app.command(name="check")(check_pairs)
 app.command(name="train")(train)
 app.command(name="iterate")(iterate)
@@ -83,10 +85,12 @@ def run(
     import asyncio
 
     from cai import pipeline
+    from cai import recipe as recipes
     from cai.budget import Budget
 
-    by_batch = [f"writer.batch={runs / 'batches'}"] if batch else []
-    chosen, where = _opened(recipe, name, runs, [*override, *by_batch])
+    chosen, where = _opened(recipe, name, runs, override)
+    if batch:
+        chosen = recipes.by_batch(chosen, runs / "batches")
     if dry_run:
         return _say_estimate(asyncio.run(pipeline.estimate(chosen, where, sample)), as_json)
     _run_to_the_end(chosen, where, Budget(max_calls, max_tokens, max_cost), quiet, as_json)

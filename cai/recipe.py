@@ -21,6 +21,8 @@ from cai.types import Action, Sampling
 
 Share = Annotated[float, Field(ge=0, le=1)]
 STAGES = ("draft", "critique", "revise")
+BATCHING = ("openai", "anthropic")
+"""Backends that can hand in batches."""
 
 
 class Source(Knobs):
@@ -285,6 +287,27 @@ def judging(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
         "judge": method,
     }
     return outside.noun(_overridden(outside.Document(f"judge {method}", data, None), overrides), Recipe)
+
+
+def by_batch(chosen: Recipe, folder: Path) -> Recipe:
+    """The same recipe, each of its models at a vendor asked by batches that are noted in `folder`. Raises Mistake."""
+    found = False
+
+    def batched(value: Any) -> Any:
+        nonlocal found
+        if isinstance(value, dict) and value.get("backend") in BATCHING:
+            found = True
+            return value | {"batch": str(folder)}
+        if isinstance(value, dict):
+            return {key: batched(inner) for key, inner in value.items()}
+        return [batched(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    turned = Recipe.model_validate(batched(chosen.model_dump(exclude_unset=True)))
+    if not found:
+        raise Mistake(
+            "--batch", "no model of this recipe is at a vendor", f"only {' and '.join(BATCHING)} take batches"
+        )
+    return turned
 
 
 def locate(path: Path | str) -> Path:

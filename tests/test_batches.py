@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from cai import pipeline
+from cai import pipeline, recipe
 from cai.backends import _batch
+from cai.errors import Mistake
 from cai.mock.server import Mock, Options, running
 from cai.runs import Run
 
@@ -33,8 +34,8 @@ def writer(mock: Mock, folder: Path, backend: str) -> dict[str, Any]:
 
 
 async def run(recipe_of: Any, mock: Mock, folder: Path, backend: str = "openai") -> dict[str, Any]:
-    recipe = recipe_of(writer=writer(mock, folder, backend), templates="large", critique={"rounds": 1})
-    return await pipeline.run(recipe, Run(folder / "run"))
+    chosen = recipe_of(writer=writer(mock, folder, backend), templates="large", critique={"rounds": 1})
+    return await pipeline.run(chosen, Run(folder / "run"))
 
 
 @pytest.mark.parametrize("backend", ["openai", "anthropic"])
@@ -44,6 +45,27 @@ async def test_a_run_takes_one_batch_a_stage(recipe_of: Any, tmp_path: Path, bac
     assert said["calls"]["writer"]["asked"] == 60
     assert len(list((tmp_path / "batches").glob("*.json"))) == 3
     assert all(count == 1 for count in mock.asked.values())
+
+
+async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of: Any, tmp_path: Path) -> None:
+    async with running(Options(port=0, batch_seconds=0.1)) as mock:
+        place = {"backend": "openai", "model": "m", "base_url": mock.url, "batch_poll": 0.05}
+        plain = recipe_of(
+            writer=place,
+            critic={**place, "model": "critic"},
+            judge={"method": "sampled", "model": {**place, "model": "judge"}},
+            templates="large",
+            critique={"rounds": 1},
+        )
+        said = await pipeline.run(recipe.by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))
+    handed_in = [json.loads(note.read_text()) for note in (tmp_path / "batches").glob("*.json")]
+    assert len(handed_in) == 4, "drafts, critiques, revisions, judgements"
+    assert sum(len(note["ids"]) for note in handed_in) == sum(calls["asked"] for calls in said["calls"].values())
+
+
+def test_batches_without_a_vendor_are_refused(recipe_of: Any, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="no model of this recipe is at a vendor"):
+        recipe.by_batch(recipe_of(), tmp_path)
 
 
 async def test_batch_answers_are_those_of_the_plain_calls(recipe_of: Any, tmp_path: Path) -> None:
