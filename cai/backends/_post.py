@@ -2,7 +2,7 @@
 
 `ClientSession.post` spends twice as long preparing a request (headers merged and copied, cookies, redirects, a task
 that writes, timers) as sending it and parsing the answer takes. All bodies for a URL go with the same headers, so those
-are written once. Connecting, TLS, keeping connections alive and parsing HTTP are aiohttp's.
+are written once. Connecting, TLS and parsing HTTP are aiohttp's.
 
 Left out on purpose: everything but a POST of bytes; for the rest there is the session.
 """
@@ -10,16 +10,22 @@ Left out on purpose: everything but a POST of bytes; for the rest there is the s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
 from yarl import URL
 
 from cai.errors import Permanent
 
 Answer = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body."""
+
+
+KEEP = 60.0
+"""Seconds that an idle connection is kept."""
 
 
 class Poster:
@@ -29,6 +35,7 @@ class Poster:
         self, connector: aiohttp.BaseConnector, url: URL, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
     ) -> None:
         self._connector, self._limits = connector, limits
+        self._idle: list[tuple[Connection, float]] = []
         # what the pool knows the endpoint by; it is never sent itself
         self._target = ClientRequest("POST", url, headers=dict(headers), loop=asyncio.get_running_loop())
         lines = [f"{name}: {value}\r\n" for name, value in self._target.headers.items() if name != "Content-Length"]
@@ -36,13 +43,11 @@ class Poster:
 
     async def __call__(self, body: bytes, most: int) -> Answer:
         """The answer, whose body has at most `most` bytes. Raises what aiohttp raises, and Permanent("too_large")."""
-        connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
+        connection = self._kept() or await self._connected()
         try:
             protocol, transport = connection.protocol, connection.transport
             if protocol is None or transport is None:
                 raise aiohttp.ServerDisconnectedError
-            read = self._limits.sock_read
-            protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
             transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
             protocol.start_timeout()
             message, payload = await protocol.read()
@@ -52,12 +57,41 @@ class Poster:
         except BaseException:
             connection.close()
             raise
-        connection.release()
+        if protocol.should_close:
+            connection.close()
+        else:
+            self._idle.append((connection, time.monotonic()))
         return message.code, message.headers, raw
+
+    def close(self) -> None:
+        """Let go of the idle connections."""
+        while self._idle:
+            self._idle.pop()[0].close()
+
+    def _kept(self) -> Connection | None:
+        """The connection used last, if it can be used again: kept here, as the pool takes longer over it than we do."""
+        while self._idle:
+            connection, since = self._idle.pop()
+            protocol = connection.protocol
+            fresh = time.monotonic() - since < KEEP
+            if fresh and protocol is not None and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+    async def _connected(self) -> Connection:
+        connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
+        if (protocol := connection.protocol) is not None:
+            # once: its parser goes on with the next answer where the last one ended
+            read = self._limits.sock_read
+            protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
+        return connection
 
 
 async def whole(payload: aiohttp.StreamReader, length: str | None, most: int) -> bytes:
     """A body to its end. Raises Permanent("too_large") as soon as it has more than `most` bytes."""
+    if payload.is_eof() and payload.total_bytes <= most:  # all of it is there, as most often
+        return payload.read_nowait()
     if length is not None and int(length) <= most:
         return await payload.read()
     parts, size = [], 0

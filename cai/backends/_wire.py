@@ -57,6 +57,8 @@ class Wire:
 
     async def close(self) -> None:
         """Close every connection."""
+        for poster in self._posters.values():
+            poster.close()
         if self._session is not None:
             await self._session.close()
 
