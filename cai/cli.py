@@ -22,6 +22,7 @@ from cai.cli_constitution import laws
 from cai.cli_endpoints import carried, mock_server
 from cai.cli_redteam import teams
 from cai.cli_judge import judge_card
+from cai.cli_push import push
 from cai.cli_train import iterate, score, train
 from cai.errors import CaiError, GateFailed, Mistake
 
@@ -42,6 +43,7 @@ app.add_typer(teams, name="redteam")
 app.add_typer(carried, name="requests")
 app.command(name="mock-server")(mock_server)
 app.command(name="judge-card")(judge_card)
+app.command(name="push")(push)
 app.command(name="check")(check_pairs)
 app.command(name="train")(train)
 app.command(name="iterate")(iterate)

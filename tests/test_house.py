@@ -32,8 +32,8 @@ FLOORS = (
     ("pipeline",),
     ("asking",),
     ("redteam", "iterating"),
-    ("live", "screen", "offline", "measure"),
-    ("cli_constitution", "cli_judge", "cli_endpoints", "cli_check", "cli_audit", "cli_redteam", "cli_train"),
+    ("live", "screen", "offline", "publish", "measure"),
+    ("cli_constitution", "cli_judge", "cli_push", "cli_endpoints", "cli_check", "cli_audit", "cli_redteam", "cli_train"),
     ("cli",),
     ("__main__",),
 )
