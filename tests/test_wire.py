@@ -7,6 +7,8 @@ import gzip
 import json
 import time
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -330,3 +332,65 @@ async def test_a_key_that_the_server_repeats_is_seen_nowhere(status: int) -> Non
 async def test_a_word_that_is_no_secret_stays_in_answers() -> None:
     async with serving(always('{"text": "EMPTY as my hand"}')) as url:
         assert await answer_of(url, key="EMPTY") == {"text": "EMPTY as my hand"}
+
+
+async def test_one_connection_answers_again_and_again_whatever_the_form_of_its_answers() -> None:
+    plain = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n%d"
+    chunked = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n%d\r\n0\r\n\r\n"
+    )
+    busy = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+    async with raw(plain % 1, chunked % 2, busy, b"HTTP/1.1 100 Continue\r\n\r\n" + plain % 4, chunked % 5) as (
+        url,
+        came,
+    ):
+        line = wire(url)
+        for number in (1, 2, 3, 4, 5):
+            if number == 3:
+                with pytest.raises(Transient):
+                    await line.post("/x", b"{}")
+            else:
+                assert await line.post("/x", b"{}") == number
+        await line.close()
+    assert came == [5]
+
+
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n7", b"noise", b"\0" * 9])
+async def test_a_connection_that_says_more_than_it_was_asked_is_not_asked_again(more: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n1"
+    for pause in (0.0, 0.05):  # it comes with the answer, or later
+        async with raw(answer + more if not pause else answer, after=more if pause else b"") as (url, came):
+            line = wire(url)
+            try:
+                assert await line.post("/x", b"{}") == 1
+            except Transient:
+                assert not pause  # one packet with an answer and noise is no HTTP
+            await asyncio.sleep(0.1)
+            assert await asyncio.gather(line.post("/x", b"{}"), return_exceptions=True)
+            await line.close()
+        assert came == [1, 1]
+
+
+@asynccontextmanager
+async def raw(*answers: bytes, after: bytes = b"") -> AsyncIterator[tuple[str, list[int]]]:
+    """A server that sends these bytes, one answer a request, and says how many requests each connection brought."""
+    came: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(0)
+        place = len(came) - 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(b"{}")
+                writer.write(answers[came[place] % len(answers)])
+                came[place] += 1
+                if after:
+                    await asyncio.sleep(0.02)
+                    writer.write(after)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", came
+    finally:
+        server.close()
