@@ -191,6 +191,23 @@ def test_a_row_of_weight_nought_teaches_nothing(start: Path, tmp_path: Path) -> 
     assert distance(tmp_path / "clean" / "model", tmp_path / "noisy" / "model") < 1e-5
 
 
+def test_sft_learns_the_answer_and_its_end_and_never_the_prompt(start: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    rows, lines = micro.pairs(1), list[dict[str, Any]]()
+    trained("sft", start, tmp_path, rows, lines, max_steps=1)
+    tokenizer, model = AutoTokenizer.from_pretrained(start), AutoModelForCausalLM.from_pretrained(start)
+    asked = tokenizer.apply_chat_template(rows[0]["prompt"], add_generation_prompt=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(rows[0]["prompt"] + rows[0]["chosen"])["input_ids"]
+    with torch.no_grad():
+        logprobs_TV = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+    answer = range(len(asked), len(whole))
+    nll = -sum(float(logprobs_TV[place - 1, whole[place]]) for place in answer) / len(answer)
+    assert tokenizer.eos_token_id in whole[len(asked) :]
+    assert lines[0]["loss"] == pytest.approx(nll, abs=1e-5)
+
+
 # --- Invariants -------------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +442,36 @@ def _poison(folder: Path) -> None:
     held = load_file(folder / "model.safetensors")
     held["lm_head.weight"] = held["lm_head.weight"] * float("nan")
     save_file(held, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_a_model_without_a_chat_template_is_one_mistake(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "plain", chat=None)
+    with pytest.raises(Mistake, match="its tokenizer has no chat template"):
+        training.train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(tmp_path / "plain"), tmp_path / "out"))
+
+
+def test_an_ensemble_goes_on_with_the_member_where_it_stopped(start: Path, tmp_path: Path) -> None:
+    rows = micro.pairs(30)
+    options = {"members": 2, "max_steps": 4, "r": 4}
+    trained("reward", start, tmp_path / "whole", rows, **options)
+    lines: list[Any] = []
+    method = plugins.find("train", "reward", Method)
+
+    def log(line: Mapping[str, Any]) -> None:
+        lines.append(line)
+        if (line.get("member"), line.get("step")) == ("member-1", 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        given = {"max_length": 64, "learning_rate": 1e-3, **options}
+        method.train(replace(job("reward", start, tmp_path / "pieces", rows), log=log), method.options(**given))
+    trained("reward", start, tmp_path / "pieces", rows, lines, **options)
+    steps = [(line["member"], line["step"]) for line in lines if "loss" in line]
+    assert steps == [(member, step) for member in ("member-0", "member-1") for step in range(1, 5)]
+    asked = [((Message("user", "tell sea here"),), "calm brave")]
+    assert open_scorer(tmp_path / "whole" / "model").each(asked) == open_scorer(tmp_path / "pieces" / "model").each(
+        asked
+    )
 
 
 def test_a_field_that_trl_does_not_have_is_refused_before_anything_is_loaded(start: Path, tmp_path: Path) -> None:
