@@ -20,9 +20,9 @@ from cai.cli_audit import audits
 from cai.cli_check import command as check_pairs
 from cai.cli_constitution import laws
 from cai.cli_endpoints import carried, mock_server
-from cai.cli_redteam import teams
 from cai.cli_judge import judge_card
 from cai.cli_push import push
+from cai.cli_redteam import teams
 from cai.cli_train import iterate, score, train
 from cai.errors import CaiError, GateFailed, Mistake
 
