@@ -83,7 +83,7 @@ _LOGGED = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm":
 
 def settings(config: type, job: Job, options: Training, **own: Any) -> Any:
     """TRL's `config` from our options, the method's `own` fields and what is passed through. Raises Mistake."""
-    known = sorted(field.name for field in fields(config))
+    known = sorted({field.name for field in fields(config)} - {"output_dir"})  # where results go is the order's to say
     for key in options.trl:
         if key not in known:
             raise Mistake(f"trl.{key}", f"is no field of TRL's {config.__name__}", suggest(key, known))
