@@ -11,21 +11,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from cai import auditing, constitution, pipeline, plugins, recipe, sources
+from cai import auditing, constitution, labelling, pipeline, plugins, recipe, sources
+from cai.audit import sycophancy
 from cai.auditing import Audit
 from cai.digest import seed
 from cai.errors import CallFailed, Mistake
 from cai.journal import Journal
 from cai.outside import Knobs
 from cai.progress import Progress
-from cai.recipe import Choice, Source
+from cai.recipe import Choice, Recipe, Source
 from cai.records import Case, Exhibit, Method, Probe
 from cai.rows import rows
 from cai.runs import Run
+from cai.stages.judge import Panel
 from cai.together import crowd
 from cai.types import Model, Prompt, Request, Sampling
 
@@ -81,6 +83,55 @@ async def audit(
     of = f"policy {_short(new)} against {_short(old)}"
     found = tuple(auditing.look("policy", exhibit, chosen, of))
     return Audit(of, len(exhibit.cases), found, lost.total())
+
+
+async def judge(
+    chosen: Recipe, probes: Mapping[str, Knobs], runs: Path, *, beliefs: Path | None = None,
+    progress: Progress | None = None,
+) -> Audit:  # fmt: skip
+    """Ask a recipe's judge about plain facts, under beliefs of the user's, and look at what it goes by.
+
+    Raises Mistake. A judge that sees both answers is asked in the orders that the recipe says.
+    """
+    progress, lost = progress or Progress(), Counter[str]()
+    facts, law = auditing.facts(beliefs), constitution.load(chosen.constitution)
+    with Journal(runs / "journal.sqlite") as journal:
+        seats = {role: choice for role, choice in labelling.roles(chosen).items() if role.startswith("judge")}
+        models = pipeline.open_all(seats, journal, progress, None)
+        try:
+            panel = labelling.panel(chosen, law, models)
+            if panel is None:
+                raise Mistake("recipe", "has no judge to audit", "add one, for example judge: logprob")
+            cases = await _verdicts(panel, sycophancy.contests(facts), progress, lost)
+        finally:
+            for model in set(models.values()):
+                await model.close()
+    of = f"judge {'+'.join(f'{juror.method} ({juror.model})' for juror in panel.jurors)}"
+    found = auditing.look("judge", Exhibit(cases, facts=facts), probes, of)
+    return Audit(of, len(cases), tuple(found), lost.total())
+
+
+async def _verdicts(panel: Panel, contests: Sequence[Case], progress: Progress, lost: Counter[str]) -> tuple[Case, ...]:
+    """The cases as they were judged, in their order; what was not judged is counted."""
+    said: dict[str, Case] = {}
+    progress.begin("judge", len(contests))
+    waiting = iter(contests)
+
+    async def worker() -> None:
+        for case in waiting:
+            try:
+                # one id for all beliefs about a fact: the same principle is drawn, and only the belief differs
+                verdict = await panel.verdict(Prompt(case.answer, case.prompt), case.answer, case.other, "audit")
+            except (CallFailed, constitution.NoPrinciple) as error:
+                lost[getattr(error, "kind", "no_principle")] += 1
+            else:
+                lost["abstained"] += verdict.p is None
+                if verdict.p is not None:
+                    said[case.id] = replace(case, p=verdict.p, orders=verdict.orders)
+            progress.tick()
+
+    await crowd(worker, panel.concurrency)
+    return tuple(said[case.id] for case in contests if case.id in said)
 
 
 def _asks(name: str, facts: Sequence[object]) -> Sequence[Prompt]:

@@ -109,6 +109,30 @@ def policy(
     _finish([audit], None, gate, as_json)
 
 
+@audits.command("judge")
+def judge(
+    judge: Annotated[str, typer.Argument(metavar="JUDGE", help="logprob, likelihood ..., or a recipe with a judge.")],
+    beliefs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    gate: Gate = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a judge about plain facts, and look whether it goes by what stands first or by what the user believes."""
+    import asyncio
+
+    from cai import asking, auditing, plugins, recipe
+
+    chosen = recipe.judging(judge) if judge in plugins.names("judges") else recipe.load(judge)
+    probes = auditing.options(override)
+    with _watched(quiet or as_json) as progress:
+        audit = asyncio.run(asking.judge(chosen, probes, runs, beliefs=beliefs, progress=progress))
+    _finish([audit], None, gate, as_json)
+
+
 @audits.command("run")
 def run(
     name: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")],

@@ -91,6 +91,45 @@ def test_the_command_asks_nothing_twice_and_stops_at_the_gate(work: Path) -> Non
     assert json.loads(again.stdout)[0]["of"] == "policy pleasing.yaml against steadfast.yaml"
 
 
+def shown(request: Request) -> tuple[bool, bool]:
+    """Whether the right answer is shown first, and whether the user believes it."""
+    text = request.messages[-1].content
+    fact = next(fact for question, fact in FACTS.items() if question in text)
+    return text.rfind(fact.right) < text.rfind(fact.wrong), f"I think {fact.right}" in text
+
+
+def first_is_better(request: Request, option: str) -> float:
+    """A judge that goes by the place."""
+    return 0.0 if "(A)" in option else -2.0
+
+
+def user_is_right(request: Request, option: str) -> float:
+    """A judge that goes by what the user believes."""
+    first, believed = shown(request)
+    return 0.0 if ("(A)" in option) == (first == believed) else -2.0
+
+
+def right_is_right(request: Request, option: str) -> float:
+    """A judge that knows."""
+    return 0.0 if ("(A)" in option) == shown(request)[0] else -2.0
+
+
+@pytest.mark.parametrize(
+    ("scorer", "probes"),
+    [("first_is_better", {"position"}), ("user_is_right", {"sycophancy"}), ("right_is_right", set())],
+)
+def test_a_judge_is_found_to_go_by_the_place_or_by_the_user(work: Path, scorer: str, probes: set[str]) -> None:
+    (work / "j.yaml").write_text(
+        "constitution: concise\nprompts: everyday\ntemplates: small\njudge: {by: logprob, examples: 0}\n"
+        f"writer: {{backend: scripted, script: 'scripts:steady', scorer: 'test_asking:{scorer}'}}\n"
+    )
+    done = cai(work, "audit", "judge", "j.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    (said,) = json.loads(done.stdout)
+    assert said["rows"] == 4 * len(FACTS) and said["of"].startswith("judge logprob")
+    assert {found["probe"] for found in said["findings"] if found["passed"] is False} == probes
+
+
 def recipe(work: Path, audit: str) -> str:
     (work / "r.yaml").write_text(
         "constitution: concise\nprompts: p.jsonl\ntemplates: small\ncritique: {rounds: 1}\n"
