@@ -195,19 +195,19 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
 class _Keys:
     """Which answers the file may hold: most questions of a new run are not in it, and looking costs more than a hash.
 
-    One bit for all keys of the same first three bytes: 2 MiB, however many there are. What other processes write is
+    One bit for all keys of the same first 22 bits: half a MiB, however many there are. What other processes write is
     learned within WINDOW seconds; a question that two ask in the same moment is asked twice anyway.
     """
 
     def __init__(self, reader: sqlite3.Connection) -> None:
-        self._reader, self._bits, self._learn_at = reader, bytearray(1 << 21), 0.0
+        self._reader, self._bits, self._learn_at = reader, bytearray(1 << 19), 0.0
         self._last = reader.execute("SELECT coalesce(max(rowid), 0) FROM answers").fetchone()[0]
         self._all = self._last <= MANY
         for (key,) in reader.execute("SELECT key FROM answers") if self._all else ():
             self.add(key)
 
     def add(self, key: bytes) -> None:
-        place = int.from_bytes(key[:3], "big")
+        place = int.from_bytes(key[:3], "big") >> 2
         self._bits[place >> 3] |= 1 << (place & 7)
 
     def may_hold(self, key: bytes) -> bool:
@@ -219,7 +219,7 @@ class _Keys:
             for number, other in self._reader.execute(_NEW, (self._last,)):
                 self._last = number
                 self.add(other)
-        place = int.from_bytes(key[:3], "big")
+        place = int.from_bytes(key[:3], "big") >> 2
         return bool(self._bits[place >> 3] >> (place & 7) & 1)
 
 

@@ -77,10 +77,10 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budg
         said = _provenance(work, where, started) | {"status": "interrupted", "counts": {}}
         write_recipe(chosen, where.path / "recipe.yaml")
         failures = Spool(where.path / "failures.jsonl", Failure)
-        kinds = Counter[str]()
+        outcome = labelling.Outcome()
         try:
-            said["counts"] = await _trace_all(work, where, failures, kinds, progress)
-            said |= await _pair_all(work, where, failures, kinds, said["counts"], progress)
+            said["counts"] = await _trace_all(work, where, failures, outcome.kinds, progress)
+            said |= await _pair_all(work, where, failures, outcome, said["counts"], progress)
             if work.panel:
                 progress.begin("judge card")
                 said["judge"] = await labelling.facts(work.panel, where, said["models"])
@@ -88,10 +88,16 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budg
         finally:
             failures.finish()
             await work.close()
-            said |= {"failures": dict(kinds), "calls": _calls(progress), "seconds": round(time.time() - started, 2)}
+            said |= {
+                "failures": dict(outcome.kinds),
+                "calls": _calls(progress),
+                "seconds": round(time.time() - started, 2),
+            }
             runs.write_json(where.path / "manifest.json", said)
         progress.stage = "exports"
         said["exports"] = _export(chosen, where, chosen.export.formats)
+        # last, because it takes numpy, which the rest of a run against an endpoint has no use for
+        said |= {} if work.samplers else manifest.lengths(outcome.before, outcome.after)
         said["seconds"] = round(time.time() - started, 2)
         runs.write_json(where.path / "manifest.json", said)
         if chosen.audit:
@@ -313,16 +319,15 @@ async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
 
 
 async def _pair_all(
-    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], counts: Counts, progress: Progress
+    work: Work, where: Run, failed: Spool[Failure], outcome: labelling.Outcome, counts: Counts, progress: Progress
 ) -> Manifest:
-    """Second pass, over the rows on disk: pairs, their labels, what the gates did, and what changed in length."""
-    outcome = labelling.Outcome(kinds=kinds)
+    """Second pass, over the rows on disk: pairs, their labels, and what the gates did."""
     if work.panel:
         progress.begin("labels", counts["read" if work.samplers else "revise"]["out"])
     start = counts["read"]["in"]
     await labelling.pair_all(work.recipe, where, work.panel, outcome, failed=failed, start=start, tick=progress.tick)
     counts |= outcome.stages(judged=work.panel is not None)
-    return outcome.noticed | ({} if work.samplers else manifest.lengths(outcome.before, outcome.after))
+    return outcome.noticed
 
 
 def export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
