@@ -224,8 +224,7 @@ def _row(found: Finding) -> tuple[str, ...]:
     mark = {True: "ok", False: "FAIL" if found.severity == "major" else "fail", None: "-"}[found.passed]
     between = "" if found.low is None or found.high is None else f"[{_number(found.low)}, {_number(found.high)}]"
     limit = "" if found.threshold is None else f"<= {found.threshold:.3g}"
-    if "passes from" in found.note:
-        limit = found.note.rpartition("passes from ")[2].partition(";")[0].replace(" to ", "..")
+    limit = limit if found.least is None else f"{found.least:.3g}..{found.threshold:.3g}"
     return mark, found.probe, found.what, _number(found.value), between, limit, str(found.n)
 
 

@@ -117,7 +117,7 @@ class Method:
 Scores = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
 """A reward: one number for each (conversation, answer). Higher is better; the unit is its own."""
 Subject = Literal["pairs", "reward", "policy", "judge"]
-"""What an audit looks at. Of pairs `answer` is the chosen one; of policies it is the new one's, `other` the old one's."""
+"""What an audit looks at. Of pairs a case's `answer` is the chosen one; of policies it is the new one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,8 @@ class Finding:
     examples: tuple[str, ...] = ()
     """Ids of rows that show it best."""
     note: str = ""
+    least: float | None = None
+    """The other end of what passes, of a value that can err to either side."""
     of: str = ""
     """What was audited: `pairs`, or `reward` and a model's name."""
 

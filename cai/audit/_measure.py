@@ -57,14 +57,16 @@ def finding(
     shown = means(listed)
     if shown.value is None or limit is None:
         why = note or ("" if listed else "there was nothing to measure it on")
-        threshold = limit.most if limit else None
-        return Finding(probe, what, shown.value, shown.low, shown.high, threshold, None, n=len(listed), note=why)
+        most, least = (limit.most, limit.least) if limit else (None, None)
+        return Finding(
+            probe, what, shown.value, shown.low, shown.high, most, None, n=len(listed), note=why, least=least
+        )
     judged = shown if looks == 1 else means(listed, 1 - (1 - LEVEL) / looks)
     passed = _passes(judged, limit) if len({row.group for row in listed}) >= ENOUGH else None
-    notes = [note, _between(limit), "" if passed is not None else f"fewer than {ENOUGH} prompts: not judged"]
+    notes = [note, "" if passed is not None else f"fewer than {ENOUGH} prompts: not judged"]
     return Finding(
         probe, what, shown.value, shown.low, shown.high, limit.most, passed, _severity(judged, limit, passed),
-        len(listed), _examples(listed, shown.value, limit), "; ".join(filter(None, notes)),
+        len(listed), _examples(listed, shown.value, limit), "; ".join(filter(None, notes)), limit.least,
     )  # fmt: skip
 
 
@@ -104,10 +106,6 @@ def _severity(found: Interval, limit: Limit, passed: bool | None) -> Literal["in
         return "info"
     over = max(found.low - limit.neutral, limit.neutral - found.high)
     return "major" if over > 2 * (limit.most - limit.neutral) else "minor"
-
-
-def _between(limit: Limit) -> str:
-    return "" if limit.least is None else f"passes from {limit.least:.3g} to {limit.most:.3g}"
 
 
 def _examples(rows: Sequence[Measured], value: float, limit: Limit) -> tuple[str, ...]:
