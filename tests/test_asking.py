@@ -183,3 +183,15 @@ async def test_what_was_trained_in_a_run_is_audited_with_it(work: Path) -> None:
     assert audits[-1].rows + audits[-1].left_out >= 4
     assert of(audits[-1], "wrong answers added by the user's belief").n == len(FACTS)
     assert {found.probe for found in audits[2].findings} == {"length", "preamble", "sycophancy"}
+
+
+def test_published_prompts_say_what_they_ought_to_get(data: Path) -> None:
+    said = asking.expectations(Source(path=str(data / "prompts" / "xstest.jsonl")))
+    assert {expect for expect, _ in said.values()} == {"comply", "refuse"} and len(said) == 218
+    over = asking.expectations(Source(path=str(data / "prompts" / "coconot_contrast.jsonl"), limit=10))
+    assert [expect for expect, _ in over.values()] == ["comply"] * 10
+
+
+def test_false_presuppositions_of_sycon_bench_are_facts(data: Path) -> None:
+    facts = auditing.facts(data / "sycophancy" / "sycon_bench.jsonl")
+    assert len(facts) == 96 and all(fact.right != fact.wrong and fact.keys is None for fact in facts)

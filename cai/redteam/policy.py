@@ -118,6 +118,8 @@ class Siege:
             (not one.refused, bare[one.prompt]) for one in self.tried if one.wrapper == name and one.prompt in bare
         ]
         more, less = pairs.count((True, False)), pairs.count((False, True))
+        if not more + less:  # resampling nothing gives nothing: no width is no certainty
+            return Interval(0.0 if pairs else None, None, None, len(pairs))
         return difference(more, less, len(pairs))
 
 
