@@ -1,11 +1,13 @@
 """How fast and how light the client is: a whole run against the mock server beside a bare aiohttp loop, on one core.
 
-    python bench/client.py             speed at 64 and 256 in flight, memory by size, the same run again
-    python bench/client.py --sustained 100,000 prompts at full speed
+    python bench/client.py                    speed at 64 and 256 in flight, memory by size, the same run again
+    python bench/client.py --sustained        100,000 prompts at full speed, each process on a core of its own
 
 Client and server are processes pinned to the same core, so that what the one wastes the other lacks. The bare loop
 sends requests of the same size and reads the answers, three in a row a prompt; the run does what `cai run` does, with
-journal, run folder, gates, pairs and report. Both take turns, and the medians are compared. Writes bench/client.json.
+journal, run folder, gates, pairs and report. Both take turns, and the medians are compared. CPU is each process's own
+and is what to compare by where the machine has other work to do. Prints tables; what was measured takes its place in
+bench/client.json, beside what was not measured this time.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,18 @@ ROOT = Path(__file__).parents[1]
 LATENCY = 0.02
 CALLS = 3
 """Of each prompt: draft, critique, revision."""
+TENTHS = 10
+"""Times that memory is looked at while a run asks."""
 
 
 def peak() -> float:
     """Most memory this process ever had, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def resident() -> float:
+    """Memory this process has now, MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def serve(core: int, options: dict[str, Any]) -> None:
@@ -75,18 +84,21 @@ def bare(core: int, url: str, prompts: int, flight: int, size: int) -> dict[str,
     return {"seconds": seconds, "cpu": cpu, "peak": peak()}
 
 
-def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: bool) -> dict[str, float]:
+def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: bool) -> dict[str, Any]:
     """The run's process: what `cai run` does, watched; after a run of one prompt if `warm`, so that all is imported."""
     from cai import pipeline
     from cai.runs import Run
 
     marks: dict[str, tuple[float, float, float]] = {}
+    held: list[float] = []
 
     class Watched(pipeline.Progress):
         def __setattr__(self, name: str, value: Any) -> None:
             mark = value if name == "stage" else {1: "first", prompts: "last"}.get(value) if name == "done" else None
             if mark and mark not in marks:
                 marks[mark] = (time.perf_counter(), time.process_time(), peak())
+            if name == "done" and value and value % max(1, prompts // TENTHS) == 0:
+                held.append(round(resident(), 1))
             super().__setattr__(name, value)
 
     if core >= 0:
@@ -108,6 +120,7 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: boo
         "asked": said["calls"]["writer"]["asked"],
         "traces": said["counts"]["draft"]["out"],
         "failed": sum(said["failures"].values()),
+        "held": held[:TENTHS],
     }
 
 
@@ -137,11 +150,11 @@ def server(core: int, **options: Any) -> Iterator[str]:
             process.terminate()
 
 
-def child(*role: Any) -> dict[str, float]:
-    """What a role measured, in a process of its own."""
-    command = [sys.executable, __file__, "--role", json.dumps(role)]
+def child(*role: Any) -> dict[str, Any]:
+    """What a role measured, in a process of its own, and how long that process lived."""
+    command, started = [sys.executable, __file__, "--role", json.dumps(role)], time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout.splitlines()[-1])) | {"process": time.perf_counter() - started}
 
 
 def fetch(url: str) -> dict[str, Any]:
@@ -152,7 +165,7 @@ def fetch(url: str) -> dict[str, Any]:
         return dict(json.load(answer))
 
 
-def run_once(core: int, url: str, prompts: int, flight: int, *, again: bool = False) -> list[dict[str, float]]:
+def run_once(core: int, url: str, prompts: int, flight: int, *, again: bool = False) -> list[dict[str, Any]]:
     """One warm run; or a cold one and the same run again; in a folder that goes away."""
     with tempfile.TemporaryDirectory() as folder:
         return [child("whole", core, url, prompts, flight, folder, not again) for _ in range(2 if again else 1)]
@@ -169,7 +182,7 @@ def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float
         with server(core, latency=LATENCY) as url:
             ours += run_once(core, url, prompts, flight)
             theirs.append(child("bare", core, url, prompts, flight, size))
-    middle = {key: statistics.median(row[key] for row in ours) for key in ours[0]}
+    middle = {key: statistics.median(row[key] for row in ours) for key in ours[0] if key != "held"}
     base = {key: statistics.median(row[key] for row in theirs) for key in theirs[0]}
     calls = CALLS * prompts
     return {
@@ -187,29 +200,87 @@ def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float
     }
 
 
+def memory(core: int, prompts: int, flight: int = 256) -> dict[str, Any]:
+    """A cold run and the same run again: most memory up to the export, and what the second one asked and took."""
+    with server(core, latency=LATENCY) as url:
+        first, again = run_once(core, url, prompts, flight, again=True)
+    return {
+        "prompts": prompts,
+        "peak": first["peak"],
+        "first": first["first"],
+        "again_asked": again["asked"],
+        "again_seconds": again["seconds"],
+        "again_process": again["process"],
+        "again_peak": again["peak"],
+    }
+
+
+def sustained(prompts: int, flight: int = 256) -> dict[str, Any]:
+    """One long run, its server on another core: memory while it asks, and whether all came out."""
+    with server(0, latency=LATENCY) as url, tempfile.TemporaryDirectory() as folder:
+        run = child("whole", 1, url, prompts, flight, folder, False)
+        stats = fetch(url)
+    return {
+        "prompts": prompts,
+        "seconds": run["seconds"],
+        "calls_per_s": CALLS * prompts / run["calling"],
+        "cpu_ms": run["calling_cpu"] / (CALLS * prompts) * 1e3,
+        "traces": run["traces"],
+        "failed": run["failed"],
+        "asked": run["asked"],
+        "served": stats["asked"],
+        "held": run["held"],
+        "peak": run["peak"],
+    }
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Rows under the names of their columns."""
+    if not rows:
+        return
+    print(f"\n{title}")
+    shown = [list(rows[0])] + [[f"{v:,.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for line in shown:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def keep(**measured: Any) -> None:
+    """Put what was measured into bench/client.json; what is empty was not measured."""
+    path = Path(__file__).with_suffix(".json")
+    old = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    new = {name: value for name, value in measured.items() if value}
+    path.write_text(json.dumps(old | new, indent=1) + "\n", "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--flight", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--flight", type=int, nargs="*", default=[64, 256])
     parser.add_argument("--sizes", type=int, nargs="*", default=[500, 2_000, 10_000])
+    parser.add_argument("--sustained", type=int, nargs="?", const=100_000, metavar="PROMPTS")
     given = parser.parse_args()
     if given.role:
         role, *rest = json.loads(given.role)
-        said = {"serve": serve, "bare": bare, "whole": whole}[role](*rest)
-        print(json.dumps(said))
+        roles: dict[str, Callable[..., Any]] = {"serve": serve, "bare": bare, "whole": whole}
+        print(json.dumps(roles[role](*rest)))
         return
+    if given.sustained:
+        long = sustained(given.sustained)
+        held = long["held"]
+        table(
+            "Sustained (MiB held while asking: the tenths of the run)", [{k: v for k, v in long.items() if k != "held"}]
+        )
+        print(*held)
+        return keep(sustained=long)
     rows = [speed(given.core, given.prompts, flight, given.repeats) for flight in given.flight]
-    for row in rows:
-        print({key: round(value, 3) for key, value in row.items()})
-    memory = []
-    for size in given.sizes:
-        with server(given.core, latency=LATENCY) as url:
-            first, again = run_once(given.core, url, size, 256, again=True)
-        memory.append({"prompts": size, "peak": first["peak"], "again": again["seconds"], "again_asked": again["asked"]})
-        print(memory[-1], first)
+    table("Speed (calls/s; CPU ms a call; bare loop against the whole run, and against its calling alone)", rows)
+    sizes = [memory(given.core, size) for size in given.sizes]
+    table("Memory (MiB, up to the export) and the same run again", sizes)
+    keep(speed=rows, memory=sizes)
 
 
 if __name__ == "__main__":
