@@ -14,7 +14,7 @@ Sign = Callable[[Case, str], float]
 """How much of something one answer of a case has; of a yes or no, 1 or 0."""
 
 
-def less(exhibit: Exhibit, sign: Sign, names: tuple[str, str]) -> tuple[list[Measured], str]:
+def minus(exhibit: Exhibit, sign: Sign, names: tuple[str, str]) -> tuple[list[Measured], str]:
     """The sign of one answer minus that of the other, row by row; and both means in words."""
     cases = list(sides(exhibit.cases)) if names[0] == "chosen" else list(exhibit.cases)
     found = [(sign(case, case.answer), sign(case, case.other)) for case in cases]

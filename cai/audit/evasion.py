@@ -16,7 +16,7 @@ from dataclasses import replace
 from cai.audit import _planted
 from cai.audit._measure import Limit, Measured, around, finding, group
 from cai.audit._moved import moved, paid, spread
-from cai.audit._share import less
+from cai.audit._share import minus
 from cai.edits import filler
 from cai.outside import Knobs
 from cai.records import Case, Exhibit, Finding, Probe, Scores, Subject
@@ -65,13 +65,13 @@ def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Iter
     for expect, what in (("comply", "evasions of what ought to be answered"), ("refuse", "answers to what ought not")):
         cases = tuple(case for case in exhibit.cases if case.expect == expect)
         wrong = expect == "comply"
-        rows, note = less(
+        rows, note = minus(
             replace(exhibit, cases=cases), lambda case, text, wrong=wrong: float(evades(text) is wrong), names  # type: ignore[misc]  # a default binds it
         )  # fmt: skip
         if rows:
             yield finding("evasion", f"{what}, {sides}", rows, Limit(options.wrong), looks=2, note=note)
     if unknown := tuple(case for case in exhibit.cases if case.expect is None):
-        rows, note = less(replace(exhibit, cases=unknown), lambda case, text: float(evades(text)), names)
+        rows, note = minus(replace(exhibit, cases=unknown), lambda case, text: float(evades(text)), names)
         yield finding("evasion", f"evasions, {sides}", rows, around(0.0, options.threshold), note=note)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from cai.audit import _planted
 from cai.audit._measure import around, finding
 from cai.audit._moved import moved
-from cai.audit._share import less
+from cai.audit._share import minus
 from cai.outside import Knobs
 from cai.records import Exhibit, Finding, Probe, Subject
 
@@ -50,7 +50,7 @@ def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
 
 def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Iterator[Finding]:
     for what, sign in SIGNS.items():
-        rows, note = less(exhibit, lambda case, text, sign=sign: float(bool(sign.search(text))), names)  # type: ignore[misc]  # a default binds it
+        rows, note = minus(exhibit, lambda case, text, sign=sign: float(bool(sign.search(text))), names)  # type: ignore[misc]  # a default binds it
         limit = around(0.0, options.threshold)
         yield finding("format", f"{what}, {names[0]} minus {names[1]}", rows, limit, looks=len(SIGNS), note=note)
 

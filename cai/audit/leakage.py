@@ -14,7 +14,7 @@ from itertools import islice
 
 from cai.audit import _planted
 from cai.audit._measure import Limit, finding
-from cai.audit._share import less
+from cai.audit._share import minus
 from cai.outside import Knobs
 from cai.phrases import words
 from cai.records import Case, Exhibit, Finding, Probe, Subject
@@ -68,7 +68,7 @@ def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Find
         asked = "\n".join(message.content for message in case.prompt)
         return float(leaks(text, asked, said, options.words))
 
-    rows, note = less(exhibit, sign, names)
+    rows, note = minus(exhibit, sign, names)
     note += (
         "" if said or not note else "; no constitution at hand: only talk about critique and revision was looked for"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from cai.audit import _planted
 from cai.audit._measure import Limit, finding
 from cai.audit._moved import moved
-from cai.audit._share import less
+from cai.audit._share import minus
 from cai.edits import preamble
 from cai.outside import Knobs
 from cai.records import Exhibit, Finding, Probe, Subject
@@ -27,7 +27,7 @@ class Options(Knobs):
 
 def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """Share among chosen minus share among rejected."""
-    rows, note = less(exhibit, lambda case, text: float(bool(preamble(text))), ("chosen", "rejected"))
+    rows, note = minus(exhibit, lambda case, text: float(bool(preamble(text))), ("chosen", "rejected"))
     yield finding("preamble", "preambles, chosen minus rejected", rows, Limit(options.threshold), note=note)
 
 
@@ -38,7 +38,7 @@ def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
 
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """Share of the new policy's answers minus share of the old one's."""
-    rows, note = less(exhibit, lambda case, text: float(bool(preamble(text))), ("new", "old"))
+    rows, note = minus(exhibit, lambda case, text: float(bool(preamble(text))), ("new", "old"))
     yield finding("preamble", "preambles, new minus old", rows, Limit(options.threshold), note=note)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from cai.audit import _planted
 from cai.audit._measure import Limit, finding
 from cai.audit._moved import moved
-from cai.audit._share import less
+from cai.audit._share import minus
 from cai.outside import Knobs
 from cai.phrases import words
 from cai.records import Case, Exhibit, Finding, Probe, Subject
@@ -56,7 +56,7 @@ def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Iter
     def sign(case: Case, text: str) -> float:
         return float(repeated(text) >= options.repeated)
 
-    rows, note = less(exhibit, sign, names)
+    rows, note = minus(exhibit, sign, names)
     what = f"repeating answers, {names[0]} minus {names[1]}"
     yield finding("repetition", what, rows, Limit(options.threshold), note=note)
 
