@@ -247,12 +247,12 @@ def _run(name: str) -> Run:
 def _run_to_the_end(chosen: Recipe, where: Run, budget: Budget, quiet: bool, as_json: bool) -> None:
     import asyncio
 
-    from cai import manifest, pipeline
+    from cai import course, manifest, pipeline
 
     progress = pipeline.Progress()
     try:
         with _watched(progress, quiet or as_json):
-            said = asyncio.run(pipeline.run(chosen, where, progress, budget))
+            said = asyncio.run(course.run(chosen, where, progress, budget))
     except KeyboardInterrupt:
         _stop(f"interrupted: what is done is in {where.path}; the same command goes on from there", 130)
     _say(said, where, as_json)

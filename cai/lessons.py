@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,14 @@ def gather(
     held_out: float = 0.1,
     seed: int = 0,
     revisions: str = "last",
+    soft: bool = True,
 ) -> Lessons:
-    """All rows in `path` as rows of a kind; `tokens` counts those of the longest side. Raises Mistake."""
+    """All rows in `path` as rows of a kind; `tokens` counts those of the longest side. Raises Mistake.
+
+    Without `soft` the pairs of a run are taken as they are named, a revision over its draft, whatever a judge says.
+    """
     found, splits = Lessons(), list[str]()
-    for where, split, row in _coming(path, kind, revisions):
+    for where, split, row in _coming(path, kind, revisions, soft):
         found.read += 1
         checked = row if isinstance(row, _Bad) else _checked(row, tokens, max_length)
         if isinstance(checked, _Bad):
@@ -156,23 +160,25 @@ def sides(row: Mapping[str, Any]) -> list[str]:
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
 
-def _coming(path: Path, kind: Rows, revisions: str) -> Coming:
+def _coming(path: Path, kind: Rows, revisions: str, soft: bool) -> Coming:
     if not path.exists():
         raise Mistake(str(path), "there is no such file or folder", "check the path")
     if (path / "manifest.json").is_file() and (path / "traces.jsonl").is_file():
-        return _of_run(Run(Run(path).finished), kind, revisions)
+        return _of_run(Run(Run(path).finished), kind, revisions, soft)
     if kind in ("pairs", "labels"):
         return _of_pairs(path, kind)
     return _of_completions(path) if kind == "messages" else _of_prompts(path)
 
 
-def _of_run(run: Run, kind: Rows, revisions: str) -> Coming:
+def _of_run(run: Run, kind: Rows, revisions: str, soft: bool) -> Coming:
     chosen = recipe.load(run.path / "recipe.yaml")
     split = dataset.make_split(chosen.export.test_share, chosen.seed)
     export = Export(run.traces, run.pairs, split, run.manifest["constitution"]["digest"])
     if kind == "pairs":
         for pair in run.pairs():
-            yield _name(pair), split(pair.prompt), _pair(_name(pair), pair, export.constitution)
+            tie = pair.p_chosen == 0.5
+            taken = pair if soft or tie else replace(pair, p_chosen=1.0)
+            yield _name(pair), split(pair.prompt), _pair(_name(pair), taken, export.constitution)
         return
     if kind == "prompts":
         for prompt in {trace.prompt.id: trace.prompt for trace in run.traces()}.values():

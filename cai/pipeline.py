@@ -103,7 +103,7 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budg
         if chosen.audit:
             progress.stage = "audit"
             auditing.kept(where, chosen.audit)
-        _report(where, progress)
+        report(where, progress)
     return said
 
 
@@ -341,7 +341,8 @@ def _export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dic
     return {name: dataset.write(where, name, split=split) for name in names}
 
 
-def _report(where: Run, progress: Progress) -> None:
+def report(where: Run, progress: Progress) -> None:
+    """Build the page of a run anew."""
     from cai.report import page
 
     progress.stage = "report"
@@ -355,7 +356,7 @@ def write_recipe(chosen: Recipe, path: Path) -> None:
     from ruamel.yaml import YAML
 
     text = BytesIO()
-    YAML(typ="safe", pure=True).dump(chosen.model_dump(mode="json"), text)
+    YAML(typ="safe", pure=True).dump(chosen.model_dump(mode="json", by_alias=True), text)
     runs.write_text(path, text.getvalue().decode())
 
 

@@ -47,7 +47,7 @@ def pack(run: Run, format: str, repo: str) -> Parcel:
 def push(parcel: Parcel, *, private: bool, message: str) -> str:
     """Upload it; the address of the commit. Raises Mistake with the hub's own words."""
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     hub = HfApi(library_name="cai")

@@ -230,6 +230,28 @@ def _templates(value: object) -> object:
     return dict.fromkeys(STAGES, value) if isinstance(value, str) else value
 
 
+class Training(Knobs):
+    """One training after the run, with the options of its method."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+    method: str
+    """A file in `cai/train/`: sft, reward, dpo, kto, orpo, ppo, rloo, grpo."""
+    name: str | None = None
+    """Of its folder under `train/`; the method's, where not given."""
+    start: str = Field("writer", alias="from")
+    """What it starts from: the writer, a training before it by name, or any model."""
+
+    @property
+    def folder(self) -> str:
+        """The name it goes by."""
+        return self.name or self.method.replace(":", ".")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the method's Options are made from."""
+        return dict(self.model_extra or {})
+
+
 class Recipe(Knobs):
     """One run."""
 
@@ -255,6 +277,8 @@ class Recipe(Knobs):
     export: Exports = Exports()
     audit: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_probes)] = None
     """Probes that look at the pairs, `all` or some, with their thresholds: `length: {threshold: 0.7}`."""
+    train: tuple[Training, ...] = ()
+    """Trainings on the run's rows, in order; the last policy is compared with the writer on prompts kept out."""
     max_failure_share: Share = 0.05
     """Above this share of failed calls the run ends with exit 3; what it made is kept all the same."""
 

@@ -171,8 +171,8 @@ def _method(order: Order) -> tuple[Method, Any]:
 def _gathered(order: Order, method: Method, options: Any, folder: Path) -> Lessons:
     count = _counter(folder)
     wanted: dict[str, Any] = {"tokens": count, "max_length": options.max_length, "seed": order.seed}
-    revisions = getattr(options, "revisions", "last")
-    rows = lessons.gather(order.data, method.rows, held_out=order.held_out, revisions=revisions, **wanted)
+    how: dict[str, Any] = {"revisions": getattr(options, "revisions", "last"), "soft": getattr(options, "soft", True)}
+    rows = lessons.gather(order.data, method.rows, held_out=order.held_out, **how, **wanted)
     if mix := getattr(options, "mix", ""):
         _mix(rows, lessons.gather(Path(mix), method.rows, held_out=0, **wanted), mix, options.mix_ratio, order.seed)
     return rows

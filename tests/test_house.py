@@ -31,7 +31,7 @@ FLOORS = (
     ("training", "scoring"),
     ("pipeline",),
     ("asking",),
-    ("redteam", "iterating"),
+    ("redteam", "iterating", "course"),
     ("live", "screen", "offline", "publish", "measure"),
     ("cli_constitution", "cli_judge", "cli_push", "cli_endpoints", "cli_check", "cli_audit", "cli_redteam", "cli_train"),
     ("cli",),

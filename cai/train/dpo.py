@@ -30,7 +30,8 @@ class Options(Training):
     loss: Loss = "sigmoid"
     """Which of TRL's losses; several at once by `trl: {loss_type: [...], loss_weights: [...]}`."""
     soft: bool = True
-    """Learn from p_chosen and weight (loss: sigmoid); False takes every label for sure."""
+    """Learn from p_chosen and weight (loss: sigmoid); False takes every label for sure, and a run's revision
+    for better than its draft, whatever a judge said."""
     precompute: bool = True
     """Compute the reference's log-probabilities once and let go of it; False asks it at every step."""
 

@@ -23,7 +23,8 @@ Feature = Literal["markup", "preamble"]
 
 class Options(Training):
     soft: bool = True
-    """Learn from p_chosen and weight; False takes every label for sure and leaves ties out."""
+    """Learn from p_chosen and weight; False takes every label for sure, a run's revision for
+    better than its draft whatever a judge said, and leaves ties out."""
     margins: bool = False
     """Ask for the distance that a row's `margin` names (Llama 2, arXiv 2307.09288, eq. 2)."""
     center: Annotated[float, Field(ge=0)] = 0.01
