@@ -178,9 +178,13 @@ class Outcome:
         kept = [row for row in rows if isinstance(row, Pair)]
         unheard = sum(loss.stage == "judge" for loss in lost)
         asked, turned_away = sum(isinstance(row, Pair) for row in made), len(lost) - unheard
-        self.counts["judge"].update({"in": asked, "out": asked - unheard, "failed": unheard})
-        self.counts["pair"].update({"in": len(kept) + turned_away, "out": len(kept), "failed": turned_away})
-        self.kinds.update(loss.kind for loss in lost)
+        for stage, out, failed in (("judge", asked - unheard, unheard), ("pair", len(kept), turned_away)):
+            counts = self.counts[stage]
+            counts["in"] += out + failed
+            counts["out"] += out
+            counts["failed"] += failed
+        for loss in lost:
+            self.kinds[loss.kind] += 1
         gate.tallied((hit for row in kept for hit in row.gates), self.gates)
         for loss in lost:
             if loss.stage == "pair":
@@ -202,7 +206,7 @@ async def pair_all(
     async def worker() -> None:
         for position, made in groups:
             try:
-                judged = await together(_judged(row, panel) for row in made)
+                judged = await together(_judged(row, panel) for row in made) if panel else made
             except BudgetReached as error:  # the others finish the calls they have in flight: those are paid
                 return stopped.append(error)
             rows = _picked(judged) if chosen.sample and chosen.pairs.pairing == "best_worst" else judged
@@ -256,8 +260,8 @@ def _expected(chosen: Recipe) -> int:
     return {"adjacent": answers - 1, "random": 1}.get(chosen.pairs.pairing, comb(answers, 2))
 
 
-async def _judged(made: Pair | Failure, panel: Panel | None) -> Pair | Failure:
-    if isinstance(made, Failure) or panel is None:
+async def _judged(made: Pair | Failure, panel: Panel) -> Pair | Failure:
+    if isinstance(made, Failure):
         return made
     try:
         verdict = await panel.verdict(made.prompt, made.chosen, made.rejected, name(made))
