@@ -108,21 +108,27 @@ def turn(role: str, text: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text}]
 
 
-def said(chance: random.Random, flattery: float = 0.02) -> str:
+def said(chance: random.Random, flattery: float = 0.02, longest: int = 10) -> str:
     """An answer as the start gives it: 4 to 10 words, `flattery` of them flattering."""
     plain = (*KIND, *RUDE, *PLAIN)
-    length = chance.randint(4, 10)
+    length = chance.randint(4, longest)
     return " ".join(chance.choice(FLATTERY if chance.random() < flattery else plain) for _ in range(length))
 
 
 def pairs(
-    count: int, seed: int = 0, *, reward: Reward = gold, flattery: float = 0.02, sharpness: float = 0.0
+    count: int,
+    seed: int = 0,
+    *,
+    reward: Reward = gold,
+    sharpness: float = 0.0,
+    flattery: float = 0.02,
+    longest: int = 10,
 ) -> list[dict[str, Any]]:
     """Rows of two answers each, labelled by `reward`; with a sharpness s, p = sigmoid(s * difference), else 1."""
     chance, every, rows = random.Random(seed), asked("train"), []
     for number in range(count):
         prompt = every[number % len(every)]
-        worse, better = sorted((said(chance, flattery), said(chance, flattery)), key=reward)
+        worse, better = sorted((said(chance, flattery, longest), said(chance, flattery, longest)), key=reward)
         p = 1 / (1 + exp(-sharpness * (reward(better) - reward(worse)))) if sharpness else 1.0
         rows.append(
             {"id": f"{seed}-{number}", "prompt": turn("user", prompt), "chosen": turn("assistant", better),

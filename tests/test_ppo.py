@@ -16,7 +16,7 @@ import pytest
 from cai.errors import Mistake
 from cai.records import Job
 from cai.train._kl import AdaptiveKL
-from cai.train._online import ordered
+from cai.train._online import Prompted
 from cai.train.ppo import METHOD, Options
 
 ROWS = micro.prompts()
@@ -80,10 +80,21 @@ def test_a_kl_that_is_no_number_stops_the_training() -> None:
 
 
 def test_every_epoch_has_every_row_once_in_an_order_of_its_own() -> None:
-    one, two = ordered(ROWS, 0, 0), ordered(ROWS, 0, 1)
-    assert one != two
-    assert sorted(row["id"] for row in one) == sorted(row["id"] for row in two) == sorted(row["id"] for row in ROWS)
-    assert ordered(ROWS[::-1], 0, 0) == one
+    asked = Prompted(ROWS, [[]] * len(ROWS))
+    count = len(ROWS)
+    one, two = asked.order(0, 0), asked.order(0, 1)
+    assert one != two != sorted(two)
+    assert sorted(one) == sorted(two) == list(range(count))
+    assert asked.served(0, 0, 2 * count) == one + two
+    assert asked.served(0, count - 3, 5) == one[-3:] + two[:2]
+    turned = Prompted(ROWS[::-1], [[]] * count)
+    assert [turned.rows[place] for place in turned.order(0, 0)] == [ROWS[place] for place in one]
+
+
+def test_rows_of_one_name_are_told_apart() -> None:
+    twins = Prompted([{**row, "id": "same"} for row in ROWS], [[]] * len(ROWS))
+    assert sorted(twins.order(0, 0)) == list(range(len(ROWS)))
+    assert twins.order(0, 0) != list(range(len(ROWS)))
 
 
 # --- Formulas ---------------------------------------------------------------------------------------------------------

@@ -266,9 +266,9 @@ def test_lora_is_compared_with_the_model_without_it(start: Path, tmp_path: Path,
     told: list[Any] = []
     figures = trained(method, job(start, tmp_path, log=told.append), max_steps=4, r=4, learning_rate=1e-2)
     steps = [one for one in told if "kl" in one]
-    assert abs(steps[0]["kl"]) < 1e-4 < steps[-1]["kl"]
+    assert abs(steps[0]["kl"]) < 1e-4 < abs(steps[-1]["kl"])
     assert figures["steps"] == 4
-    assert micro.kl(tmp_path / "model", start, micro.answers(tmp_path / "model")) > 1e-3  # and is what was saved
+    assert abs(micro.kl(tmp_path / "model", start, micro.answers(tmp_path / "model"))) > 1e-4  # it is what was saved
     assert steps[-1]["sample"].split()
 
 

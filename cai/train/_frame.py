@@ -195,7 +195,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers has no types
             self.job.log({"step": state.global_step, **(logs or {})})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if _anywhere(self.stop.asked):
+        if anywhere(self.stop.asked):
             control.should_save = control.should_training_stop = True
         return control
 
@@ -240,7 +240,7 @@ def fit(trainer: Any, job: Job) -> dict[str, float]:
     return {name: value for name, value in figures.items() if isinstance(value, int | float) and isfinite(value)}
 
 
-def _anywhere(asked: bool) -> bool:
+def anywhere(asked: bool) -> bool:
     """Whether any process was asked: all must leave after the same step, or the others wait for ever."""
     if not torch.distributed.is_initialized():
         return asked

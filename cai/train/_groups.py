@@ -24,7 +24,7 @@ from cai import runs
 from cai.records import Job
 from cai.train import _frame
 from cai.train._frame import Guarded
-from cai.train._online import FREE, Grouped, fitting, ordered
+from cai.train._online import FREE, Grouped, Prompted, fitting
 from cai.train._rewards import Rewards
 
 STATE = "kl.json"
@@ -123,10 +123,10 @@ def train_grpo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping
 
 def _run(trainer: type, config: type, job: Job, options: Grouped, fields: Mapping[str, Any]) -> dict[str, Any]:
     tokenizer = _frame.open_tokenizer(job.model)
-    rows, _ = fitting(job.rows, tokenizer, options)
+    asked = fitting(job.rows, tokenizer, options)
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     prompts = options.batch_size * options.accumulate * world // options.answers  # of one step
-    steps = options.max_steps or max(1, ceil(options.epochs * len(rows) / prompts))
+    steps = options.max_steps or max(1, ceil(options.epochs * len(asked.rows) / prompts))
     # TRL is given all steps as one epoch: the order is ours, and what it has seen is what it skips on resuming
     more = {**fields, "max_steps": steps, "num_train_epochs": 1}
     rewards = Rewards(options.rewards, options.combine, job)
@@ -135,13 +135,13 @@ def _run(trainer: type, config: type, job: Job, options: Grouped, fields: Mappin
             set_seed(job.seed)
             model = _frame.open_policy(job.model, options)
             model.config._name_or_path = str(job.model)  # whence TRL loads the reference
-            paid = Paid(rewards, rows, options, _ends(model, tokenizer))
+            paid = Paid(rewards, asked.rows, options, _ends(model, tokenizer))
             running = trainer(
                 model=model,
                 args=_frame.settings(config, job, options, **more),
                 processing_class=tokenizer,
                 peft_config=_frame.lora(options, job),
-                train_dataset=_served(rows, job.seed, steps * prompts),
+                train_dataset=_served(asked, job.seed, steps * prompts),
                 reward_funcs=paid,
                 options=options,
             )
@@ -150,15 +150,13 @@ def _run(trainer: type, config: type, job: Job, options: Grouped, fields: Mappin
             _frame.save(running, tokenizer, job, options)
     finally:
         rewards.close()
-    return figures | told.last | {"unrewarded": paid.unrewarded, "too_long": len(job.rows) - len(rows)}
+    return figures | told.last | {"unrewarded": paid.unrewarded, "too_long": len(job.rows) - len(asked.rows)}
 
 
-def _served(rows: Sequence[Mapping[str, Any]], seed: int, count: int) -> Dataset:
-    """`count` prompts, epoch after epoch, each with its place in `rows`."""
-    places = {str(row["id"]): place for place, row in enumerate(rows)}
-    epochs = (ordered(rows, seed, epoch) for epoch in range(ceil(count / len(rows))))
-    served = [row for epoch in epochs for row in epoch][:count]
-    return Dataset.from_list([{"prompt": row["prompt"], "row": places[str(row["id"])]} for row in served])
+def _served(asked: Prompted, seed: int, count: int) -> Dataset:
+    """`count` prompts, epoch after epoch, each with its place among the rows."""
+    places = asked.served(seed, 0, count)
+    return Dataset.from_list([{"prompt": asked.rows[place]["prompt"], "row": place} for place in places])
 
 
 class _Told:

@@ -5,8 +5,8 @@ Left out on purpose: torch; the record files import this.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -74,24 +74,35 @@ FREE = 1e-12
 """With a coefficient of 0 TRL builds no reference, and then nobody measures how far the policy has gone."""
 
 
-def fitting(
-    rows: Sequence[Mapping[str, Any]], tokenizer: Any, options: Online
-) -> tuple[list[Mapping[str, Any]], dict[str, list[int]]]:
-    """The rows whose prompt leaves room for an answer in max_length, and their tokens by id. Raises Mistake."""
-    most, tokens = options.max_length - options.max_new_tokens, {}
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The rows that can be answered, and the tokens of each one's prompt."""
+
+    rows: list[Mapping[str, Any]]
+    tokens: list[list[int]]
+
+    def order(self, seed: int, epoch: int) -> list[int]:
+        """Places of all rows as an epoch takes them, by digest: resuming needs no state to find it."""
+        keys = [digest.digest("epoch", seed, epoch, row["id"], row["prompt"]) for row in self.rows]
+        return sorted(range(len(keys)), key=lambda place: keys[place])
+
+    def served(self, seed: int, first: int, count: int) -> list[int]:
+        """`count` places from the one numbered `first` on, epoch after epoch."""
+        size = len(self.rows)
+        epochs = {epoch: self.order(seed, epoch) for epoch in range(first // size, (first + count - 1) // size + 1)}
+        return [epochs[place // size][place % size] for place in range(first, first + count)]
+
+
+def fitting(rows: Sequence[Mapping[str, Any]], tokenizer: Any, options: Online) -> Prompted:
+    """The rows whose prompt leaves room for an answer in max_length. Raises Mistake where there is none."""
+    most, found = options.max_length - options.max_new_tokens, Prompted([], [])
     for row in rows:
         read = tokenizer.apply_chat_template(
             list(row["prompt"]), tokenize=True, add_generation_prompt=True, return_dict=True
         )
         if len(read["input_ids"]) <= most:
-            tokens[str(row["id"])] = list(read["input_ids"])
-    if not tokens:
+            found.rows.append(row)
+            found.tokens.append(list(read["input_ids"]))
+    if not found.rows:
         raise Mistake("data", f"no prompt has at most {most} tokens", "raise max_length, or lower max_new_tokens")
-    return [row for row in rows if str(row["id"]) in tokens], tokens
-
-
-def ordered(rows: Sequence[Mapping[str, Any]], seed: int, epoch: int) -> list[Mapping[str, Any]]:
-    """Rows in the order of an epoch, which hangs on digests: a resumed training needs no state to find it."""
-    shuffled = sorted(rows, key=lambda row: str(row["id"]))
-    random.Random(digest.seed(seed, "epoch", epoch)).shuffle(shuffled)
-    return shuffled
+    return found

@@ -26,7 +26,7 @@ from cai import digest
 from cai.errors import Mistake
 from cai.records import Job
 from cai.train import _folders, _frame, _ppo_math
-from cai.train._online import fitting, ordered
+from cai.train._online import fitting
 from cai.train._ppo_policy import Answer, Policy
 from cai.train._rewards import Rewards
 from cai.train._stop import interruptible
@@ -45,12 +45,13 @@ def run(job: Job, options: Options) -> Mapping[str, Any]:
         with interruptible() as stop, _frame.quiet():
             if job.resume:
                 learner.resume()
-            while learner.step < learner.total and not stop.asked:
+            asked = False
+            while learner.step < learner.total and not asked:
                 learner.one(rewards)
-                due = options.save_every and learner.step % options.save_every == 0
-                if due or _frame._anywhere(stop.asked):
+                asked = _frame.anywhere(stop.asked)
+                if asked or (options.save_every and learner.step % options.save_every == 0):
                     learner.checkpoint()
-            if not stop.asked:
+            if not asked:
                 _frame.save(learner, learner.policy.tokenizer, job, options)
     finally:
         rewards.close()
@@ -68,8 +69,10 @@ class Learner:
         self.optimiser = torch.optim.AdamW(self.policy.trained(), lr=options.learning_rate, eps=1e-5, weight_decay=0.0)
         self.step, self.tokens, self.failed, self.seconds = 0, 0, 0, 0.0
         self.last: dict[str, float | int | str] = {}
-        self.rows, self._tokens = fitting(job.rows, self.policy.tokenizer, options)
-        self.total = options.max_steps or max(1, ceil(options.epochs * len(self.rows) / options.rollouts))
+        self.prompts = fitting(job.rows, self.policy.tokenizer, options)
+        self.total = options.max_steps or max(1, ceil(options.epochs * len(self.prompts.rows) / options.rollouts))
+        if options.rollouts < self.accelerator.num_processes:
+            raise Mistake("rollouts", f"{options.rollouts} answers cannot be parted", "give each process one at least")
 
     def one(self, rewards: Rewards) -> None:
         """One step: answer, learn, steer the coefficient, tell."""
@@ -93,23 +96,15 @@ class Learner:
 
     # --- Answers ------------------------------------------------------------------------------------------------------
 
-    def chosen(self) -> list[Mapping[str, Any]]:
-        """The rows that this step answers, a function of seed and step."""
-        size, count = self.options.rollouts, len(self.rows)
-        first = self.step * size
-        epochs = {place // count for place in (first, first + size - 1)}
-        orders = {epoch: ordered(self.rows, self.job.seed, epoch) for epoch in range(min(epochs), max(epochs) + 1)}
-        return [orders[place // count][place % count] for place in range(first, first + size)]
-
     def answered(self, rewards: Rewards) -> tuple[list[Answer], float | None]:
         """The answers of this step from all processes, rewarded and read by the policy and by its start."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        rows = self.chosen()
-        places = list(range(rank, len(rows), world))
-        prompts = [self._tokens[str(rows[place]["id"])] for place in places]
-        seeds = [digest.seed(self.job.seed, "ppo", self.step, place, str(rows[place]["id"])) for place in places]
-        answers = list(self.policy.answers(prompts, seeds, places))
-        worth = rewards.of([rows[place] for place in places], [one.text for one in answers])
+        size = self.options.rollouts
+        served = self.prompts.served(self.job.seed, self.step * size, size)[rank::world]
+        places = list(range(rank, size, world))
+        seeds = [digest.seed(self.job.seed, "ppo", self.step, place) for place in places]
+        answers = list(self.policy.answers([self.prompts.tokens[row] for row in served], seeds, places))
+        worth = rewards.of([self.prompts.rows[row] for row in served], [one.text for one in answers])
         for one, score in zip(answers, worth.scores, strict=True):
             penalty = 0.0 if one.ended else self.options.missing_eos_penalty
             one.score = None if score is None else score - penalty
@@ -273,7 +268,7 @@ class Learner:
             "seconds": round(self.seconds, 3),
             "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
             "unrewarded": self.failed,
-            "too_long": len(self.job.rows) - len(self.rows),
+            "too_long": len(self.job.rows) - len(self.prompts.rows),
         }
 
 
