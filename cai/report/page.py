@@ -20,7 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cai.report import examples, judge, svg, tally
+from cai.report import after, examples, judge, svg, tally
 from cai.report.examples import Example
 from cai.report.tally import Drawn, Tally
 from cai.runs import Run
@@ -186,6 +186,21 @@ def failures(view: View) -> Facts:
     return {"rows": rows}
 
 
+def training(view: View) -> Facts | None:
+    """What was trained on the rows."""
+    return after.trainings(view.run.path)
+
+
+def policy(view: View) -> Facts | None:
+    """The writer and the last policy, on prompts kept out."""
+    return after.policy(view.run.path)
+
+
+def audit(view: View) -> Facts | None:
+    """What the probes found."""
+    return after.audits(view.run.path)
+
+
 def cost(view: View) -> Facts | None:
     """Calls, tokens and time, by model."""
     calls = view.manifest.get("calls")
@@ -222,6 +237,9 @@ SECTIONS = (
     Section("judge", "Judges", judged),
     Section("gates", "Gates", gates),
     Section("failures", "Failures", failures),
+    Section("training", "Training", training),
+    Section("policy", "The policy before and after", policy),
+    Section("audit", "Audit", audit),
     Section("traces", "Traces", traces),
     Section("cost", "Calls, tokens, time", cost),
     Section("provenance", "Provenance", provenance),
