@@ -26,6 +26,8 @@ from cai.types import Failure, Pair, Trace
 Row = TypeVar("Row", Trace, Pair, Failure)
 Manifest = dict[str, Any]  # JSON as written: read by people and reports, not passed between stages
 
+BUFFER = 1 << 17
+"""Bytes of rows that are written at once."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {row: TypeAdapter(row) for row in (Trace, Pair, Failure)}
 
@@ -81,7 +83,7 @@ class Spool(Generic[Row]):
         self._path, self._dump = path, _ADAPTERS[kind].serializer.to_json
         path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = path.with_name(f".{path.name}.spool")
-        self._file = open(self._beside, "w+b")  # noqa: SIM115 (lives as long as the run)
+        self._file = open(self._beside, "w+b", BUFFER)  # noqa: SIM115 (lives as long as the run)
         self._offsets, self._sizes = array("q"), array("q")
         self._end = 0
         self.rows = 0
