@@ -209,14 +209,24 @@ def export(
 
 
 @app.command()
-def report(run: RunName) -> None:
-    """Build report.html of a run anew."""
-    from cai.report import page
+def report(
+    run: RunName,
+    other: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A second run: what changed from the first.")
+    ] = None,
+) -> None:
+    """Build report.html of a run anew; of two runs, a page of what changed, row by row."""
+    from cai.report import compare, page
     from cai.runs import write_text
 
     where = _run(run)
-    write_text(where.path / "report.html", page.build(where))
-    print(where.path / "report.html")
+    if other is None:
+        file, built = where.path / "report.html", page.build(where)
+    else:
+        second = _run(other)
+        file, built = second.path / f"against-{where.name}.html", compare.build(where, second)
+    write_text(file, built)
+    print(file)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cai import pipeline
+from cai import constitution, pipeline, plugins
 from cai.course import kept, moved
 from cai.report import after, curve, page
 from cai.runs import Run
@@ -85,3 +85,26 @@ def test_what_a_policy_kept_is_measured_against_strangers() -> None:
     assert facts["words"]["value"] == -2.0
     assert kept("anything", "") == 0.0
     assert moved([], 0)["words"]["value"] is None
+
+
+async def test_two_runs_are_compared_row_by_row(recipe_of: Any, tmp_path: Path) -> None:
+    from cai.report import compare
+
+    old, new = Run(tmp_path / "runs" / "old"), Run(tmp_path / "runs" / "new")
+    await pipeline.run(recipe_of(), old)
+    law = tmp_path / "law.yaml"
+    text = plugins.shipped("constitutions", "default.yaml").read_text("utf-8")
+    law.write_text(text.replace("\n    revise: >-\n", "\n    revise: >-\n      Be kind.\n"))
+    await pipeline.run(recipe_of(constitution=str(law)), new)
+    planted(new.path)
+    rows = compare.compared(old, new)
+    finals = [[trace.final for trace in run.traces()] for run in (old, new)]
+    assert rows.both == 20
+    assert rows.both - rows.same == sum(a != b for a, b in zip(*finals, strict=True)) > 0
+    assert rows.parted.total() == rows.both - rows.same
+    assert set(rows.parted) <= {one.id for one in constitution.load("default").principles}
+    built = compare.build(old, new)
+    assert "changed: revise" in built
+    assert "not looked at → major" in built
+    assert "<img" not in built
+    assert compare.compared(old, old).same == 20
