@@ -9,6 +9,7 @@ Left out on purpose: retry and throttling (a backend's), what a question looks l
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ from cai.types import Constitution, Failure, Message, Model, Prompt, Step, Trace
 Counts = dict[str, dict[str, int]]
 
 
+_LOOPBACK = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)", re.IGNORECASE)
 Way = Callable[[Model], Model] | None
 """What stands between the journal and a model: nothing, or what asks it in another way or not at all."""
 
@@ -230,7 +232,10 @@ def open_model(choice: Choice, role: str) -> Any:
 
 
 def _price(choice: Choice, budget: Budget | None) -> Price | None:
-    price = choice.price or listed_price(str(choice.options.get("model", "")))
+    price = choice.price
+    if price is None and not _LOOPBACK.match(str(choice.options.get("base_url", ""))):
+        # what this machine serves is in no price list, whatever it is called
+        price = listed_price(str(choice.options.get("model", "")))
     if price is None and budget and budget.max_cost is not None:
         fix = "add `price: {input: ..., output: ...}` (per million tokens) to the model in the recipe"
         raise Mistake("--max-cost", f"the price of {choice.options.get('model', choice.backend)} is not known", fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from cai import pipeline
 from cai.budget import Budget, Price, listed_price
 from cai.errors import BudgetReached, Mistake
+from cai.journal import Journal
 from cai.runs import Run
 from cai.types import Message, Request, Sampling, Usage
 
@@ -88,6 +90,15 @@ def test_a_price_is_known_or_not_and_never_guessed() -> None:
     assert known is not None
     assert 0 < known.input < known.output
     assert listed_price("my-own-model-7b") is None
+
+
+def test_what_this_machine_serves_has_no_listed_price(recipe_of: Any, tmp_path: Path) -> None:
+    pytest.importorskip("genai_prices")
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for url in ("https://models.example/v1", "http://localhost:8000/v1"):
+            recipe = recipe_of(writer={"backend": "openai", "model": "gpt-4o-mini", "base_url": url})
+            with nullcontext() if "example" in url else pytest.raises(Mistake, match="is not known"):
+                pipeline.prepare(recipe, journal, pipeline.Progress(), Budget(max_cost=1.0))
 
 
 def test_a_dry_run_measures_by_what_was_answered(recipe_of: Any, tmp_path: Path) -> None:
