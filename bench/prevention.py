@@ -37,7 +37,7 @@ from cai.records import Job, Method  # noqa: E402
 from cai.scorer import open_scorer  # noqa: E402
 from cai.types import Message  # noqa: E402
 
-REWARD: dict[str, Any] = {"r": 0, "device": "cpu", "batch_size": 32, "learning_rate": 1e-3, "epochs": 8}
+REWARD: dict[str, Any] = {"r": 0, "device": "cpu", "batch_size": 32, "learning_rate": 1e-3, "epochs": 6}
 PPO: dict[str, Any] = {
     "r": 0, "device": "cpu", "batch_size": 32, "learning_rate": 1e-3, "max_new_tokens": micro.LONGEST,
 }  # fmt: skip
@@ -49,14 +49,12 @@ WAYS: dict[str, dict[str, tuple[str, tuple[str, ...], dict[str, Any]]]] = {
         "KL": ("none", ("0",), HELD),
         "worst of 3, same labeller": ("none", ("0", "0b", "0c"), FREE),
         "worst of 3, three labellers": ("none", ("0", "1", "2"), FREE),
-        "worst of 3 labellers, and KL": ("none", ("0", "1", "2"), HELD),
     },
     "length": {
         "nothing": ("none", ("0",), FREE),
         "KL": ("none", ("0",), HELD),
         "length: margin": ("margin", ("0",), FREE),
         "length: penalty": ("penalty", ("0",), FREE),
-        "length: margin, and KL": ("margin", ("0",), HELD),
     },
 }
 """Flaw -> what prevents -> how the reward model treats length, which reward models, and the price of KL."""
@@ -73,7 +71,7 @@ def labeller(flaw: str, name: str) -> Callable[[str], float]:
 def pairs(flaw: str, name: str, seed: int) -> list[dict[str, Any]]:
     number = 1000 * seed + sum(map(ord, name))
     shown = {"flattery": 0.5} if flaw == "flattery" else {"longest": 18}
-    return micro.pairs(960, seed=number, reward=labeller(flaw, name), sharpness=4.0, **shown)
+    return micro.pairs(960, seed=number, reward=labeller(flaw, name), sharpness=1.5, **shown)
 
 
 def reward_model(flaw: str, name: str, length: str, seed: int, start: Path, folder: Path) -> Path:

@@ -9,6 +9,7 @@ Left out on purpose: sampling by vLLM, which passes through `trl: {use_vllm: tru
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
@@ -16,7 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import set_seed
 
@@ -122,17 +122,17 @@ def train_grpo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping
 
 
 def _run(trainer: type, config: type, job: Job, options: Grouped, fields: Mapping[str, Any]) -> dict[str, Any]:
-    tokenizer = _frame.open_tokenizer(job.model)
-    asked = fitting(job.rows, tokenizer, options)
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    prompts = options.batch_size * options.accumulate * world // options.answers  # of one step
-    steps = options.max_steps or max(1, ceil(options.epochs * len(asked.rows) / prompts))
-    # TRL is given all steps as one epoch: the order is ours, and what it has seen is what it skips on resuming
-    more = {**fields, "max_steps": steps, "num_train_epochs": 1}
-    rewards = Rewards(options.rewards, options.combine, job)
+    rewards = Rewards(options.rewards, options.combine, job)  # first: a name that is wrong costs nothing then
     try:
         with _frame.quiet():
             set_seed(job.seed)
+            tokenizer = _frame.open_tokenizer(job.model)
+            asked = fitting(job.rows, tokenizer, options)
+            world = int(os.environ.get("WORLD_SIZE", "1"))
+            prompts = options.batch_size * options.accumulate * world // options.answers  # of one step
+            steps = options.max_steps or max(1, ceil(options.epochs * len(asked.rows) / prompts))
+            # all steps are one epoch to TRL: the order is ours, and what it has seen is what it skips on resuming
+            more = {**fields, "max_steps": steps, "num_train_epochs": 1}
             model = _frame.open_policy(job.model, options)
             model.config._name_or_path = str(job.model)  # whence TRL loads the reference
             paid = Paid(rewards, asked.rows, options, _ends(model, tokenizer))

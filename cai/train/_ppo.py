@@ -38,11 +38,11 @@ KEPT = 2
 
 def run(job: Job, options: Options) -> Mapping[str, Any]:
     """Train to the end, or to a checkpoint where Ctrl-C came. Raises Mistake, KeyboardInterrupt."""
-    torch.manual_seed(job.seed)
-    learner = Learner(job, options)
-    rewards = Rewards(options.rewards, options.combine, job)
+    rewards = Rewards(options.rewards, options.combine, job)  # first: a name that is wrong costs nothing then
     try:
         with interruptible() as stop, _frame.quiet():
+            torch.manual_seed(job.seed)
+            learner = Learner(job, options)
             if job.resume:
                 learner.resume()
             asked = False
@@ -261,7 +261,7 @@ class Learner:
 
     def figures(self) -> dict[str, Any]:
         """What is told of the finished training."""
-        told = {name: value for name, value in self.last.items() if isinstance(value, int | float)}
+        told = {name: value for name, value in self.last.items() if isinstance(value, int | float) and name != "step"}
         return told | {
             "steps": self.step,
             "tokens": self.tokens,
