@@ -210,6 +210,7 @@ def memory(core: int, prompts: int, flight: int = 256) -> dict[str, Any]:
         "first": first["first"],
         "again_asked": again["asked"],
         "again_seconds": again["seconds"],
+        "again_cpu": again["cpu"],
         "again_process": again["process"],
         "again_peak": again["peak"],
     }

@@ -134,7 +134,7 @@ def _parsed(raw: bytes, kind: str) -> Any:
     if "json" not in kind.partition(";")[0].lower():
         raise Transient("malformed", f"the answer is {kind[:80] or 'of no type'}, not JSON")
     try:
-        return from_json(raw, allow_inf_nan=False)
+        return from_json(raw, allow_inf_nan=False, cache_strings="keys")  # no answer comes twice
     except ValueError:
         return _parsed_slowly(raw)
 
