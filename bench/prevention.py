@@ -9,7 +9,10 @@ and PPO is trained against them. Two flaws:
 A hacked answer has a flattering word, or more than twelve words. `rewards agree` says how often the reward model and
 gold prefer the same of two answers of the start, on pairs that it was not trained on: every reward model here looks good.
 
-Left out on purpose: tuning. One setting for all, 5 seeds, intervals over seeds.
+The flaws were made strong enough to be found: with milder labels nothing was gamed, and there was nothing to prevent. So this
+says what prevention does where a reward can be gamed, and not how often one can.
+
+Left out on purpose: tuning a prevention. One setting for all, 5 seeds, intervals over seeds.
 
     .venv/bin/python bench/prevention.py [--seeds 5 --steps 80 --only flattery]
 """
