@@ -28,7 +28,7 @@ from cai.runs import Run
 from cai.types import Failure, Message, Pair
 
 if TYPE_CHECKING:
-    from cai.scorer import Scorer
+    from cai.scorer import Combine, Scorer
 
 MANY = 20_000
 """Rows that are looked at, at most; of more, a sample drawn by digest."""
@@ -172,21 +172,21 @@ def reward(
     return Audit(found[0].of, len(fits), found, lost + len(exhibit.cases) - len(fits))
 
 
-def scored_cases(model: Path, data: Path, limit: int) -> tuple[tuple[Case, ...], Scores]:
+def scored_cases(model: Path, data: Path, limit: int, members: Combine = "mean") -> tuple[tuple[Case, ...], Scores]:
     """The rows of a file or a run that a reward can read whole, and that reward. Raises Mistake."""
     exhibit, _ = gathered(data, limit=limit)
-    scorer = open_reward(model)
+    scorer = open_reward(model, members)
     fits = tuple(case for case in exhibit.cases if _fits(scorer, case, 4 * ROOM))  # chains of edits pile up
     if not fits:
         raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
     return fits, scorer.scores
 
 
-def open_reward(model: Path) -> Scorer:
+def open_reward(model: Path, members: Combine = "mean") -> Scorer:
     """The reward model in a folder, or in the folder of the training that made it. Raises Mistake."""
     from cai.scorer import open_scorer
 
-    return open_scorer(model / "model" if (model / "model").is_dir() else model)
+    return open_scorer(model / "model" if (model / "model").is_dir() else model, combine=members)
 
 
 def _named(model: Path) -> str:

@@ -80,6 +80,8 @@ def iterate(
             f"{key} {one.told['policy'][key]:.3g}" for key in ("reward", "kl") if key in one.told["policy"]
         )
         print(_safe(f"{one.folder}: {one.told['old_pairs']} old and {one.told['new_pairs']} new pairs, {policy}"))
+        if one.told["redteam"]:
+            print(_safe(f"  red team: {one.told['redteam']['rows']} edited answers are paid for"))
         if one.stopped:
             print(_safe(f"  stopped: {one.stopped}"))
 

@@ -1,9 +1,10 @@
 """The iterated loop: sample from the policy, label by AI feedback, train reward and policy anew, look; and again.
 
     round-1/labels/      a run: the policy's own answers, compared by the recipe's judges
-    round-1/pairs.jsonl  the pairs of this round and of all before it
+    round-1/pairs.jsonl  the pairs of this round and of all before it, those of files, and what was red-teamed before
     round-1/reward/      a training: the reward model, on those pairs
     round-1/policy/      a training: the policy, against that reward model
+    round-1/redteam.jsonl   answers over edits for which the reward model pays more; the next one learns from them
     round-1/round.json   what was done, what it came to, and why it stopped here, if it did; written last
 
 Every policy starts from the model that the first round sampled from, as in Bai et al. (2022, arXiv 2204.05862, 4.5): so
@@ -16,22 +17,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cai import asking, auditing, outside, pipeline, runs, training
+from cai import asking, auditing, lessons, outside, pipeline, preferences, runs, training
 from cai.errors import Mistake
 from cai.outside import Knobs
+from cai.preferences import Preference
 from cai.progress import Progress
 from cai.recipe import Choice, Recipe
+from cai.redteam import reward as team
 from cai.runs import Run
-from cai.types import Sampling
+from cai.types import Message, Sampling
 
 DONE = "round.json"
+FOUND = "redteam.jsonl"
+SEARCHED = 200
+"""Pairs of a round whose answers are edited, at most."""
 Say = Callable[[str, Mapping[str, Any]], None]
 """Told of every line of a training's metrics: the training's name, and the line."""
 
@@ -45,6 +51,10 @@ class Loop(Knobs):
     """Options of the reward model's training; `members: 3` makes it an ensemble that can disagree."""
     policy: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Options of the policy's training."""
+    pairs: tuple[str, ...] = ()
+    """Files of pairs that every round's reward model learns from as well."""
+    redteam: bool = False
+    """Search each round's reward model for edits that it pays for; the next round's learns that they are no better."""
     members: Literal["mean", "min", "mean_std"] = "min"
     """How an ensemble's members become one reward."""
     max_kl: Annotated[float, Field(gt=0)] | None = 25.0
@@ -76,6 +86,9 @@ def loop(options: Mapping[str, Any]) -> Loop:
     chosen = outside.noun(outside.Document("iterate", dict(options), None), Loop)
     training.options_of("reward", chosen.reward)
     training.options_of(chosen.method, {"rewards": "./reward", **chosen.policy})
+    for file in map(Path, chosen.pairs):
+        if not any(_learned(file, "")):
+            raise Mistake(str(file), "holds no pair that can be learned from", "see `cai check`")
     return chosen
 
 
@@ -98,7 +111,11 @@ def iterate(
 
 def _same(out: Path, chosen: Recipe, how: Loop) -> None:
     """Keep what is asked for; what was begun otherwise is another loop. More rounds are no other loop."""
-    asked = {"recipe": chosen.model_dump(mode="json"), "loop": how.model_dump(mode="json", exclude={"rounds"})}
+    asked = {
+        "recipe": chosen.model_dump(mode="json"),
+        "loop": how.model_dump(mode="json", exclude={"rounds"}),
+        "pairs": {name: lessons.fingerprint(Path(name)) for name in how.pairs},
+    }
     file = out / "loop.json"
     if file.is_file() and json.loads(file.read_text("utf-8")) != asked:
         raise Mistake(str(out), "holds another loop", "choose another --out, or remove the folder")
@@ -114,7 +131,7 @@ def _round(
     start = _start(chosen)
     sampled = str(before[-1].folder / "policy" / "model") if before else start
     labels = _labelled(chosen, sampled, here / "labels", progress)
-    mixed, old, new = _mixed(here, before)
+    mixed, learned = _mixed(how, here, before)
     reward = training.train(
         training.Order("reward", mixed, start, here / "reward", how.reward, chosen.seed),
         lambda line: say(f"round {number} reward", line),
@@ -126,11 +143,12 @@ def _round(
         ),
         lambda line: say(f"round {number} {how.method}", line),
     )
+    found = _redteamed(how, here, chosen.seed) if how.redteam else None
     figures = policy["figures"]
     findings = _audited(chosen, how, here, start, progress) if how.audit else []
     told = {
-        "round": number, "sampled_from": sampled, "labels": labels["counts"], "old_pairs": old, "new_pairs": new,
-        "reward": reward["figures"], "policy": figures, "findings": findings,
+        "round": number, "sampled_from": sampled, "labels": labels["counts"], **learned,
+        "reward": reward["figures"], "policy": figures, "redteam": found, "findings": findings,
         "stopped": _why(how, figures, findings),
     }  # fmt: skip
     runs.write_json(here / DONE, told)
@@ -152,24 +170,62 @@ def _labelled(chosen: Recipe, policy: str, folder: Path, progress: Progress) -> 
     return asyncio.run(pipeline.run(turned, Run(folder), progress))
 
 
-def _mixed(here: Path, before: list[Round]) -> tuple[Path, int, int]:
-    """The pairs of all rounds so far in one file, newest last, and how many are old and new. Raises Mistake."""
-    lines, new = [], 0
-    for number, folder in enumerate([*(one.folder for one in before), here], 1):
-        for pair in Run(folder / "labels").pairs():
-            row = {
-                "id": f"{number}:{pair.prompt.id}:{pair.source}",
-                "prompt": [{"role": turn.role, "content": turn.content} for turn in pair.prompt.messages],
-                "chosen": [{"role": "assistant", "content": pair.chosen}],
-                "rejected": [{"role": "assistant", "content": pair.rejected}],
-                "p_chosen": pair.p_chosen,
-            }
-            lines.append(json.dumps(row, ensure_ascii=False))
-            new += folder == here
-    if not new:
+def _mixed(how: Loop, here: Path, before: list[Round]) -> tuple[Path, dict[str, int]]:
+    """All that the reward model learns from in one file, and how many rows of each kind. Raises Mistake."""
+    kinds: dict[str, list[dict[str, Any]]] = {
+        "old_pairs": [row for one in before for row in _own(one.folder, one.number)],
+        "new_pairs": list(_own(here, len(before) + 1)),
+        "file_pairs": [row for name in how.pairs for row in _learned(Path(name), f"{Path(name).stem}:")],
+        "redteam_pairs": [
+            row
+            for one in before
+            if (one.folder / FOUND).is_file()
+            for row in _learned(one.folder / FOUND, f"{one.number}:redteam:")
+        ],
+    }
+    if not kinds["new_pairs"]:
         raise Mistake(str(here / "labels"), "made no pair", "the policy's answers are all alike, or no judge answered")
-    runs.write_text(here / "pairs.jsonl", "\n".join(lines) + "\n")
-    return here / "pairs.jsonl", len(lines) - new, new
+    rows = [row for kind in kinds.values() for row in kind]
+    runs.write_text(here / "pairs.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return here / "pairs.jsonl", {kind: len(listed) for kind, listed in kinds.items()}
+
+
+def _own(folder: Path, number: int) -> Iterator[dict[str, Any]]:
+    """The pairs of a round's own answers, as rows."""
+    for pair in Run(folder / "labels").pairs():
+        id, prompt = f"{number}:{pair.prompt.id}:{pair.source}", pair.prompt.messages
+        yield _row(id, prompt, pair.chosen, pair.rejected) | {"p_chosen": pair.p_chosen}
+
+
+def _learned(path: Path, prefix: str) -> Iterator[dict[str, Any]]:
+    """The pairs of a file, as rows; not those of a split that nobody learns from. Raises Mistake."""
+    for pair in preferences.read(path):
+        if isinstance(pair, Preference) and pair.turns == 1 and pair.split not in lessons.HELD_OUT:
+            said = {name: getattr(pair, name) for name in ("p_chosen", "weight", "margin")}
+            given = {name: value for name, value in said.items() if value is not None}
+            yield _row(f"{prefix}{pair.id}", pair.prompt, pair.chosen, pair.rejected) | given
+
+
+def _row(id: str, prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
+    return {
+        "id": id,
+        "prompt": [{"role": turn.role, "content": turn.content} for turn in prompt],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
+
+
+def _redteamed(how: Loop, here: Path, seed: int) -> dict[str, Any]:
+    """What this round's reward model pays for that makes no answer better, kept for the next round; and how much."""
+    try:
+        cases, scores = auditing.scored_cases(here / "reward", here / "labels", SEARCHED, how.members)
+        attack = team.attack(cases, scores, team.Search(seed=seed))
+    except Mistake as error:  # answers with no room for edits, or a reward that tells none apart: no reason to end
+        return {"rows": 0, "note": str(error)}
+    rows = team.rows_of(attack.best)
+    runs.write_text(here / FOUND, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    said = attack.described()
+    return {"rows": len(rows)} | {name: said[name] for name in ("answers", "scored", "chain", "held_out")}
 
 
 def _audited(chosen: Recipe, how: Loop, here: Path, start: str, progress: Progress) -> list[dict[str, Any]]:
