@@ -183,6 +183,7 @@ _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?)"
 def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -256")  # KiB: keys come in no order, and a page is seldom wanted twice
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise Mistake(str(path), f"was written by a newer cai (journal version {version})", "upgrade cai")

@@ -24,6 +24,8 @@ Answer = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body."""
 
 
+READ = 1 << 14
+"""Bytes that asyncio makes room for before each read: its own 256 KiB for an answer of two leave the heap in pieces."""
 KEEP = 60.0
 """Seconds that an idle connection is kept."""
 
@@ -81,6 +83,8 @@ class Poster:
 
     async def _connected(self) -> Connection:
         connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
+        if hasattr(connection.transport, "max_size"):
+            connection.transport.max_size = READ
         if (protocol := connection.protocol) is not None:
             # once: its parser goes on with the next answer where the last one ended
             read = self._limits.sock_read
