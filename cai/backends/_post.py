@@ -83,8 +83,8 @@ class Poster:
 
     async def _connected(self) -> Connection:
         connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
-        if hasattr(connection.transport, "max_size"):
-            connection.transport.max_size = READ
+        if hasattr(transport := connection.transport, "max_size"):
+            transport.max_size = READ  # type: ignore[union-attr]  # None has no such attribute
         if (protocol := connection.protocol) is not None:
             # once: its parser goes on with the next answer where the last one ended
             read = self._limits.sock_read
