@@ -10,6 +10,7 @@ Left out on purpose: choosing among trainings. All are kept, and the last policy
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -46,6 +47,7 @@ async def run(
     """Do the recipe whole; the manifest, with what the trainings came to. Raises Mistake before anything is paid."""
     progress = progress or Progress()
     check(chosen)
+    started = time.time()
     said = await pipeline.run(chosen, where, progress, budget)
     if not chosen.train:
         return said
@@ -53,7 +55,8 @@ async def run(
     runs.write_json(where.path / "manifest.json", said)
     if policies := [step for step in chosen.train if _method(step).writes == "policy"]:
         said["policy"] = await _compared(chosen, where, policies[-1], progress)
-        runs.write_json(where.path / "manifest.json", said)
+    said["seconds"] = round(time.time() - started, 2)
+    runs.write_json(where.path / "manifest.json", said)
     pipeline.report(where, progress)
     return said
 

@@ -31,6 +31,16 @@ def summary(said: Manifest, where: Run) -> list[str]:
         interval = f"[{lengths['low']:.1f}, {lengths['high']:.1f}]" if lengths["low"] is not None else ""
         shorter = f"shorter in {lengths['shorter']} of {lengths['n']}"
         lines.append(f"{medians}, mean change {lengths['change_mean']:+.1f} {interval}, {shorter}")
+    for step in said.get("train", ()):
+        rows = step["rows"]
+        lines.append(f"train/{step['name']}: {rows['used']} rows learned from, {rows['held_out']} held out")
+    if (policy := said.get("policy")) and policy["n"]:
+        words = policy["words"]
+        interval = f" [{words['low']:.1f}, {words['high']:.1f}]" if words["low"] is not None else ""
+        medians = f"{policy['median_before']:.0f} -> {policy['median_after']:.0f} words (medians)"
+        lines.append(
+            f"policy on {policy['n']} prompts kept out: {medians}, mean change {words['value']:+.1f}{interval}"
+        )
     for role, calls in said.get("calls", {}).items():
         tokens = calls["prompt_tokens"] + calls["completion_tokens"]
         asked = f"{role}: {calls['asked']} calls asked, {calls['found']} found in the journal"

@@ -29,6 +29,8 @@ def lay_out(folder: Path) -> list[Path]:
 def _copy(source: str, target: Path) -> Path:
     text = plugins.shipped(source).read_text("utf-8")
     if target.name == "mine.yaml" and "runs" in source:
-        text = text.replace("constitution: concise", "constitution: constitutions/mine.yaml")
+        rows, mark, rest = text.partition("# What follows")  # labels and trainings wait until the rows are liked
+        text = rows.replace("constitution: concise", "constitution: constitutions/mine.yaml")
+        text += "".join(f"# {line.removeprefix('# ')}\n" for line in (mark + rest).splitlines())
     write_text(target, text)
     return target

@@ -76,6 +76,7 @@ def headline(view: View) -> Facts:
         "traces": view.tally.traces,
         "pairs": _of(counts, "pair", "out"),
         "lengths": view.manifest.get("lengths"),
+        "policy": trained if (trained := view.manifest.get("policy")) and trained["n"] else None,
         "models": " and ".join(dict.fromkeys(identity.get("model", role) for role, identity in models.items())),
     }
 
