@@ -4,7 +4,7 @@
     python bench/client.py --sustained        100,000 prompts at full speed, each process on a core of its own
 
 Client and server are processes pinned to the same core, so that what the one wastes the other lacks. The bare loop
-sends requests of the same size and reads the answers, three in a row a prompt; the run does what `cai run` does, with
+sends the same questions, recorded from a run, and reads the answers, three in a row a prompt; the run does what `cai run` does, with
 journal, run folder, gates, pairs and report. Both take turns, and the medians are compared. CPU is each process's own
 and is what to compare by where the machine has other work to do. Prints tables; what was measured takes its place in
 bench/client.json, beside what was not measured this time.
@@ -45,20 +45,31 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def serve(core: int, options: dict[str, Any]) -> None:
-    """The server's process."""
+def serve(core: int, options: dict[str, Any], record: str = "") -> None:
+    """The server's process; it notes what it is asked in the file `record`."""
+    from cai.mock import server
     from cai.mock.server import Options, serve
 
+    class Recording(server.Mock):
+        def reply(self, path: str, body: dict[str, Any], raw: bytes, *, batch: bool = False) -> Any:
+            notes.write(raw + b"\n")
+            notes.flush()
+            return super().reply(path, body, raw, batch=batch)
+
+    if record:
+        notes = open(record, "wb")  # noqa: SIM115 (lives as long as the server)
+        server.Mock = Recording  # type: ignore[misc]
     os.sched_setaffinity(0, {core})
     serve(Options(port=0, **options), lambda url: print(url, flush=True))
 
 
-def bare(core: int, url: str, prompts: int, flight: int, size: int) -> dict[str, float]:
-    """The bare loop's process: `size` bytes a request, the answer of each in the next."""
+def bare(core: int, url: str, prompts: int, flight: int, recorded: str) -> dict[str, float]:
+    """The bare loop's process: the run's own questions, each prompt's three one after the other."""
     import aiohttp
 
-    async def ask(session: aiohttp.ClientSession, text: str) -> str:
-        body = {"model": "mock", "messages": [{"role": "user", "content": text}], "temperature": 1.0, "max_tokens": 512}
+    bodies = [json.loads(line) for line in Path(recorded).read_text("utf-8").splitlines()]
+
+    async def ask(session: aiohttp.ClientSession, body: dict[str, Any]) -> str:
         async with session.post(f"{url}/chat/completions", json=body) as response:
             answer = await response.json()
         return str(answer["choices"][0]["message"]["content"])
@@ -69,10 +80,8 @@ def bare(core: int, url: str, prompts: int, flight: int, size: int) -> dict[str,
 
             async def worker() -> None:
                 for number in numbers:
-                    answer = ""
                     for call in range(CALLS):
-                        text = f"{number} {call} {answer} "
-                        answer = await ask(session, text.ljust(size - 110, "x"))
+                        await ask(session, bodies[(number * CALLS + call) % len(bodies)])
 
             await asyncio.gather(*(worker() for _ in range(flight)))
 
@@ -139,9 +148,9 @@ def recipe(url: str, prompts: int, flight: int, folder: Path) -> Any:
 
 
 @contextmanager
-def server(core: int, **options: Any) -> Iterator[str]:
+def server(core: int, record: str = "", **options: Any) -> Iterator[str]:
     """A server in a process of its own; its URL."""
-    command = [sys.executable, __file__, "--role", json.dumps(["serve", core, options])]
+    command = [sys.executable, __file__, "--role", json.dumps(["serve", core, options, record])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
@@ -174,14 +183,16 @@ def run_once(core: int, url: str, prompts: int, flight: int, *, again: bool = Fa
 def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float]:
     """Medians of the run and of the bare loop, taking turns against one server each time fresh."""
     ours, theirs = [], []
-    with server(core, latency=LATENCY) as url:
-        run_once(core, url, 200, flight)
-        stats = fetch(url)
-    size = stats["bytes_read"] // stats["asked"]
-    for _ in range(repeats):
-        with server(core, latency=LATENCY) as url:
-            ours += run_once(core, url, prompts, flight)
-            theirs.append(child("bare", core, url, prompts, flight, size))
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = f"{folder}/bodies"
+        with server(core, record=recorded, latency=LATENCY) as url:
+            run_once(core, url, 500, flight)
+            stats = fetch(url)
+        size = stats["bytes_read"] // stats["asked"]
+        for _ in range(repeats):
+            with server(core, latency=LATENCY) as url:
+                ours += run_once(core, url, prompts, flight)
+                theirs.append(child("bare", core, url, prompts, flight, recorded))
     middle = {key: statistics.median(row[key] for row in ours) for key in ours[0] if key != "held"}
     base = {key: statistics.median(row[key] for row in theirs) for key in theirs[0]}
     calls = CALLS * prompts
