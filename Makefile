@@ -17,7 +17,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/pytest -q -n 2 --dist loadfile
-	$(BIN)/pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 2 --dist loadscope
 
 fast: .venv/ready
 	$(BIN)/pytest -q
