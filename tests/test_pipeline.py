@@ -337,7 +337,7 @@ def test_killed_once_it_goes_on_from_what_was_committed(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(tmp_path: Path) -> None:
     job = Job(tmp_path, "a")
     process = job.start()
-    while len(job.committed()) < 60:
+    while len(job.committed()) < 20:
         time.sleep(0.01)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)

@@ -77,6 +77,7 @@ async def hub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # other tests of this process set it
     monkeypatch.setattr(hf_api.constants, "ENDPOINT", url)
     yield hub
     await runner.cleanup()
