@@ -2,7 +2,7 @@
 
 Both run in this process on the same rows, in turn and several times; the first round only warms up. Timed is
 `Trainer.train` alone, by the wall and by the CPU; the ratio is that of the CPU medians, which neighbours on the
-machine disturb less. PPO against TRL's RLOO is in bench/ppo.py.
+machine disturb less. PPO against TRL's RLOO is in bench/rl.py.
 
     python bench/train.py                          the embedded model, LoRA
     python bench/train.py --model micro --steps 40 a model of 40,000 weights: nothing but overhead
@@ -143,7 +143,9 @@ def main() -> None:
         for name in asked.methods:
             found[name] = measure(name, model, asked)
             print(
-                f"{name}: cai {found[name]['cpu']['cai']:.4f}, TRL {found[name]['cpu']['trl']:.4f} CPU s/step, ratio {found[name]['ratio']:.3f}"
+                f"{name}: cai {found[name]['cpu']['cai']:.4f}, TRL {found[name]['cpu']['trl']:.4f} CPU s/step, "
+                f"ratio {found[name]['ratio']:.3f}, by the wall {found[name]['wall_ratio']:.3f}",
+                flush=True,
             )
     if asked.json:
         said = {key: value for key, value in vars(asked).items() if key != "json"}

@@ -251,7 +251,9 @@ def _run(name: str) -> Run:
     from cai.runs import Run, folder
 
     path = Path(name)
-    return Run(path if (path / "manifest.json").exists() or "/" in name else folder(Path("runs"), name))
+    run = Run(path if (path / "manifest.json").exists() or "/" in name else folder(Path("runs"), name))
+    _ = run.manifest  # it raises where there is no run
+    return run
 
 
 def _run_to_the_end(chosen: Recipe, where: Run, budget: Budget, quiet: bool, as_json: bool) -> None:

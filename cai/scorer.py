@@ -10,6 +10,7 @@ arXiv 2310.02743). Left out on purpose: cutting what is too long; a score of hal
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ Combine = Literal["mean", "min", "mean_std"]
 Row = tuple[Sequence[Message], str]
 """A prompt and one answer to it."""
 ENSEMBLE = "ensemble.json"
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+"""What may be a model's id on the Hugging Face hub."""
 
 
 class Scorer:
@@ -115,6 +118,8 @@ def _opened(folder: Path) -> tuple[Any, list[str]]:
     """The model, and the names of its adapters where it is an ensemble."""
     from peft import PeftModel
 
+    if not folder.is_dir() and not _HUB.fullmatch(str(folder)):
+        raise Mistake(str(folder), "is no folder", "name a folder of `cai train reward`")
     if (folder / ENSEMBLE).is_file():
         members = json.loads((folder / ENSEMBLE).read_text("utf-8"))["members"]
         model = PeftModel.from_pretrained(
@@ -145,9 +150,9 @@ def _backbone(folder: Path, *, head: bool) -> Any:
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise Mistake(
-            str(folder), f"cannot be loaded as a reward model: {what}", "name a folder of `cai train reward`"
-        ) from error
+        where = "" if folder.is_dir() else "is no folder here, and from the hub it "
+        what = f"{where}cannot be loaded as a reward model: {what}"
+        raise Mistake(str(folder), what, "name a folder of `cai train reward`") from error
     if head and told["missing_keys"]:
         raise Mistake(str(folder), "is a language model: it has no reward head", "train one with `cai train reward`")
     if model.config.num_labels != 1:

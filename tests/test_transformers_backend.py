@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -79,21 +80,38 @@ async def test_a_long_prompt_is_computed_in_parts_and_answers_the_same(llama: Pa
     assert (await model.complete(request)).text == generated(llama, model._text.render(request).ids, 24)
 
 
+OPTIONS = [
+    [" (A)", " (B)", " something much longer, and then some"],
+    ["x"],
+    ["yes", "yes, it is", "yes, it was", "y", "no", "yes, it is"],
+    ["abcdef", "abc", "abcxyz", "b", "abcxy"],
+]
+
+
 @slow
-async def test_a_score_is_that_of_one_plain_forward_pass(llama: Path, opened: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "step"), [("llama", 512), ("llama", 5), ("gpt2", 64), ("sliding", 7), ("mamba", 512)]
+)
+async def test_scores_are_those_of_plain_forward_passes(
+    architecture: str, step: int, tmp_path: Path, opened: Callable[..., Any]
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = opened(llama)
-    plain = AutoModelForCausalLM.from_pretrained(llama).eval()
-    request, continuations = ask("Which? " * 30), [" (A)", " (B)", " something much longer, and then some"]
-    prompt = model._text.render(request)
-    for text, score in zip(continuations, await model.score(request, continuations), strict=True):
-        added = model._text.continuation(prompt, text)
-        logits = plain(torch.tensor([[*prompt.ids, *added]])).logits[0, len(prompt.ids) - 1 : -1]
-        expected = torch.log_softmax(logits, -1)[range(len(added)), list(added)].sum().item()
-        assert score.logprob == pytest.approx(expected, abs=1e-4)
-        assert score.tokens == len(added)
+    folder = tiny_model(tmp_path / architecture, architecture)
+    model = opened(folder, batch_size=3)
+    model._engine._step_tokens = step
+    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    requests = [ask("Which? " * (1 + 7 * n)) for n in range(len(OPTIONS))]
+    found = await asyncio.gather(*map(model.score, requests, OPTIONS))
+    for request, options, scores in zip(requests, OPTIONS, found, strict=True):
+        prompt = model._text.render(request)
+        for text, score in zip(options, scores, strict=True):
+            added = model._text.continuation(prompt, text)
+            logits = plain(torch.tensor([[*prompt.ids, *added]])).logits[0, len(prompt.ids) - 1 : -1]
+            expected = torch.log_softmax(logits, -1)[range(len(added)), list(added)].sum().item()
+            assert score.logprob == pytest.approx(expected, abs=1e-4)
+            assert score.tokens == len(added)
 
 
 @slow

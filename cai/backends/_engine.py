@@ -32,24 +32,31 @@ LEAST_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What became of a job: its tokens (generated, or scored), their log-probabilities, and why it ended."""
+    """What became of a job: the tokens generated and their log-probabilities, why it ended, and what options got."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
+    judged: tuple[tuple[float, ...], ...] = ()
+    """Log-probabilities of each option's tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Tokens to go on from, and how; or, with `scored`, tokens whose last ones are only to be judged."""
+    """Tokens to go on from, and how; or, with `options`, tokens after which each of several others is only judged."""
 
     ids: tuple[int, ...]
     sampling: Sampling = Sampling(max_tokens=0)
     seed: int = 0
-    scored: int = 0
+    options: tuple[tuple[int, ...], ...] = ()
     is_stop: Callable[[Sequence[int]], bool] = lambda generated: False
     """Whether the generated tokens hold one of the sampling's stop texts."""
     future: Future[Output] = field(default_factory=Future)
+
+    @property
+    def room(self) -> int:
+        """Tokens that may have to be computed after `ids`."""
+        return max(map(len, self.options), default=self.sampling.max_tokens)
 
     def settle(self, output: Output | BaseException) -> None:
         """Give the waiter its answer, unless it has gone."""
@@ -62,11 +69,12 @@ class Job:
 
 
 class _Running:
-    """A job that has a row."""
+    """A job that has a row, and writes its answer."""
 
     def __init__(self, job: Job, row: Row) -> None:
         self.job, self.row = job, row
         self.tokens = list(job.ids)
+        """What the row is to compute."""
         self.logprobs: list[float] = []
         self.chance = random.Random(job.seed)
 
@@ -76,15 +84,61 @@ class _Running:
 
     @property
     def missing(self) -> int:
-        """How many tokens are yet to be computed; the last of a text that is only judged predicts nothing."""
-        return len(self.tokens) - bool(self.job.scored) - len(self.row.done)
+        """How many tokens are yet to be computed."""
+        return len(self.tokens) - len(self.row.done)
 
     def feed(self, budget: int) -> Feed:
-        """The next tokens, at most `budget`, and the logits that predict a wanted token."""
+        """The next tokens, at most `budget`, and how many logits are wanted: all after the last of the prompt."""
         start = len(self.row.done)
         end = start + min(self.missing, budget)
-        first_wanted = len(self.tokens) - max(1, self.job.scored + bool(self.job.scored))
-        return Feed(self.row, self.tokens[start:end], max(0, end - max(start, first_wanted)))
+        return Feed(self.row, self.tokens[start:end], max(0, end - max(start, len(self.job.ids) - 1)))
+
+    def output(self, finish: Finish) -> Output:
+        """What was found."""
+        return Output(tuple(self.generated), tuple(self.logprobs), finish)
+
+
+class _Judging(_Running):
+    """A job whose options are read one after the other in one row, each from where it parts from the one before."""
+
+    def __init__(self, job: Job, row: Row) -> None:
+        super().__init__(job, row)
+        self.judged: list[list[float]] = [[] for _ in job.options]
+        self._read(job.options[0])
+
+    def judge(self, logits: Tensor) -> bool:
+        """Take in the logits of the last tokens fed, and turn to the next option; False when none is left."""
+        at = len(self.row.done) - len(logits) + 1 - len(self.job.ids)
+        after = self.tokens[len(self.job.ids) :]
+        for option, found in zip(self.job.options, self.judged, strict=True):
+            # logits tell of every option that begins with what was read, the first of them of all options
+            known = len(found)
+            if at <= known < min(len(option), at + len(logits)):
+                same = _common(option, after)
+                targets = option[known : min(len(option), at + len(logits), same + 1)]
+                rows = logits[known - at : known - at + len(targets)]
+                found += logprobs(rows, torch.tensor(targets, device=logits.device)).tolist()
+        if self.missing:
+            return True
+        for option, found in zip(self.job.options, self.judged, strict=True):
+            if len(found) < len(option):
+                self.row.rewind(len(self.job.ids) + _common(option, after))
+                self._read(option)
+                return True
+        return False
+
+    def output(self, finish: Finish) -> Output:
+        """What was found of each option."""
+        return Output((), (), finish, tuple(map(tuple, self.judged)))
+
+    def _read(self, option: Sequence[int]) -> None:
+        # its last token predicts nothing
+        self.tokens = [*self.job.ids, *option[:-1]]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 class Engine:
@@ -173,13 +227,13 @@ class Engine:
         budget = self._step_tokens
         while self._waiting and len(self._running) < self._batch and budget > 0:
             job = self._waiting[0]
-            reusable = len(job.ids) - job.scored - 1  # what predicts the first wanted token is computed here
-            row = self._rows.open(job.ids, room=job.sampling.max_tokens, reusable=reusable)
+            # what predicts the first wanted token is computed here
+            row = self._rows.open(job.ids, room=job.room, reusable=len(job.ids) - 1)
             if row is None:
                 return
             with self._wake:
                 self._waiting.popleft()
-            self._running.append(_Running(job, row))
+            self._running.append(_Judging(job, row) if job.options else _Running(job, row))
             budget -= self._running[-1].missing
 
     def _advance(self) -> None:
@@ -196,21 +250,13 @@ class Engine:
         parts = torch.split(logits, [feed.wanted for _, feed in fed])
         drawing = []
         for (running, feed), part in zip(fed, parts, strict=True):
-            if feed.wanted and running.job.scored:
-                self._judge(running, part)
+            if feed.wanted and isinstance(running, _Judging):
+                if not running.judge(part):
+                    self._finish(running, "stop")
             elif feed.wanted:
                 drawing.append((running, part))
         if drawing:
             self._draw([running for running, _ in drawing], torch.cat([part for _, part in drawing]))
-
-    def _judge(self, running: _Running, logits: Tensor) -> None:
-        """Log-probabilities of the next of the tokens that are given."""
-        job = running.job
-        at = len(job.ids) - job.scored + len(running.logprobs)
-        targets = torch.tensor(job.ids[at : at + len(logits)], device=logits.device)
-        running.logprobs += logprobs(logits, targets).tolist()
-        if len(running.logprobs) == job.scored:
-            self._finish(running, job.ids[-job.scored :], "stop")
 
     def _draw(self, drawing: Sequence[_Running], logits: Tensor) -> None:
         """The next token of each row."""
@@ -219,7 +265,7 @@ class Engine:
             running.tokens.append(token)
             running.logprobs.append(logprob)
             if reason := self._ended(running):
-                self._finish(running, running.generated, reason)
+                self._finish(running, reason)
 
     def _ended(self, running: _Running) -> Finish | None:
         job, generated = running.job, running.generated
@@ -227,13 +273,14 @@ class Engine:
             return "stop"
         return "length" if len(generated) >= job.sampling.max_tokens else None
 
-    def _finish(self, running: _Running, ids: Sequence[int], finish: Finish) -> None:
-        if any(logprob != logprob for logprob in running.logprobs):
+    def _finish(self, running: _Running, finish: Finish) -> None:
+        output = running.output(finish)
+        if any(logprob != logprob for found in (output.logprobs, *output.judged) for logprob in found):
             self._release(running, keep=False)
             running.job.settle(Permanent("not_a_number", "the model's numbers overflowed; try float32"))
         else:
             self._release(running)
-            running.job.settle(Output(tuple(ids), tuple(running.logprobs), finish))
+            running.job.settle(output)
 
     def _release(self, running: _Running, *, keep: bool = True) -> None:
         self._running.remove(running)

@@ -59,15 +59,12 @@ class LocalModel:
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         """Log-probability of each continuation after the request's messages, which are computed once."""
         prompt = self._text.render(request)
-        jobs = []
-        for text in continuations:
-            added = self._text.continuation(prompt, text)
-            if not added:
-                raise Permanent("empty_continuation", "there is nothing to score")
-            self._check_length(len(prompt.ids) + len(added))
-            jobs.append(Job((*prompt.ids, *added), scored=len(added)))
-        outputs = await asyncio.gather(*map(self._run, jobs))
-        return tuple(Score(sum(output.logprobs), len(output.ids)) for output in outputs)
+        options = [self._text.continuation(prompt, text) for text in continuations]
+        if not all(options):
+            raise Permanent("empty_continuation", "there is nothing to score")
+        self._check_length(len(prompt.ids) + max(map(len, options)))
+        output = await self._run(Job(prompt.ids, options=tuple(options)))
+        return tuple(Score(sum(logprobs), len(logprobs)) for logprobs in output.judged)
 
     def status(self) -> Mapping[str, float]:
         """What a progress line shows."""

@@ -19,6 +19,10 @@ class Row:
     done: list[int]
     """The tokens computed so far."""
 
+    def rewind(self, length: int) -> None:
+        """Go back to the first `length` of them; others may follow."""
+        del self.done[length:]
+
 
 class Feed(NamedTuple):
     """The next tokens of a row, and for how many of the last of them the logits are wanted."""

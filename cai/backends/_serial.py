@@ -24,6 +24,11 @@ class SerialRow(Row):
 
     cache: Any = None
 
+    def rewind(self, length: int) -> None:
+        """Go back; not every model's memory can, so all of it is read again."""
+        Row.rewind(self, length)
+        self.cache = None
+
 
 class Serial:
     """A model whose rows are computed one by one. One thread uses it."""

@@ -121,6 +121,10 @@ class Slot:
                 mine[self.index, :, :length] = theirs[:, :length]
 
 
+WORTH_KEEPING = 64
+"""Tokens; a finished row with fewer that no kept row begins with is forgotten: its copy costs more than they do."""
+
+
 class Store:
     """Keys and values of finished rows, the least recently useful dropped first once `budget` bytes are full."""
 
@@ -129,9 +133,9 @@ class Store:
         self._rows: list[tuple[Ids, Layers, int]] = []
 
     def add(self, ids: Ids, part: Layers) -> None:
-        """Keep a copy of a row; what it begins with need not be kept twice."""
+        """Keep a copy of a row that brings something new; what it begins with need not be kept twice."""
         size = sum(half.nbytes for layer in part.values() for half in layer)
-        if size > self._budget:
+        if size > self._budget or self.longest(ids)[0] > len(ids) - WORTH_KEEPING:
             return
         self._rows = [row for row in self._rows if shared_prefix(row[0], ids) < len(row[0])]
         while self._rows and size + sum(row[2] for row in self._rows) > self._budget:
