@@ -112,9 +112,9 @@ def test_a_ten_megabyte_line_is_a_failure_and_the_next_line_is_read(tmp_path: Pa
 
 
 def test_exact_duplicates_are_counted_and_dropped(tmp_path: Path) -> None:
-    rows = [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}, {"id": "a", "prompt": "y"}]
-    prompts, failures = read(jsonl(tmp_path, *rows))
-    assert [prompt.id for prompt in prompts] == ["a"]
+    rows = [("a", "x"), ("b", "x"), ("a", "y"), ("c", "y")]
+    prompts, failures = read(jsonl(tmp_path, *({"id": id, "prompt": prompt} for id, prompt in rows)))
+    assert [prompt.id for prompt in prompts] == ["a", "c"]  # the one whose id was taken did not take its conversation
     assert [failure.kind for failure in failures] == ["duplicate", "duplicate_id"]
 
 
@@ -161,3 +161,13 @@ def test_the_shipped_prompts_are_in_order() -> None:
     prompts, failures = read("everyday")
     assert not failures
     assert {prompt.split for prompt in prompts} == {"train", "test"}
+
+
+@given(st.lists(st.integers(1, 2**64 - 1) | st.integers(1, 40), max_size=3000))
+def test_what_came_before_is_known_and_nothing_else(numbers: list[int]) -> None:
+    seen, known = sources._Seen(), set[int]()
+    for number in numbers:
+        assert (number in seen) == (number in known)
+        seen.add(number)
+        known.add(number)
+    assert all(number in seen for number in known)
