@@ -206,7 +206,7 @@ async def run(
     for folder in sorted((where.path / "train").glob("*/figures.json")):
         settings = json.loads((folder.parent / "settings.json").read_text("utf-8"))
         if plugins.find("train", settings["method"], Method).writes == "reward":
-            done.append(auditing.reward([folder.parent], where.path, chosen))
+            done.append(auditing.reward([folder.parent], where.path, chosen, told=(progress or Progress()).scored))
         else:
             asked = Asked(said.prompts.model_copy(update={"limit": min(limit, said.prompts.limit or limit)}))
             base = settings["model"]["name"]

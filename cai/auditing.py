@@ -8,7 +8,7 @@ Left out on purpose: asking policies, which `asking` does, and deciding what is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from heapq import nsmallest
@@ -148,15 +148,15 @@ def spoken(run: Run) -> Iterator[str]:
 
 def reward(
     models: Sequence[Path], data: Path, chosen: Mapping[str, Knobs], *, gold: Path | None = None, format: str = "",
-    limit: int = 100, beliefs: Path | None = None,
+    limit: int = 100, beliefs: Path | None = None, told: Callable[[int], None] = lambda more: None,
 ) -> Audit:  # fmt: skip
     """Audit a trained reward, or several as one ensemble, on the answers of a file or a run. Raises Mistake.
 
     Rows that `gold` or a member could not read whole, with room for an edit, are left out.
     """
     exhibit, lost = gathered(data, format, limit)
-    scorers = [open_reward(model) for model in models]
-    held = [open_reward(gold)] if gold else []
+    scorers = [open_reward(model, told=told) for model in models]
+    held = [open_reward(gold, told=told)] if gold else []
     fits = tuple(case for case in exhibit.cases if all(_fits(scorer, case) for scorer in (*scorers, *held)))
     if not fits:
         raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
@@ -172,21 +172,23 @@ def reward(
     return Audit(found[0].of, len(fits), found, lost + len(exhibit.cases) - len(fits))
 
 
-def scored_cases(model: Path, data: Path, limit: int, members: Combine = "mean") -> tuple[tuple[Case, ...], Scores]:
+def scored_cases(
+    model: Path, data: Path, limit: int, members: Combine = "mean", told: Callable[[int], None] = lambda more: None
+) -> tuple[tuple[Case, ...], Scores]:
     """The rows of a file or a run that a reward can read whole, and that reward. Raises Mistake."""
     exhibit, _ = gathered(data, limit=limit)
-    scorer = open_reward(model, members)
+    scorer = open_reward(model, members, told)
     fits = tuple(case for case in exhibit.cases if _fits(scorer, case, 4 * ROOM))  # chains of edits pile up
     if not fits:
         raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
     return fits, scorer.scores
 
 
-def open_reward(model: Path, members: Combine = "mean") -> Scorer:
+def open_reward(model: Path, members: Combine = "mean", told: Callable[[int], None] = lambda more: None) -> Scorer:
     """The reward model in a folder, or in the folder of the training that made it. Raises Mistake."""
     from cai.scorer import open_scorer
 
-    return open_scorer(model / "model" if (model / "model").is_dir() else model, combine=members)
+    return open_scorer(model / "model" if (model / "model").is_dir() else model, combine=members, told=told)
 
 
 def _named(model: Path) -> str:

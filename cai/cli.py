@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -28,7 +28,6 @@ from cai.errors import CaiError, GateFailed, Mistake
 
 if TYPE_CHECKING:
     from cai.budget import Budget
-    from cai.pipeline import Progress
     from cai.recipe import Recipe
     from cai.runs import Manifest, Run
     from cai.types import Trace
@@ -259,11 +258,11 @@ def _run(name: str) -> Run:
 def _run_to_the_end(chosen: Recipe, where: Run, budget: Budget, quiet: bool, as_json: bool) -> None:
     import asyncio
 
-    from cai import course, manifest, pipeline
+    from cai import course, manifest
+    from cai.live import watched
 
-    progress = pipeline.Progress()
     try:
-        with _watched(progress, quiet or as_json):
+        with watched(quiet or as_json) as progress:
             said = asyncio.run(course.run(chosen, where, progress, budget))
     except KeyboardInterrupt:
         _stop(f"interrupted: what is done is in {where.path}; the same command goes on from there", 130)
@@ -324,16 +323,6 @@ def _safe(text: str) -> str:
     from cai.safe import safe_text
 
     return safe_text(text)
-
-
-def _watched(progress: Progress, quiet: bool) -> Any:
-    from contextlib import nullcontext
-
-    if quiet:
-        return nullcontext()
-    from cai.live import Live
-
-    return Live(progress, sys.stderr)
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -6,9 +6,7 @@ Left out on purpose: looking, which is the probes', and gathering what they look
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +17,6 @@ from cai.safe import safe_text as _safe
 
 if TYPE_CHECKING:
     from cai.auditing import Audit
-    from cai.progress import Progress
     from cai.records import Finding
 
 audits = typer.Typer(no_args_is_help=True, help="Look for reward hacking: in pairs, rewards, policies, whole runs.")
@@ -43,8 +40,9 @@ def pairs(
 ) -> None:
     """Look for what would be learned in place of the preference: length, form, flattery, phrases, evasion ..."""
     from cai import auditing
+    from cai.runs import named
 
-    path = _place(file)
+    path = named(file)
     audit = auditing.pairs(path, auditing.options(override), format, limit)
     _finish([audit], path, gate, as_json)
 
@@ -63,14 +61,20 @@ def reward(
     format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
     limit: Limit = 100,
     gate: Gate = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Look for what a reward pays for that is no quality: padding, praise, form, agreement, refusals, repetition."""
     from cai import auditing
+    from cai.live import watched
+    from cai.runs import named
 
-    path = _place(rows)
+    path = named(rows)
     chosen = auditing.options(override)
-    audit = auditing.reward(model, path, chosen, gold=gold, format=format, limit=limit, beliefs=beliefs)
+    with watched(quiet or as_json) as progress:
+        audit = auditing.reward(
+            model, path, chosen, gold=gold, format=format, limit=limit, beliefs=beliefs, told=progress.scored
+        )
     _finish([audit], path, gate, as_json)
 
 
@@ -96,13 +100,14 @@ def policy(
     import asyncio
 
     from cai import asking, auditing
+    from cai.live import watched
     from cai.recipe import Source
     from cai.types import Sampling
 
     chosen = auditing.options(override)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     asked = asking.Asked(Source(path=prompts, limit=limit), sampling)
-    with _watched(quiet or as_json) as progress:
+    with watched(quiet or as_json) as progress:
         audit = asyncio.run(
             asking.audit(model, against, asked, chosen, runs, law=constitution, beliefs=beliefs, progress=progress)
         )
@@ -125,10 +130,11 @@ def judge(
     import asyncio
 
     from cai import asking, auditing, plugins, recipe
+    from cai.live import watched
 
     chosen = recipe.judging(judge) if judge in plugins.names("judges") else recipe.load(judge)
     probes = auditing.options(override)
-    with _watched(quiet or as_json) as progress:
+    with watched(quiet or as_json) as progress:
         audit = asyncio.run(asking.judge(chosen, probes, runs, beliefs=beliefs, progress=progress))
     _finish([audit], None, gate, as_json)
 
@@ -146,11 +152,12 @@ def run(
     import asyncio
 
     from cai import asking
-    from cai.runs import Run
+    from cai.live import watched
+    from cai.runs import Run, named
 
-    where = Run(_place(name))
+    where = Run(named(name))
     trained = any((where.path / "train").glob("*/figures.json"))
-    with _watched(quiet or as_json or not trained) as progress:
+    with watched(quiet or as_json or not trained) as progress:
         done = asyncio.run(asking.run(where, override, limit=limit, progress=progress))
     _finish(done, where.path, gate, as_json)
 
@@ -168,22 +175,6 @@ def refusals(
         print(json.dumps(refusal_card.described(card), indent=2))
     for line in () if as_json else refusal_card.lines(card):
         print(_safe(line))
-
-
-@contextmanager
-def _watched(quiet: bool) -> Iterator[Progress]:
-    from cai.live import Live
-    from cai.progress import Progress
-
-    progress = Progress()
-    with nullcontext() if quiet else Live(progress, sys.stderr):
-        yield progress
-
-
-def _place(file: Path) -> Path:
-    """A path as it is, or a run of that name under runs/."""
-    named = Path("runs") / file
-    return named if not file.exists() and (named / "manifest.json").exists() else file
 
 
 def _finish(done: Sequence[Audit], path: Path | None, gate: bool, as_json: bool) -> None:

@@ -6,7 +6,6 @@ Left out on purpose: measuring, which is `measure`'s. This prints, and `cli` mou
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,19 +32,17 @@ def judge_card(
 ) -> None:
     """Measure a judge: accuracy beside what costs nothing, calibration, position, length, all with intervals."""
     import asyncio
-    from contextlib import nullcontext
 
     from cai import measure
     from cai.budget import Budget
-    from cai.live import Live
-    from cai.progress import Progress
+    from cai.live import watched
     from cai.report import judge as page
     from cai.runs import Run, folder, write_text
 
     chosen = _recipe(judge, tuple(override))
     where = Run(folder(runs, name or f"card-{Path(judge).stem}"))
-    progress, budget = Progress(), Budget(max_calls=max_calls, max_cost=max_cost)
-    with nullcontext() if quiet or as_json else Live(progress, sys.stderr):
+    budget = Budget(max_calls=max_calls, max_cost=max_cost)
+    with watched(quiet or as_json) as progress:
         said = asyncio.run(measure.judge_card(chosen, gold, where, limit=limit, progress=progress, budget=budget))
     write_text(where.path / "judge_card.html", page.page(said))
     if as_json:

@@ -6,7 +6,6 @@ Left out on purpose: searching, which is `redteam`'s.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +22,7 @@ teams = typer.Typer(no_args_is_help=True, help="Search for what breaks a reward 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Gate = Annotated[bool, typer.Option("--gate", help="Exit 100 where something was found that holds up.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write what was found, as JSONL.")]
 
 
@@ -37,15 +37,18 @@ def reward(
     seed: int = 0,
     limit: Annotated[int, typer.Option(min=2, help="Pairs that are used, at most, drawn by digest.")] = 200,
     gate: Gate = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Search for edits that raise the reward and no quality; what is found is written as rejected rows."""
     from cai import auditing
+    from cai.live import watched
     from cai.redteam import reward as team
-    from cai.runs import write_text
+    from cai.runs import named, write_text
 
-    cases, scores = auditing.scored_cases(model, rows, limit)
-    found = team.attack(cases, scores, team.Search(depth, chains, budget, seed))
+    with watched(quiet or as_json) as progress:
+        cases, scores = auditing.scored_cases(model, named(rows), limit, told=progress.scored)
+        found = team.attack(cases, scores, team.Search(depth, chains, budget, seed))
     if out:
         write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in team.rows_of(found.best)))
     if as_json:
@@ -91,21 +94,19 @@ def policy(
     seed: int = 0,
     out: Out = None,
     runs: Annotated[Path, typer.Option("--runs", help="The folder that holds runs and their journal.")] = Path("runs"),
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Ask what ought to be refused, in wrappers, and count what gets an answer, by wrapper and category."""
     import asyncio
-    from contextlib import nullcontext
 
-    from cai.live import Live
-    from cai.progress import Progress
+    from cai.live import watched
     from cai.recipe import Source
     from cai.redteam import policy as team
     from cai.runs import write_text
 
-    source, progress = Source(path=prompts, limit=limit), Progress()
-    with nullcontext() if quiet or as_json else Live(progress, sys.stderr):
+    source = Source(path=prompts, limit=limit)
+    with watched(quiet or as_json) as progress:
         siege = asyncio.run(
             team.besiege(
                 model, source, runs, wrappers=team.load(wrappers), max_tokens=max_tokens, judge=judge, start=seed,

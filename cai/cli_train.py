@@ -22,7 +22,7 @@ SHOWN = ("loss", "reward", "kl", "rewards/accuracies", "rewards/margins", "accur
 
 def train(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="sft, reward, dpo, kto, orpo, ppo, rloo, grpo.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A run folder, an export, or a file of rows.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A run, an export, or a file of rows.")],
     model: Annotated[
         str, typer.Option("--model", help="A known name, a folder, or a hub id.")
     ] = "smollm2-135m-instruct",
@@ -37,7 +37,9 @@ def train(
 ) -> None:
     """Train a model on rows. The same command again goes on where it was stopped."""
     from cai import training
+    from cai.runs import named
 
+    data = named(data)
     where = _out(method, data, out, name)
     order = training.Order(method, data, model, where, training.overrides(tuple(override)), seed, held_out)
     if print_config:
@@ -106,11 +108,12 @@ def score(
     """Score the answers of a file with one or more reward models: JSON lines on stdout, a summary on stderr."""
     from cai import scoring, training
     from cai.errors import Mistake
+    from cai.runs import named
 
     if len(models) < 2:
         raise Mistake("score", "needs at least one reward model and a file", "cai score MODEL... FILE")
     folders = [training.reward_folder(name) for name in models[:-1]]
-    rows, summary = scoring.score(folders, Path(models[-1]), combine=combine, k=k, device=device)
+    rows, summary = scoring.score(folders, named(Path(models[-1])), combine=combine, k=k, device=device)
     if as_json:
         print(json.dumps({"rows": rows, "summary": summary}))
         return

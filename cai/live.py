@@ -5,11 +5,14 @@ It reads the pipeline's Progress from a thread of its own, so that the work neve
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import IO
 
-from cai.pipeline import Progress
+from cai.progress import Progress
 
 TICK = 0.2
 """Seconds between looks on a terminal."""
@@ -38,7 +41,7 @@ class Live:
         terminal, stage, said = self._stream.isatty(), "", 0.0
         while not self._done.wait(TICK):
             due = self._progress.stage != stage or time.monotonic() - said >= LOG_EVERY
-            if terminal and not self._progress.tallies:
+            if terminal and self._progress.stage == Progress.stage:
                 continue  # a model that is fetched shows a bar of its own
             if terminal or due:
                 self._stream.write(f"\r\x1b[2K{self.line()}" if terminal else f"{self.line()}\n")
@@ -50,6 +53,8 @@ class Live:
     def line(self) -> str:
         """One line: stage, done / total, calls, rate, time left."""
         now, seconds = self._progress, time.monotonic() - self._started
+        if now.stage == "scores":
+            return f"{now.done:,} answers scored · {_clock(seconds)}"
         if now.stage not in ("traces", "labels"):
             return f"{now.stage} ... {_clock(seconds)}"
         asked = sum(tally.asked for tally in now.tallies.values())
@@ -67,6 +72,14 @@ class Live:
         if now.total and 0 < now.done < now.total:
             parts.append(f"{_clock((now.total - now.done) * seconds / now.done)} left")
         return " · ".join([*parts, _clock(seconds)])
+
+
+@contextmanager
+def watched(quiet: bool) -> Iterator[Progress]:
+    """A new Progress, shown on stderr unless `quiet`."""
+    progress = Progress()
+    with nullcontext() if quiet else Live(progress, sys.stderr):
+        yield progress
 
 
 def _clock(seconds: float) -> str:

@@ -31,6 +31,12 @@ class Progress:
         """One more is done."""
         self.done += 1
 
+    def scored(self, more: int) -> None:
+        """So many more answers have their reward."""
+        if self.stage != "scores":
+            self.begin("scores")
+        self.done += more
+
     @property
     def found(self) -> int:
         """Calls that the journal had the answer to."""

@@ -39,6 +39,12 @@ def folder(runs: Path, name: str) -> Path:
     return runs / name
 
 
+def named(path: Path) -> Path:
+    """A file or folder as it is, or the run of that name under runs/."""
+    run = Path("runs") / path
+    return run if not path.exists() and (run / "manifest.json").exists() else path
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears at `path` whole, or not at all: written beside it, flushed to disk, renamed."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +30,17 @@ class Scorer:
     """An open reward model; `members` of them where it is an ensemble."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, adapters: Sequence[str], combine: Combine, k: float, size: int
+        self,
+        model: Any,
+        tokenizer: Any,
+        adapters: Sequence[str],
+        combine: Combine,
+        k: float,
+        size: int,
+        told: Callable[[int], None],
     ) -> None:
         self._model, self._tokenizer, self._adapters = model, tokenizer, tuple(adapters)
-        self._combine, self._k, self._size = combine, k, size
+        self._combine, self._k, self._size, self._told = combine, k, size, told
         self.members = max(1, len(self._adapters))
 
     def scores(self, rows: Sequence[Row]) -> list[float]:
@@ -72,6 +79,7 @@ class Scorer:
             batch = order[start : start + self._size]
             for place, score in zip(batch, self._batch([ids[place] for place in batch]), strict=True):
                 found[place] = score
+            self._told(len(batch))
         return found
 
     def _batch(self, ids: Sequence[Sequence[int]]) -> list[float]:
@@ -102,16 +110,23 @@ def open_scorer(
     k: float = 1.0,
     batch_size: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    told: Callable[[int], None] = lambda more: None,
 ) -> Scorer:
-    """The reward model in `folder`, in float32 on a CPU. Raises Mistake for anything that is no reward model."""
+    """The reward model in `folder`, in float32 on a CPU. Raises Mistake for anything that is no reward model.
+
+    `told` hears how many more rows a member has scored.
+    """
     import torch
 
+    from cai.backends._weights import quiet_transformers
+
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model, adapters = _opened(folder)
+    with quiet_transformers():
+        model, adapters = _opened(folder)
     tokenizer = _tokenizer(folder)
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
-    return Scorer(model.eval().to(name), tokenizer, adapters, combine, k, batch_size)
+    return Scorer(model.eval().to(name), tokenizer, adapters, combine, k, batch_size, told)
 
 
 def _opened(folder: Path) -> tuple[Any, list[str]]:
@@ -141,13 +156,10 @@ def _backbone(folder: Path, *, head: bool) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from cai.backends._weights import quiet_transformers
-
     try:
-        with quiet_transformers():
-            model, told = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), dtype=torch.float32, output_loading_info=True, **({} if head else {"num_labels": 1})
-            )
+        model, told = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype=torch.float32, output_loading_info=True, **({} if head else {"num_labels": 1})
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0][:200]
         where = "" if folder.is_dir() else "is no folder here, and from the hub it "
