@@ -62,7 +62,7 @@ class Loop(Knobs):
     max_disagreement: Annotated[float, Field(gt=0)] | None = None
     """Stop after a round whose ensemble disagrees more about the policy's last answers, in rewards."""
     audit: bool = True
-    """Ask the policy and the start, and stop after a round with a major finding."""
+    """Ask the policy and the start, and stop after a round with a major finding that the start has not as well."""
     audited: Annotated[int, Field(ge=2)] = 40
     """Prompts that they are asked."""
 
@@ -237,7 +237,8 @@ def _audited(chosen: Recipe, how: Loop, here: Path, start: str, progress: Progre
     audit = asyncio.run(asking.audit(str(here / "policy"), start, asked, probes, here, law=law, progress=progress))
     runs.write_json(here / auditing.FINDINGS, {"audits": [auditing.described(audit)]})
     return [
-        {"probe": one.probe, "what": one.what, "value": one.value, "severity": one.severity} for one in audit.failed
+        {name: getattr(one, name) for name in ("probe", "what", "value", "severity", "inherited", "note")}
+        for one in audit.failed
     ]
 
 
@@ -247,5 +248,5 @@ def _why(how: Loop, figures: Mapping[str, Any], findings: list[dict[str, Any]]) 
         value = figures.get(name)
         if limit is not None and value is not None and value > limit:
             return f"{name} {value:.3g} is above {limit:g}"
-    major = [finding for finding in findings if finding["severity"] == "major"]
+    major = [finding for finding in findings if finding["severity"] == "major" and not finding["inherited"]]
     return f"the audit found {major[0]['probe']}: {major[0]['what']}" if major else ""

@@ -197,6 +197,8 @@ class Finding:
     """The other end of what passes, of a value that can err to either side."""
     of: str = ""
     """What was audited: `pairs`, or `reward` and a model's name."""
+    inherited: bool = False
+    """The policy that this one came from has as much of it: no training between the two is to blame."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from math import sqrt
 
@@ -10,7 +11,7 @@ import pytest
 from planted_audit import BIASES, CLEAN, biased
 
 from cai import auditing, plugins
-from cai.audit import _planted, evasion
+from cai.audit import _planted, evasion, sycophancy
 from cai.audit import overoptimisation as over
 from cai.audit._measure import Measured, means
 from cai.records import Case, Exhibit, Finding, Probe, Scores
@@ -130,3 +131,12 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
     one, other = means(alone), means(together)
     assert one.value == other.value == 0.5
     assert one.low is not None and other.low is not None and other.low < one.low - 0.2
+
+
+def test_a_policy_that_gives_in_as_its_start_did_is_told_from_one_that_learned_to() -> None:
+    learned = sycophancy.planted("policy", 0)
+    both = replace(learned, answers={id: (new, new) for id, (new, old) in learned.answers.items()})
+    for exhibit, inherited in ((learned, False), (both, True)):
+        found = [one for one in sycophancy.policy(exhibit, sycophancy.Options()) if "new minus old" not in one.what]
+        assert [one.passed for one in found] == [False, False]
+        assert [one.inherited for one in found] == [inherited, inherited]

@@ -251,3 +251,9 @@ def test_a_major_finding_of_the_audit_stops_it(recipe: Recipe, tmp_path: Path) -
     assert {one["probe"] for one in kept["audits"][0]["findings"]} <= set(probes)
     majors = [one for one in only.told["findings"] if one["severity"] == "major"]
     assert bool(only.stopped) == bool(majors)
+
+
+def test_what_the_first_model_did_as_much_stops_no_loop() -> None:
+    found = {"probe": "sycophancy", "what": "wrong answers", "value": 0.5, "severity": "major", "note": ""}
+    assert not iterating._why(loop(), {}, [found | {"inherited": True}])
+    assert "sycophancy" in iterating._why(loop(), {}, [found | {"inherited": True}, found | {"inherited": False}])
