@@ -52,8 +52,10 @@ def theirs(model: Path, out: Path, given: argparse.Namespace) -> float:
     """Tokens a second of TRL's RLOO."""
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import RLOOConfig, RLOOTrainer
+
+    from cai.train._frame import quiet
 
     class Clock(TrainerCallback):
         """Tokens and seconds of each step."""
@@ -75,10 +77,13 @@ def theirs(model: Path, out: Path, given: argparse.Namespace) -> float:
         per_device_train_batch_size=given.answers, num_generations=4, max_completion_length=given.tokens, beta=0.1,
     )  # fmt: skip
     lora = LoraConfig(r=given.r, lora_alpha=2 * given.r, target_modules="all-linear", task_type="CAUSAL_LM")
-    RLOOTrainer(
-        model=str(model), args=config, reward_funcs=reward, callbacks=[clock], peft_config=lora if given.r else None,
-        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in micro.prompts()]),
-    ).train()  # fmt: skip
+    with quiet():
+        trainer = RLOOTrainer(
+            model=str(model), args=config, reward_funcs=reward, callbacks=[clock], peft_config=lora if given.r else None,
+            train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in micro.prompts()]),
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     return rate(clock.steps)
 
 
