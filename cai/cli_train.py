@@ -17,7 +17,7 @@ from cai.safe import safe_text as _safe
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
-SHOWN = ("loss", "reward", "kl", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "eval_loss")
+SHOWN = ("scored", "loss", "reward", "kl", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "eval_loss")
 
 
 def train(
@@ -92,6 +92,8 @@ def _silently(name: str, line: Mapping[str, Any]) -> None: ...
 
 
 def _named(name: str, line: Mapping[str, Any]) -> None:
+    if not line:
+        print(f"{name} ...", file=sys.stderr)
     _progress({**line, "member": " ".join(filter(None, (name, str(line.get("member") or ""))))})
 
 
@@ -150,8 +152,9 @@ def _silent(line: Mapping[str, Any]) -> None: ...
 def _progress(line: Mapping[str, Any]) -> None:
     shown = [f"{key} {line[key]:.4g}" for key in SHOWN if isinstance(line.get(key), int | float)]
     if shown:
-        who = f"{line['member']} " if "member" in line else ""
-        print(f"{who}step {line.get('step', '?')}  " + "  ".join(shown), file=sys.stderr)
+        who = [str(line["member"])] if "member" in line else []
+        step = [f"step {line['step']}"] if "step" in line else []
+        print(" ".join([*who, *step]) + "  " + "  ".join(shown), file=sys.stderr)
 
 
 def _say(said: Mapping[str, Any], where: Path) -> None:

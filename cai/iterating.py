@@ -19,6 +19,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,7 +40,9 @@ FOUND = "redteam.jsonl"
 SEARCHED = 200
 """Pairs of a round whose answers are edited, at most."""
 Say = Callable[[str, Mapping[str, Any]], None]
-"""Told of every line of a training's metrics: the training's name, and the line."""
+"""Told of a round's every stage by name, with an empty line; and of every line of metrics that there is in it."""
+SAID = 500
+"""Answers scored between two lines of the red team's."""
 
 
 class Loop(Knobs):
@@ -55,6 +58,8 @@ class Loop(Knobs):
     """Files of pairs that every round's reward model learns from as well."""
     redteam: bool = False
     """Search each round's reward model for edits that it pays for; the next round's learns that they are no better."""
+    searched: Annotated[int, Field(ge=50)] = 20_000
+    """Answers that the red team may have scored in a round."""
     members: Literal["mean", "min", "mean_std"] = "min"
     """How an ensemble's members become one reward."""
     max_kl: Annotated[float, Field(gt=0)] | None = 25.0
@@ -118,7 +123,7 @@ def _same(out: Path, chosen: Recipe, how: Loop) -> None:
     }
     file = out / "loop.json"
     if file.is_file() and json.loads(file.read_text("utf-8")) != asked:
-        raise Mistake(str(out), "holds another loop", "choose another --out, or remove the folder")
+        raise Mistake(str(out), "holds another loop", "choose another --name, or remove the folder")
     runs.write_json(file, asked)
 
 
@@ -128,23 +133,29 @@ def _round(
     here = out / f"round-{number}"
     if (here / DONE).is_file():
         return Round(number, here, json.loads((here / DONE).read_text("utf-8")))
+
+    def tell(stage: str, line: Mapping[str, Any]) -> None:
+        say(f"round {number} {stage}", line)
+
     start = _start(chosen)
     sampled = str(before[-1].folder / "policy" / "model") if before else start
+    tell("labels", {})
     labels = _labelled(chosen, sampled, here / "labels", progress)
     mixed, learned = _mixed(how, here, before)
     reward = training.train(
         training.Order("reward", mixed, start, here / "reward", how.reward, chosen.seed),
-        lambda line: say(f"round {number} reward", line),
+        partial(tell, "reward"),
     )
     source = {"model": str(here / "reward"), "members": how.members}
     policy = training.train(
         training.Order(
             how.method, here / "labels", start, here / "policy", {**how.policy, "rewards": source}, chosen.seed
         ),
-        lambda line: say(f"round {number} {how.method}", line),
+        partial(tell, how.method),
     )
-    found = _redteamed(how, here, chosen.seed) if how.redteam else None
+    found = _redteamed(how, here, chosen.seed, partial(tell, "redteam")) if how.redteam else None
     figures = policy["figures"]
+    tell("audit", {})
     findings = _audited(chosen, how, here, start, progress) if how.audit else []
     told = {
         "round": number, "sampled_from": sampled, "labels": labels["counts"], **learned,
@@ -215,11 +226,20 @@ def _row(id: str, prompt: Sequence[Message], chosen: str, rejected: str) -> dict
     }
 
 
-def _redteamed(how: Loop, here: Path, seed: int) -> dict[str, Any]:
+def _redteamed(how: Loop, here: Path, seed: int, tell: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
     """What this round's reward model pays for that makes no answer better, kept for the next round; and how much."""
+    scored = 0
+
+    def told(more: int) -> None:
+        nonlocal scored
+        scored += more
+        if scored // SAID > (scored - more) // SAID:
+            tell({"scored": scored})
+
+    tell({})
     try:
-        cases, scores = auditing.scored_cases(here / "reward", here / "labels", SEARCHED, how.members)
-        attack = team.attack(cases, scores, team.Search(seed=seed))
+        cases, scores = auditing.scored_cases(here / "reward", here / "labels", SEARCHED, how.members, told)
+        attack = team.attack(cases, scores, team.Search(budget=how.searched, seed=seed))
     except Mistake as error:  # answers with no room for edits, or a reward that tells none apart: no reason to end
         return {"rows": 0, "note": str(error)}
     rows = team.rows_of(attack.best)
