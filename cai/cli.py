@@ -85,7 +85,7 @@ def run(
     """Do what a recipe says. The same command again resumes: what was answered is not asked again."""
     import asyncio
 
-    from cai import pipeline
+    from cai import course, pipeline
     from cai import recipe as recipes
     from cai.budget import Budget
 
@@ -93,6 +93,7 @@ def run(
     if batch:
         chosen = recipes.by_batch(chosen, runs / "batches")
     if dry_run:
+        course.check(chosen)
         return _say_estimate(asyncio.run(pipeline.estimate(chosen, where, sample)), as_json)
     _run_to_the_end(chosen, where, Budget(max_calls, max_tokens, max_cost), quiet, as_json)
 

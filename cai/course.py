@@ -10,6 +10,7 @@ Left out on purpose: choosing among trainings. All are kept, and the last policy
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -69,7 +70,12 @@ def check(chosen: Recipe) -> None:
             raise Mistake(f"train: {step.folder}", "is the name of two trainings", "give one of them a `name`")
         known[step.folder] = _method(step)
         training.options_of(step.method, _options(step, Path("train"), known))
-        _start(chosen, step, Path("train"), known)
+        start = _start(chosen, step, Path("train"), known)
+        if step.start not in known:
+            training.model_folder(start)
+        for name in _named(step.options.get("rewards")):
+            if name not in known:
+                training.reward_folder(name)
 
 
 def _taught(chosen: Recipe, where: Run, progress: Progress, say: Say) -> list[dict[str, Any]]:
@@ -78,11 +84,29 @@ def _taught(chosen: Recipe, where: Run, progress: Progress, say: Say) -> list[di
         known[step.folder] = _method(step)
         progress.begin(f"train {step.folder}")
         into = where.path / "train"
+        _unchanged(where, step)
         model, options = _start(chosen, step, into, known), _options(step, into, known)
         order = Order(step.method, where.path, model, into / step.folder, options, chosen.seed)
         told = training.train(order, lambda line, name=step.folder: say(name, line))  # type: ignore[misc]  # mypy and defaults
         done.append({"name": step.folder, "from": step.start, **told})
     return done
+
+
+def _named(value: Any) -> list[str]:
+    """The models among a step's rewards; `package.module:function` and the judge are none."""
+    if isinstance(value, dict):
+        return _named(value.get("model"))
+    if isinstance(value, list | tuple):
+        return [name for inner in value for name in _named(inner)]
+    return [value] if isinstance(value, str) and ":" not in value else []
+
+
+def _unchanged(where: Run, step: Training) -> None:
+    """Raises Mistake where a step was begun on other rows than the run has now."""
+    file = where.path / "train" / step.folder / "settings.json"
+    if file.is_file() and json.loads(file.read_text("utf-8"))["data"]["digest"] != where.digest:
+        what = "learned from other rows than the run has now"
+        raise Mistake(str(file.parent), what, "run with another --name, or remove the folder")
 
 
 def _method(step: Training) -> Method:

@@ -16,7 +16,7 @@ from pathlib import Path
 from cai import judge_card, preferences
 from cai.constitution import NoPrinciple
 from cai.digest import uniform
-from cai.errors import CallFailed
+from cai.errors import CallFailed, Mistake
 from cai.judge_card import Card, Judged
 from cai.preferences import Preference
 from cai.stages.judge import Panel
@@ -31,13 +31,16 @@ async def measured(panel: Panel, path: Path, limit: int | None = None, tick: Cal
     """The card of a panel on the pairs of a file, or on `limit` of them drawn by digest. Raises Mistake."""
     lost = Counter[str]()
     rows = list(_drawn(_labelled(path, lost), limit, panel.seed))
-    judged: dict[str, list[Judged]] = {}
-    waiting = iter(rows)
+    if not rows:
+        what = ", ".join(f"{count} {kind}" for kind, count in lost.most_common()) or "it is empty"
+        raise Mistake(str(path), f"holds no pair to judge ({what})", "see `cai check`")
+    judged: dict[int, list[Judged]] = {}
+    waiting = enumerate(rows)
 
     async def worker() -> None:
-        for row in waiting:
+        for place, row in waiting:
             try:
-                judged[row.where] = await _judged(panel, row)
+                judged[place] = await _judged(panel, row)
             except CallFailed as error:
                 lost[error.kind] += 1
             except NoPrinciple:
@@ -45,7 +48,7 @@ async def measured(panel: Panel, path: Path, limit: int | None = None, tick: Cal
             tick()
 
     await crowd(worker, panel.concurrency)
-    found = [judged[row.where] for row in rows if row.where in judged]
+    found = [judged[place] for place in sorted(judged)]
     said: Card = {"pairs": len(rows), "lost": dict(lost)}
     said |= judge_card.card((one for one, *_ in found), gold=True, seed=panel.seed)
     if len(panel.jurors) > 1:
@@ -62,6 +65,10 @@ def _labelled(path: Path, lost: Counter[str]) -> Iterator[Preference]:
             lost[row.kind] += 1
         elif row.tie:
             lost["tie_in_gold"] += 1
+        elif row.chosen == row.rejected:
+            lost["identical"] += 1
+        elif not (row.chosen.strip() and row.rejected.strip()):
+            lost["empty"] += 1
         elif row.p_chosen is not None and row.p_chosen < 0.5:
             yield replace(row, chosen=row.rejected, rejected=row.chosen)
         else:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json import JSONEncoder
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 
@@ -279,6 +280,8 @@ class Journaled:
             try:
                 scores = await self._model.score(request, continuations)
                 used = _read(scores)
+                if not all(isfinite(score.logprob) for score in scores):
+                    raise Permanent("not_a_number", "a log-probability is infinite or no number")
                 return _SCORES.dump_json(scores, exclude_defaults=True)
             finally:
                 self._budget.settle(claimed, used, self._price, request)

@@ -16,12 +16,13 @@ from itertools import count, groupby
 from math import comb
 from pathlib import Path
 
-from cai import gold, outside, plugins, templates
+from cai import gold, outside, plugins, preferences, templates
 from cai.constitution import NoPrinciple
 from cai.errors import BudgetReached, CallFailed, Mistake
 from cai.judges._bench import Bench
 from cai.outside import Knobs
-from cai.recipe import Choice, Recipe
+from cai.preferences import Preference
+from cai.recipe import Choice, Judging, Recipe
 from cai.recipe import Juror as JurorChoice
 from cai.records import Judge
 from cai.runs import Run, Spool
@@ -53,9 +54,17 @@ def panel(chosen: Recipe, constitution: Constitution, models: Mapping[str, Model
     """The recipe's judges, each with its model, template and options; None where it has none. Raises Mistake."""
     if chosen.judge is None:
         return None
+    for file in _gold(chosen.judge):
+        if not any(isinstance(row, Preference) for row in preferences.read(file)):
+            raise Mistake(f"judge.gold: {file}", "holds no pairs", "see `cai check`")
     seats = ((juror, models[_seat(number)]) for number, juror in enumerate(chosen.judge.by, 1))
     jurors = tuple(_juror(juror, model, chosen, constitution) for juror, model in seats)
     return Panel(jurors, constitution, chosen.judge, chosen.seed)
+
+
+def _gold(settings: Judging) -> list[Path]:
+    """The gold files; a folder stands for those in it, each with a card of its own. Raises Mistake."""
+    return [file for path in settings.gold for file in preferences.files(Path(path))]
 
 
 def _juror(juror: JurorChoice, model: Model, chosen: Recipe, constitution: Constitution) -> Juror:
@@ -75,7 +84,7 @@ async def facts(panel: Panel, where: Run, models: Mapping[str, Mapping[str, str]
     """Who judged and how, the card of the run's labels, and a card for each gold file. Raises Mistake."""
     writers = {role: identity.get("model", "") for role, identity in models.items()}
     labels = gold.of_labels(where.pairs(), writers, panel.seed)
-    cards = {file: await gold.measured(panel, Path(file)) for file in panel.settings.gold}
+    cards = {str(file): await gold.measured(panel, file) for file in _gold(panel.settings)}
     return described(panel) | {"labels": labels, "gold": cards}
 
 

@@ -103,9 +103,10 @@ def gather(
 
 def fingerprint(path: Path) -> str:
     """SHA-256 over the bytes of the files that rows are read from."""
+    if (path / "manifest.json").is_file() and (path / "traces.jsonl").is_file():
+        return Run(path).digest
     whole = hashlib.sha256()
-    run = (path / "manifest.json").is_file() and (path / "traces.jsonl").is_file()
-    for file in [path / "traces.jsonl", path / "pairs.jsonl"] if run else preferences.files(path):
+    for file in preferences.files(path):
         if file.is_file():
             with open(file, "rb") as content:
                 whole.update(hashlib.file_digest(content, "sha256").digest())
@@ -204,6 +205,7 @@ def _pair(id: str, pair: Pair | Preference, made_by: str = "") -> Row:
     margin, weight = (getattr(pair, name, None) for name in ("margin", "weight"))
     row |= {} if margin is None else {"margin": margin if p >= 0.5 else -margin}
     row |= {} if weight is None else {"weight": weight}
+    row |= {"turned": True} if p < 0.5 else {}
     return row | ({"constitution": made_by} if made_by else {})
 
 
@@ -287,9 +289,26 @@ def _completion(where: str, row: Mapping[str, Any]) -> Row:
 
 def _listed(value: Any, role: str = "user") -> list[dict[str, str]]:
     if isinstance(value, str):
-        return [{"role": role, "content": value}]
+        return [{"role": role, "content": _text(value)}]
     turns = value if isinstance(value, list) else [value]
-    return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
+    return [{"role": str(turn["role"]), "content": _text(turn["content"])} for turn in map(_turn, turns)]
+
+
+def _turn(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not {"role", "content"} <= value.keys():
+        raise ValueError(f"has a {type(value).__name__} where a turn with role and content belongs")
+    return value
+
+
+def _text(content: Any) -> str:
+    """What a turn says; of parts, as chat APIs have them, those of text. Raises ValueError."""
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(_text(part.get("text")) for part in content)
+    if not isinstance(content, str):
+        raise ValueError(f"has a turn whose content is a {type(content).__name__}, not text")
+    if any("\ud800" <= character <= "\udfff" for character in content):
+        raise ValueError("has a turn that is not valid Unicode")
+    return content
 
 
 def _of_prompts(path: Path) -> Coming:

@@ -51,7 +51,7 @@ def load(name: str) -> object:
 def suggest(word: str, known: list[str]) -> str:
     """`did you mean 'x'?` when a known word is near, else the whole list."""
     near = get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
 def shipped(*path: str) -> Path:

@@ -219,7 +219,17 @@ class Exports(Knobs):
 
 def _probes(value: object) -> object:
     names = plugins.names("audit") if value == "all" else value
-    return {name: {} for name in names} if isinstance(names, list) else names
+    if not isinstance(names, list):
+        return names
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("give a list of names, or names with thresholds: `{length: {threshold: 0.7}, phrases: {}}`")
+    return {name: {} for name in names}
+
+
+def _trainings(value: object) -> object:
+    if isinstance(value, str | dict):
+        raise ValueError("give a list: [{method: dpo}]")
+    return value
 
 
 def _source(value: object) -> object:
@@ -236,7 +246,7 @@ class Training(Knobs):
     model_config = ConfigDict(extra="allow", populate_by_name=True)
     method: str
     """A file in `cai/train/`: sft, reward, dpo, kto, orpo, ppo, rloo, grpo."""
-    name: str | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     """Of its folder under `train/`; the method's, where not given."""
     start: str = Field("writer", alias="from")
     """What it starts from: the writer, a training before it by name, or any model."""
@@ -277,7 +287,7 @@ class Recipe(Knobs):
     export: Exports = Exports()
     audit: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_probes)] = None
     """Probes that look at the pairs, `all` or some, with their thresholds: `length: {threshold: 0.7}`."""
-    train: tuple[Training, ...] = ()
+    train: Annotated[tuple[Training, ...], BeforeValidator(_trainings)] = ()
     """Trainings on the run's rows, in order; the last policy is compared with the writer on prompts kept out."""
     max_failure_share: Share = 0.05
     """Above this share of failed calls the run ends with exit 3; what it made is kept all the same."""

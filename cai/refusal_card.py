@@ -64,7 +64,8 @@ def measured(path: Path) -> RefusalCard:
     partial = [bool(saw) for _, refused, saw in seen if refused is None]
     by_model: dict[str, list[bool]] = {}
     for (row, _, _), hit in zip(full, right, strict=True):
-        by_model.setdefault(str((row.get("meta") or {}).get("model", "")), []).append(hit)
+        meta = row.get("meta")
+        by_model.setdefault(str(meta.get("model", "")) if isinstance(meta, dict) else "", []).append(hit)
     return RefusalCard(
         _share(right), _share(known), _share(taken), _share(partial),
         {name: _share(hits) for name, hits in sorted(by_model.items()) if name},
@@ -81,9 +82,10 @@ def _labelled(path: Path) -> Iterator[tuple[Mapping[str, Any], bool | None, str]
     for _, row in rows(path):
         if not isinstance(row, dict) or not isinstance(row.get("response"), str):
             continue
-        label = str((row.get("labels") or {}).get("refusal", ""))
+        labels = row.get("labels")
+        label = str(labels.get("refusal", "")) if isinstance(labels, dict) else ""
         kinds = {"compliance": False, "full_refusal": True, "partial_refusal": None}
-        found = [refused for kind, refused in kinds.items() if label.endswith(kind)]
+        found = [refused for kind, refused in kinds.items() if f"_{label}".endswith(f"_{kind}")]
         if found:
             yield row, found[0], refuses(row["response"]) or ""
 

@@ -8,12 +8,13 @@ Left out on purpose: resuming from rows. The journal is what resumes; the rows a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -71,6 +72,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, object] | list[object]) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def appended(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that `append` writes; one that a full disk or a kill has torn is left out."""
+    found = list[dict[str, Any]]()
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            found.append(dict(json.loads(line)))
+    return found
 
 
 def append(path: Path, value: Mapping[str, object]) -> None:
@@ -147,6 +157,16 @@ class Run:
             raise Mistake(str(file), f"cannot be read: {error}", "run the recipe again") from error
 
     @property
+    def digest(self) -> str:
+        """SHA-256 over the bytes of its traces and pairs."""
+        whole = hashlib.sha256()
+        for file in (self.path / "traces.jsonl", self.path / "pairs.jsonl"):
+            if file.is_file():
+                with open(file, "rb") as content:
+                    whole.update(hashlib.file_digest(content, "sha256").digest())
+        return whole.hexdigest()
+
+    @property
     def finished(self) -> Path:
         """The folder, if the run in it is finished. Raises Mistake."""
         if self.manifest["status"] != "finished":
@@ -166,7 +186,10 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold this run folder against a second process."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Mistake(str(self.path), f"cannot be made: {error.strerror}", "choose another folder") from error
         lock = FileLock(self.path / ".lock", blocking=False)
         try:
             lock.acquire()

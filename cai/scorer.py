@@ -133,7 +133,7 @@ def _opened(folder: Path) -> tuple[Any, list[str]]:
     """The model, and the names of its adapters where it is an ensemble."""
     from peft import PeftModel
 
-    if not folder.is_dir() and not _HUB.fullmatch(str(folder)):
+    if not folder.is_dir() and ((folder.parent.name and folder.parent.is_dir()) or not _HUB.fullmatch(str(folder))):
         raise Mistake(str(folder), "is no folder", "name a folder of `cai train reward`")
     if (folder / ENSEMBLE).is_file():
         members = json.loads((folder / ENSEMBLE).read_text("utf-8"))["members"]

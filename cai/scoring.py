@@ -5,17 +5,22 @@ Left out on purpose: keeping all models in memory; they are asked one after the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import compress
 from math import exp
 from pathlib import Path
 from typing import Any
 
 from cai import lessons, preferences
 from cai.errors import Mistake
-from cai.lessons import Lessons
 from cai.records import Rows
 from cai.scorer import Combine, Scorer, combined, open_scorer
 from cai.types import Message
+
+Said = list[tuple[float, ...]]
+"""For each side of a row, what every member of every model says of it."""
 
 
 def score(
@@ -32,14 +37,24 @@ def score(
     Pairs give `chosen`, `rejected` and p, the probability that chosen is better; completions give `score`. `members`
     has what every member of every model says, where there are several.
     """
-    kind, members, found = _kind(data), list[list[tuple[float, ...]]](), Lessons()
-    for model in models:
+    kind = _kind(data)
+    rows, said, left_out = list[lessons.Row](), list[Said](), Counter[str]()
+    for number, model in enumerate(models):
         scorer = open_scorer(model, batch_size=batch, device=device)
-        found = _read(data, kind, scorer)
-        members.append(scorer.each(list(_asked(found))))
-    each = [tuple(one for said in by_model for one in said) for by_model in zip(*members, strict=True)]
-    rows = list(_rows(found, each, combine, k))
-    return rows, _summary(found, rows, each)
+        if number:
+            fits = [_tokens(row, scorer) <= scorer.limit for row in rows]
+            rows, said = list(compress(rows, fits)), list(compress(said, fits))
+            left_out["too_long"] += fits.count(False)
+        else:
+            found = lessons.gather(
+                data, kind, tokens=partial(_tokens, scorer=scorer), max_length=scorer.limit, held_out=0
+            )
+            rows, left_out = [*found.rows, *found.held_out], found.left_out
+            said = [[()] * len(lessons.sides(row)) for row in rows]
+        more = iter(scorer.each([(_turns(row), _said(row[side])) for row in rows for side in lessons.sides(row)]))
+        said = [[one + next(more) for one in sides] for sides in said]
+    lines = [_line(row, sides, combine, k) for row, sides in zip(rows, said, strict=True)]
+    return lines, _summary(rows, [[combined(one, combine, k) for one in sides] for sides in said], said, left_out)
 
 
 def _kind(data: Path) -> Rows:
@@ -47,38 +62,34 @@ def _kind(data: Path) -> Rows:
     return "pairs" if preferences.opened(first).format else "messages"
 
 
-def _read(data: Path, kind: Rows, scorer: Scorer) -> Lessons:
-    def count(row: Mapping[str, Any]) -> int:
-        return max(len(scorer.tokens(_turns(row), _said(row[side]))) for side in lessons.sides(row))
-
-    return lessons.gather(data, kind, tokens=count, max_length=scorer.limit, held_out=0)
+def _tokens(row: Mapping[str, Any], scorer: Scorer) -> int:
+    """Of a row's longest side."""
+    return max(len(scorer.tokens(_turns(row), _said(row[side]))) for side in lessons.sides(row))
 
 
-def _asked(found: Lessons) -> Iterator[tuple[tuple[Message, ...], str]]:
-    for row in [*found.rows, *found.held_out]:
-        yield from ((_turns(row), _said(row[side])) for side in lessons.sides(row))
+def _line(row: Mapping[str, Any], said: Said, combine: Combine, k: float) -> dict[str, Any]:
+    """What is printed of a row, its sides as the file has them: lessons turn a label below one half round."""
+    names, turned = lessons.sides(row), bool(row.get("turned"))
+    sides = dict(zip(["score"] if names == ["completion"] else names, said[::-1] if turned else said, strict=True))
+    line: dict[str, Any] = {"id": row["id"]} | {name: combined(one, combine, k) for name, one in sides.items()}
+    if "chosen" in line:
+        line["p"] = 1 / (1 + exp(max(-700.0, min(700.0, line["rejected"] - line["chosen"]))))
+        line["label"] = 1 - row["p_chosen"] if turned else row["p_chosen"]
+    if len(said[0]) > 1:
+        line["members"] = {name: list(one) for name, one in sides.items()}
+    return line
 
 
-def _rows(found: Lessons, each: Sequence[tuple[float, ...]], combine: Combine, k: float) -> Iterator[dict[str, Any]]:
-    left = iter(each)
-    for row in [*found.rows, *found.held_out]:
-        said = {("score" if side == "completion" else side): next(left) for side in lessons.sides(row)}
-        line: dict[str, Any] = {"id": row["id"]} | {side: combined(one, combine, k) for side, one in said.items()}
-        if "chosen" in line:
-            line["p"] = 1 / (1 + exp(max(-700.0, min(700.0, line["rejected"] - line["chosen"]))))
-            line["label"] = row["p_chosen"]
-        if len(next(iter(said.values()))) > 1:
-            line["members"] = {side: list(one) for side, one in said.items()}
-        yield line
-
-
-def _summary(found: Lessons, rows: Sequence[Mapping[str, Any]], each: Sequence[tuple[float, ...]]) -> dict[str, Any]:
-    said: dict[str, Any] = {"rows": len(rows), "left_out": dict(found.left_out), "members": len(each[0])}
+def _summary(
+    rows: Sequence[Mapping[str, Any]], scores: Sequence[Sequence[float]], said: Sequence[Said], left_out: Counter[str]
+) -> dict[str, Any]:
+    members = len(said[0][0]) if said else 0
+    found: dict[str, Any] = {"rows": len(rows), "left_out": dict(+left_out), "members": members}
     if rows and "chosen" in rows[0]:
         from cai.train._evaluation import measures
 
-        said |= measures([*found.rows, *found.held_out], [(row["chosen"], row["rejected"]) for row in rows])
-    return said
+        found |= measures(list(rows), [(one, other) for one, other in scores])
+    return found
 
 
 def _turns(row: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -99,9 +99,13 @@ def columns(row: object) -> str:
 
 def number(value: object) -> float | None:
     """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number of more digits than a float holds
+        return None
+    return found if math.isfinite(found) else None
 
 
 def probability(row: Row) -> float | None:
@@ -334,6 +338,8 @@ def _ranked(row: Row) -> Parts:
         raise ValueError(f"has no two completions; it {columns(row)}")
     if any(not isinstance(one, Mapping) or number(one.get("rank")) is None for one in listed):
         raise ValueError("has a completion without a rank")
+    if listed[0]["rank"] == listed[1]["rank"]:
+        raise ValueError("has two completions of the same rank")
     best, worst = sorted(listed, key=lambda one: float(one["rank"]))
     return row.get("context"), best.get("completion"), worst.get("completion")
 

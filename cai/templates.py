@@ -244,9 +244,13 @@ def _finalize(value: object) -> object:
 
 _CONTROL = re.compile(r"<(?=\|[^|<>\n]{1,40}\|>|/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])|<(?=<SYS>>)")
 _FENCE = re.compile(r"<(?=/?text\b)", re.IGNORECASE)
+_BREAK = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""What ends a line for a reader, beside the line feed."""
+_BLANK = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]"
+"""Blanks, and characters that nobody sees."""
 _LABEL = re.compile(
-    r"^(\s*)(question|(?:better )?answer(?: [ab])?|reply|critique ?request|critique|revision ?request|revision|verdict"
-    r"|rule|check|comparison|score|human|assistant|user)(\s*):",
+    rf"^({_BLANK}*)(question|(?:better{_BLANK}+)?answer(?:{_BLANK}+[ab])?|reply|critique{_BLANK}*request|critique"
+    rf"|revision{_BLANK}*request|revision|verdict|rule|check|comparison|score|human|assistant|user)({_BLANK}*):",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -270,5 +274,5 @@ def _turn(value: Untrusted | str) -> str:
 
 def _plain(value: Untrusted | str) -> str:
     """One block of plain text: no empty lines, and lines that look like a label of a worked case lose the colon."""
-    text = _LABEL.sub(r"\1\2\3 -", _turn(value))
+    text = _LABEL.sub(r"\1\2\3 -", _BREAK.sub("\n", _turn(value)))
     return re.sub(r"\n\s*\n+", "\n", text).strip()

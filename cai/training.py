@@ -99,6 +99,8 @@ def overrides(pairs: tuple[str, ...]) -> dict[str, Any]:
         inner = data
         for parent in parents:
             inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise Mistake(f"-o {pair}", f"{parent} is a value already", "give one or the other")
         inner[last] = outside.parse(f"v: {value}", f"-o {pair}").data["v"]
     return data
 
@@ -133,6 +135,8 @@ def config(order: Order) -> dict[str, Any]:
 def _exported(data: Path, method: Method) -> Path:
     """The rows that TRL can read: of a run the export of their kind."""
     name = {"pairs": "trl", "messages": "sft", "labels": "kto"}.get(method.rows, "trl")
+    if data.is_file():
+        raise Mistake(str(data), "is a file, and `trl` reads folders", "put it into a folder of its own, and name that")
     return data / "export" / name if (data / "manifest.json").is_file() else data
 
 
@@ -217,11 +221,21 @@ def _settings(order: Order, options: Any, identity: Mapping[str, str]) -> dict[s
         "model": {"name": order.model, **identity},
         "data": {"path": str(order.data), "digest": lessons.fingerprint(order.data)}
         | ({"mix": lessons.fingerprint(Path(mix))} if mix else {}),
+        **_rewards(options),
         "seed": order.seed,
         "held_out": order.held_out,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "packages": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def _rewards(options: Any) -> dict[str, Any]:
+    """Digests of the reward models among the options."""
+    named = {text: Path(text) for text in _texts(options.model_dump(mode="json").get("rewards"))}
+    folders = {text: path / "model" if (path / "model").is_dir() else path for text, path in named.items()}
+    weights = {text: sorted(path.rglob("*.safetensors")) for text, path in folders.items() if path.is_dir()}
+    found = {text: digest([sha256(file) for file in files]) for text, files in weights.items() if files}
+    return {"rewards": found} if found else {}
 
 
 def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -254,8 +268,11 @@ class _Metrics:
         fresh = not any((out / name).exists() for name in ("checkpoints", "members"))
         if fresh and _is_first():
             self._file.unlink(missing_ok=True)
-        for line in self._file.read_text("utf-8").splitlines() if self._file.exists() else ():
-            self._seen.add(self._key(json.loads(line)))
+        if _is_first() and self._file.is_file():
+            whole = runs.appended(self._file)
+            # written anew, because a line that was torn would swallow the next one
+            runs.write_text(self._file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in whole))
+            self._seen.update(map(self._key, whole))
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write one line, unless it is known; numbers that are none become null."""
@@ -310,7 +327,7 @@ def _link(
     others = {
         value: made
         for value in _texts(options.model_dump(mode="json"))
-        if "/" in value and (made := model_card.chain(Path(value)))
+        if Path(value).is_dir() and (made := model_card.chain(Path(value)))
     }
     name = Path(order.model).name if Path(order.model).is_dir() else order.model
     return {

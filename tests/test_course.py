@@ -9,11 +9,23 @@ from typing import Any
 import pytest
 from tiny import tiny_model
 
-from cai import course, recipe
+from cai import course, recipe, training
 from cai.errors import Mistake
 from cai.runs import Run
 
 
+@pytest.fixture
+def unfetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded model is taken to be here, so that these tests need not fetch it."""
+    real = training.model_folder
+
+    def model_folder(name: str) -> tuple[Path, dict[str, str]]:
+        return (Path(name), {}) if name == "smollm2-135m-instruct" else real(name)
+
+    monkeypatch.setattr(training, "model_folder", model_folder)
+
+
+@pytest.mark.usefixtures("unfetched")
 @pytest.mark.parametrize(
     ("train", "words"),
     [
@@ -23,6 +35,9 @@ from cai.runs import Run
         ([{"method": "reward"}, {"method": "dpo", "from": "reward"}], "start from a policy before it"),
         ([{"method": "dpo", "from": "dpo"}], "start from a policy before it"),
         ([{"method": "ppo"}], "rewards"),
+        ([{"method": "dpo", "from": "./sfft"}], "sfft"),
+        ([{"method": "ppo", "rewards": "./rewrd"}], "rewrd"),
+        ([{"method": "ppo", "rewards": [{"model": "./rewrd"}]}], "rewrd"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_anything_is_asked(
@@ -34,6 +49,7 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_asked(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("unfetched")
 def test_a_writer_at_an_endpoint_cannot_be_trained_but_another_model_can(recipe_of: Any) -> None:
     writer = {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
     with pytest.raises(Mistake, match="keeps to itself"):
@@ -41,6 +57,7 @@ def test_a_writer_at_an_endpoint_cannot_be_trained_but_another_model_can(recipe_
     course.check(recipe_of(writer=writer, train=[{"method": "dpo", "from": "smollm2-135m-instruct"}]))
 
 
+@pytest.mark.usefixtures("unfetched")
 def test_the_recipe_on_the_page_holds(tmp_path: Path) -> None:
     page = Path(__file__).parents[1].joinpath("docs", "recipes.md").read_text("utf-8")
     text = next(block.split("```")[0] for block in page.split("```yaml\n")[1:] if "\ntrain:" in block)
@@ -92,3 +109,15 @@ async def test_from_prompts_to_a_policy_and_again_without_any_work(tmp_path: Pat
     assert (where.path / "train" / "dpo" / "model" / "model.safetensors").stat().st_mtime_ns == weights
     assert all(calls["asked"] == 0 for calls in again["calls"].values())
     assert again["policy"] == said["policy"]
+
+
+def test_trainings_of_rows_that_have_changed_are_not_taken_for_those_of_the_new(tmp_path: Path) -> None:
+    where, step = Run(tmp_path / "run"), recipe.Training(method="dpo")
+    folder = where.path / "train" / "dpo"
+    folder.mkdir(parents=True)
+    (where.path / "traces.jsonl").write_text("one\n")
+    (folder / "settings.json").write_text(json.dumps({"data": {"digest": where.digest}}))
+    course._unchanged(where, step)
+    (where.path / "traces.jsonl").write_text("two\n")
+    with pytest.raises(Mistake, match="learned from other rows than the run has now"):
+        course._unchanged(where, step)

@@ -14,16 +14,17 @@ from aiohttp import web
 from endpoints import ASKED, always, chat_answer, serving
 
 from cai import outside, pipeline
-from cai.backends import anthropic, openai
+from cai.backends import _echo, _remote, anthropic, openai
 from cai.backends._chat import Chat
 from cai.backends._messages import Messages
 from cai.backends._retry import EMPTY_TRIES, TRIES, Retry
 from cai.errors import CallFailed, Mistake, Permanent, Refused, Transient
+from cai.journal import Journal, Tally
 from cai.mock.server import Options as MockOptions
 from cai.mock.server import running
 from cai.recipe import Recipe
 from cai.runs import Run
-from cai.types import Completion, Message, Request, Sampling, Usage
+from cai.types import Completion, Message, Request, Sampling, Score, Usage
 
 CANARY = "sk-canary-0123456789abcdef"
 PLAIN = Request((Message("user", "Question: why?\nAnswer:"),), Sampling(0.7, 0.9, 64, ("\n",)), seed=7, plain=True)
@@ -400,6 +401,29 @@ async def test_an_endpoint_that_gives_no_scores_is_told_so(request_: Request, la
         with pytest.raises(Mistake, match=lacks):
             await model.score(request_, [" (A)"])
         await model.close()
+
+
+@pytest.mark.parametrize("bad", [float("-inf"), float("inf"), float("nan"), 1e3, "high", [1], -(10**400)])
+def test_a_log_probability_that_is_none_is_a_malformed_answer(bad: Any) -> None:
+    with pytest.raises(Transient, match="lacks its parts"):
+        _remote._understood({}, lambda _: _echo._tail(["Why?", " (A)"], [None, bad], " (A)"))
+    answer = chat_answer(content="Hi.")
+    answer["choices"][0]["logprobs"] = {"content": [{"token": "Hi.", "logprob": bad}]}
+    with pytest.raises(Transient, match="lacks its parts"):
+        _remote._understood(answer, chat(logprobs=True).read)
+
+
+async def test_a_score_that_is_no_number_is_never_kept(tmp_path: Path) -> None:
+    class Broken:
+        identity, concurrency = {"engine": "broken"}, 1
+
+        async def score(self, request: Request, continuations: Any) -> tuple[Score, ...]:
+            return (Score(float("-inf"), 1),)
+
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        for _ in range(2):
+            with pytest.raises(Permanent, match="infinite or no number"):
+                await journal.through(Broken(), Tally()).score(PLAIN, [" (A)"])
 
 
 async def test_a_continuation_within_a_token_has_no_score() -> None:

@@ -53,6 +53,14 @@ def test_scores_off_the_scale_stand_out_by_themselves(tmp_path: Path) -> None:
     assert of(said, "score_outliers").saw == ("p.jsonl:8 has the scores 104 and 103",)
 
 
+def test_rows_that_share_an_id_are_counted_one_by_one(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    scores = [(low + rng.choice([0.5, 1, 1.5, 2]), low) for low in (rng.choice([5, 6, 7, 7.5, 8]) for _ in range(ROWS))]
+    scores[3] = scores[7] = (10, 1)
+    made = [row | {"prompt_id": "same"} for row in scored(clean(ROWS), scores)]
+    assert of(checked(write_rows(tmp_path / "p.jsonl", made)), "score_outliers").rows == 2
+
+
 def test_scores_that_prefer_the_other_side_are_found(tmp_path: Path) -> None:
     scores: list[tuple[float, float]] = [(4 + number % 2, 3) for number in range(ROWS)]
     scores[7] = (3, 5)

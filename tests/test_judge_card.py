@@ -71,8 +71,9 @@ def test_a_planted_judge_is_recovered_with_its_bias(tmp_path: Path) -> None:
 
 def right(made: list[dict[str, Any]]) -> float:
     """How often a judge that knows every quality is right."""
-    scores = [planted_judge.quality(row["chosen"]) - planted_judge.quality(row["rejected"]) for row in made]
-    return sum((gap > 0) + (gap == 0) / 2 for gap in scores) / len(made)
+    differ = [(row["chosen"], row["rejected"]) for row in made if row["chosen"] != row["rejected"]]
+    gaps = [planted_judge.quality(chosen) - planted_judge.quality(rejected) for chosen, rejected in differ]
+    return sum((gap > 0) + (gap == 0) / 2 for gap in gaps) / len(gaps)
 
 
 def test_asking_both_orders_beats_one_for_a_biased_judge(tmp_path: Path) -> None:

@@ -286,6 +286,27 @@ def test_the_manifest_says_who_judged_and_what_the_labels_look_like(label_of: An
     assert said["gold"][str(gold)]["accuracy"]["value"] == 1.0
 
 
+def test_gold_that_is_not_there_is_refused_before_anything_is_asked(label_of: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    for name in ("nowhere.jsonl", "empty.jsonl"):
+        with pytest.raises(Mistake, match=name):
+            run(label_of(judge={"by": "logprob", "gold": [str(tmp_path / name)]}), tmp_path / "runs" / "a")
+    assert not (tmp_path / "runs" / "a" / "traces.jsonl").exists()
+
+
+def test_each_file_of_a_gold_folder_has_a_card_of_its_own(label_of: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "gold" / name).mkdir(parents=True)
+        made = [
+            row | {"chosen": row["rejected"], "rejected": row["chosen"]} if name == "b" else row
+            for row in gold_rows(20)
+        ]
+        (tmp_path / "gold" / name / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    judge = {"by": "logprob", "gold": [str(tmp_path / "gold")]}
+    said = run(label_of(judge=judge), tmp_path / "runs" / "a")["judge"]["gold"]
+    assert [card["accuracy"]["value"] for _, card in sorted(said.items())] == [1.0, 0.0]
+
+
 def gold_rows(count: int) -> list[dict[str, object]]:
     return [
         {"id": f"g{n}", "prompt": [{"role": "user", "content": f"Q{n}?"}], "chosen": f"quality {5 + n % 5} a{n}",

@@ -79,3 +79,11 @@ def test_the_figure_that_is_printed_beside_results_is_the_measured_one(data: Pat
     card = refusal_card.measured(data / "judged" / "xstest_completions.jsonl")
     assert card.accuracy.value is not None and card.accuracy.value >= 0.95
     assert refusal_card.PUBLISHED.startswith(f"accuracy {refusal_card.shown(card.accuracy)} on {card.accuracy.n} ")
+
+
+@pytest.mark.parametrize("odd", [{"labels": "x"}, {"labels": ["y"]}, {"labels": {"refusal": "noncompliance"}}])
+def test_rows_without_a_label_that_is_known_are_passed_over(odd: dict[str, object], tmp_path: Path) -> None:
+    good = {"response": "I can't help with that.", "labels": {"refusal": "2_full_refusal"}, "meta": "text"}
+    file = tmp_path / "r.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ({"response": "Sure."} | odd, good)))
+    assert refusal_card.measured(file).accuracy.n == 1

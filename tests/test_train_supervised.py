@@ -236,6 +236,17 @@ def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(
     assert losses["whole"] == losses["pieces"] and len(losses["whole"]) == 7
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_training_stopped_in_its_last_step_makes_no_other(name: str, start: Path, tmp_path: Path) -> None:
+    rows = micro.pairs(24, sharpness=3.0)
+    steady = {"max_steps": 4, "r": 4, "trl": {"lr_scheduler_type": "constant"}}
+    trained(name, start, tmp_path / "whole", rows, **steady)
+    with pytest.raises(KeyboardInterrupt):
+        trained_until(4, name, start, tmp_path / "pieces", rows, [], **steady)
+    trained(name, start, tmp_path / "pieces", rows, **steady)
+    assert distance(tmp_path / "whole" / "model", tmp_path / "pieces" / "model") == 0
+
+
 def trained_until(step: int, name: str, model: Path, out: Path, rows: Any, lines: list[Any], **options: Any) -> None:
     """A training that a person stops by Ctrl-C at this step."""
     method = plugins.find("train", name, Method)
@@ -368,7 +379,7 @@ def test_what_is_no_reward_model_is_one_mistake(start: Path, tmp_path: Path) -> 
     AutoModelForSequenceClassification.from_pretrained(start, num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(Mistake, match="its head has 3 outputs"):
         open_scorer(tmp_path)
-    with pytest.raises(Mistake, match="cannot be loaded as a reward model"):
+    with pytest.raises(Mistake, match="is no folder"):
         open_scorer(tmp_path / "absent")
 
 
@@ -384,6 +395,36 @@ def test_a_file_is_scored_by_several_models(reward_model: Path, tmp_path: Path) 
     assert all(row["members"]["chosen"][0] == row["members"]["chosen"][1] == row["chosen"] for row in rows)
     assert all((row["p"] > 0.5) == (row["chosen"] > row["rejected"]) for row in rows)
     assert summary["accuracy"]["value"] > 0.6
+
+
+def test_scores_are_named_as_the_file_names_its_sides(reward_model: Path, tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.jsonl", 10)
+    (rows, _), doubted = scoring.score([reward_model], data), tmp_path / "doubted.jsonl"
+    made = [json.loads(line) for line in data.read_text().splitlines()]
+    doubted.write_text("".join(json.dumps(row | {"p_chosen": 0.1}) + "\n" for row in made))
+    again, _ = scoring.score([reward_model], doubted)
+    assert [(row["chosen"], row["rejected"], row["p"]) for row in again] == [
+        (row["chosen"], row["rejected"], row["p"]) for row in rows
+    ]
+    assert {round(row["label"], 6) for row in again} == {0.1}
+
+
+def test_a_row_that_one_of_several_models_cannot_read_whole_is_left_out(reward_model: Path, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "base", "llama")
+    trained("reward", tmp_path / "base", tmp_path / "long", micro.pairs(8), max_steps=1, r=0, max_length=200)
+    data = pairs_file(tmp_path / "pairs.jsonl", 6)
+    row = json.loads(data.read_text().splitlines()[0])
+    long = row | {"id": "long", "chosen": [{"role": "assistant", "content": "calm " * 70}]}
+    data.write_text(json.dumps(long) + "\n" + data.read_text())
+    for models in ([tmp_path / "long" / "model", reward_model], [reward_model, tmp_path / "long" / "model"]):
+        rows, summary = scoring.score(models, data)
+        assert "long" not in {row["id"] for row in rows} and len(rows) == 6
+        assert summary["left_out"] == {"too_long": 1} and summary["members"] == 2
+
+
+def test_a_reward_model_is_no_policy(reward_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="is a reward model, which writes no text"):
+        trained("dpo", reward_model, tmp_path / "out", micro.pairs(8), max_steps=1)
 
 
 # --- From end to end --------------------------------------------------------------------------------------------------

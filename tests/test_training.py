@@ -14,6 +14,7 @@ from cai import lessons, model_card, outside, plugins, training
 from cai.errors import Mistake
 from cai.lessons import gather
 from cai.records import Method
+from cai.runs import Run
 from cai.train import _evaluation, _folders, _nuisance, _rows
 
 SUPERVISED = ("sft", "reward", "dpo", "kto", "orpo")
@@ -309,6 +310,51 @@ def test_metrics_of_steps_done_again_are_not_written_twice(tmp_path: Path) -> No
         metrics.add({"step": 1, "eval_loss": float("nan")})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 0.5}, {"step": 1, "eval_loss": None}]
+
+
+def test_a_line_of_metrics_that_a_full_disk_tore_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    metrics = training._Metrics(tmp_path, lambda line: None)
+    metrics.add({"step": 2, "loss": 0.25})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+
+
+@pytest.mark.parametrize("content", [None, 5, [{"type": "image"}], "half an emoji \ud83d"])
+def test_what_is_no_text_is_never_learned(content: Any, tmp_path: Path) -> None:
+    good = [turn("user", "a"), turn("assistant", "b")]
+    odd = [turn("user", "a")[0], {"role": "assistant", "content": content}]
+    file = written(tmp_path / "m.jsonl", {"messages": good[0] + good[1]}, {"messages": odd})
+    found = read(file, "messages")
+    assert (len(found.rows), found.left_out["wrong"]) == (1, 1)
+
+
+def test_text_in_parts_is_learned_as_text(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]
+    file = written(tmp_path / "m.jsonl", {"messages": [*turn("user", "a"), {"role": "assistant", "content": parts}]})
+    assert read(file, "messages").rows[0]["completion"] == turn("assistant", "bc")
+
+
+def test_another_reward_model_makes_another_training(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    options = training.options_of("ppo", {"rewards": str(tmp_path)})[1]
+    seen = []
+    for weights in (b"one", b"two"):
+        (tmp_path / "model" / "model.safetensors").write_bytes(weights)
+        seen.append(training._rewards(options))
+    assert seen[0] != seen[1] and seen[0].keys() == {"rewards"}
+
+
+def test_options_that_contradict_each_other_are_one_mistake() -> None:
+    with pytest.raises(Mistake, match="trl is a value already"):
+        training.overrides(("trl=5", "trl.x=3"))
+
+
+def test_a_folder_that_cannot_be_made_is_one_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Mistake, match="cannot be made"), Run(tmp_path / "file" / "x").locked():
+        pass
 
 
 def test_a_folder_of_another_training_or_of_anything_else_is_refused(tmp_path: Path) -> None:

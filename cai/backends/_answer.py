@@ -6,6 +6,7 @@ Left out on purpose: judging the text. A refusal or a loop is an answer; gates l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from cai.backends._thinking import split_thinking
@@ -24,6 +25,8 @@ _ENDS: dict[str | None, Finish] = {
     "model_length": "length",
     "model_context_window_exceeded": "length",
 }
+SLACK = 0.01
+"""How far above 0 a log-probability may come by rounding."""
 _FILTERED = ("content_filter", "refusal", "safety")
 """`refusal` is Anthropic's: its classifier stopped the model, which did not decline by itself."""
 
@@ -42,7 +45,7 @@ def completion(
     finish = _ENDS[end]
     if finish == "stop" and not thought and not text.strip():
         raise Transient("empty", "the answer has no text, and does not say why")
-    return Completion(text, thought.strip() or None, finish, usage, _floats(logprobs))
+    return Completion(text, thought.strip() or None, finish, usage, None if logprobs is None else floats(logprobs))
 
 
 def joined(parts: Any, kind: str) -> str:
@@ -57,5 +60,9 @@ def count(value: Any) -> int:
     return int(value) if value else 0
 
 
-def _floats(values: Sequence[Any] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(value) for value in values)
+def floats(values: Sequence[Any]) -> tuple[float, ...]:
+    """Log-probabilities. Raises ValueError for what is none: no number, infinite, or of more than certainty."""
+    found = tuple(float(value) for value in values)
+    if not all(isfinite(value) and value <= SLACK for value in found):
+        raise ValueError("a log-probability that is none")
+    return found

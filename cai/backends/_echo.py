@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from cai.backends._answer import floats
 from cai.backends._remote import Post
 from cai.backends.openai import Options
 from cai.errors import Mistake, Permanent
@@ -29,12 +30,17 @@ async def score(post: Post, options: Options, request: Request, continuations: S
         if not continuation:
             raise Permanent("empty_continuation", "there is nothing to score")
         path, body = put(options.model, request, continuation)
-        found = await post(path, options.filled(body), read)
+
+        def scored(answer: Any) -> Score | None:
+            found = read(answer)
+            return None if found is None else _tail(*found, continuation)
+
+        found = await post(path, options.filled(body), scored)
         if found is None:
             what = "/completions ignores `echo`" if request.plain else "/chat/completions ignores `prompt_logprobs`"
             fix = "use vLLM, or the transformers backend"
             raise Mistake(options.place, f"gives no log-probabilities of a prompt ({what})", fix)
-        return _tail(*found, continuation)
+        return found
 
     return tuple(await asyncio.gather(*map(one, continuations)))
 
@@ -80,7 +86,7 @@ def _tail(tokens: list[str], logprobs: list[float | None], continuation: str) ->
         text = token + text
         values = [value for value in logprobs[-count:] if value is not None]
         if text in wanted and len(values) == count:
-            return Score(sum(values), count)
+            return Score(sum(floats(values)), count)
         if len(text) > len(continuation):
             break
     raise Permanent("tokens", f"no token begins where {continuation[:40]!r} does")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from cai.backends._ragged import Ragged
 from cai.backends._rows import Feed, Rows
 from cai.backends._serial import Serial
-from cai.backends._weights import Weights, locate, quiet_transformers
+from cai.backends._weights import Weights, locate, quiet_transformers, refuse_rewards
 from cai.backends.transformers import Options
 from cai.errors import Mistake
 
@@ -65,6 +66,7 @@ def _identity(options: Options, weights: Weights, dtype: torch.dtype) -> dict[st
 def _read(name: str, weights: Weights, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    refuse_rewards(Path(weights.folder))
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(weights.folder)

@@ -22,7 +22,7 @@ Answer = TypeVar("Answer")
 
 ENOUGH = 20
 """Requests refused as bad before any was answered: then all will be."""
-_MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+_MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
 """What reading an answer of an unexpected shape raises."""
 
 

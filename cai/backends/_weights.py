@@ -204,6 +204,14 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
+def refuse_rewards(folder: Path) -> None:
+    """Raises Mistake for a reward model: its head for text would be made up on loading."""
+    file = folder / "config.json"
+    built = json.loads(file.read_text("utf-8")).get("architectures") if file.is_file() else None
+    if any(str(name).endswith("ForSequenceClassification") for name in built or ()):
+        raise Mistake(str(folder), "is a reward model, which writes no text", "name a policy")
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bars, warnings or advice from transformers and peft: the terminal belongs to the run."""

@@ -5,10 +5,10 @@ Left out on purpose: reasoning. A row holds answers as they were kept; what a mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import log
 
-from cai.records import Column
+from cai.records import Column, Export
 from cai.types import GateHit, Pair, Prompt, Trace
 
 Row = dict[str, object]
@@ -41,6 +41,11 @@ def provenance(
 def of_pair(pair: Pair, made_by: str) -> Row:
     """The PROVENANCE columns of a pair."""
     return provenance(pair, pair.principles, pair.source, pair.gates, made_by)
+
+
+def decided(export: Export) -> Iterator[Pair]:
+    """The pairs that are no ties, for trainers that take every row for certain."""
+    return (pair for pair in export.pairs() if pair.p_chosen != 0.5)
 
 
 def preference(pair: Pair, made_by: str) -> Row:

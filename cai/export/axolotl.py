@@ -1,23 +1,25 @@
 """Preference pairs for axolotl's `type: chat_template.default`: the conversation, and each answer as one message.
 
-Left out on purpose: the other dozen prompt strategies. This one uses the model's own chat template.
+Left out on purpose: ties, which axolotl would take for certain, as it does every row; and the other dozen prompt
+strategies. This one uses the model's own chat template.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.export._row import PROVENANCE, Row, answer, conversation, of_pair
+from cai.export._row import PROVENANCE, Row, answer, conversation, decided, of_pair
 from cai.records import Export, Format
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
-    """One row for each pair, in the run's order."""
-    for pair in export.pairs():
+    """One row for each pair that is no tie, in the run's order."""
+    for pair in decided(export):
         row: Row = {
             "messages": conversation(pair.prompt),
             "chosen": answer(pair.chosen)[0],
             "rejected": answer(pair.rejected)[0],
+            "p_chosen": pair.p_chosen,
             **of_pair(pair, export.constitution),
         }
         yield export.split(pair.prompt), row
@@ -25,7 +27,7 @@ def rows(export: Export) -> Iterator[tuple[str, Row]]:
 
 FORMAT = Format(
     rows=rows,
-    columns={"messages": "messages", "chosen": "message", "rejected": "message", **PROVENANCE},
+    columns={"messages": "messages", "chosen": "message", "rejected": "message", "p_chosen": "float", **PROVENANCE},
     about="preference pairs, each answer one message",
     consumer="axolotl with rl: dpo and a dataset {path: train.jsonl, ds_type: json, type: chat_template.default}",
     file="jsonl",

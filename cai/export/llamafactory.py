@@ -1,6 +1,7 @@
 """Preference pairs for LLaMA-Factory, with the `dataset_info.json` that tells it which column is what.
 
-Left out on purpose: its alpaca form, which cannot hold a conversation.
+Left out on purpose: ties, which it would take for certain, as it does every row; and its alpaca form, which cannot hold
+a conversation.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from cai.export._row import PROVENANCE, Row, answer, conversation, of_pair
+from cai.export._row import PROVENANCE, Row, answer, conversation, decided, of_pair
 from cai.records import Export, Format
 
 _READING = {
@@ -26,8 +27,8 @@ _READING = {
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
-    """One row for each pair, in the run's order; each answer is one message, as LLaMA-Factory wants it."""
-    for pair in export.pairs():
+    """One row for each pair that is no tie, in order; each answer is one message, as LLaMA-Factory wants it."""
+    for pair in decided(export):
         row: Row = {
             "conversations": conversation(pair.prompt),
             "chosen": answer(pair.chosen)[0],

@@ -3,14 +3,22 @@
 It renders prompt and answer together and takes the part after the prompt, so both are message lists. For reward models
 with margins the same rows with a `margin` are the format `reward`.
 
-Left out on purpose: soft labels. OpenRLHF has no place for them.
+Left out on purpose: ties. OpenRLHF has no place for soft labels and would take them for certain, as it does every row.
 """
 
 from __future__ import annotations
 
-from cai.export._row import PREFERENCE
-from cai.export.trl import rows
-from cai.records import Format
+from collections.abc import Iterator
+
+from cai.export._row import PREFERENCE, Row, decided, preference
+from cai.records import Export, Format
+
+
+def rows(export: Export) -> Iterator[tuple[str, Row]]:
+    """One row for each pair that is no tie, in the run's order."""
+    for pair in decided(export):
+        yield export.split(pair.prompt), preference(pair, export.constitution)
+
 
 FORMAT = Format(
     rows=rows,

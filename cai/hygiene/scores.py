@@ -26,7 +26,8 @@ class Scores:
     def __init__(self, options: Options) -> None:
         self._options, self._inverted = options, Tally()
         self._chosen, self._rejected, self._margins = array("d"), array("d"), array("d")
-        self._scored, self._marked = list[str](), list[str]()
+        self._scored, self._marked = list[tuple[int, str]](), list[tuple[int, str]]()
+        """Number and id of the rows that have scores, and of those that have a margin; several rows may share an id."""
         self._rows = 0
 
     def add(self, look: Look) -> None:
@@ -40,11 +41,11 @@ class Scores:
             self._inverted.add(pair.id)
         if pair.margin is not None:
             self._margins.append(pair.margin)
-            self._marked.append(pair.id)
+            self._marked.append((self._rows, pair.id))
         if pair.scores is not None:
             self._chosen.append(pair.scores[0])
             self._rejected.append(pair.scores[1])
-            self._scored.append(pair.id)
+            self._scored.append((self._rows, pair.id))
 
     def findings(self) -> Iterator[Finding]:
         """What was found, whether it passes or not."""
@@ -54,21 +55,22 @@ class Scores:
         value = share(inverted.rows, self._rows)
         yield finding("inverted_scores", value, self._options, rows=inverted.rows, examples=tuple(inverted.examples))
         far = self._far()
-        saw = tuple(far.values())[:EXAMPLES]
+        shown = list(far.items())[:EXAMPLES]
+        examples, saw = tuple(id for (_, id), _ in shown), tuple(what for _, what in shown)
         value = share(len(far), self._rows)
-        yield finding("score_outliers", value, self._options, rows=len(far), examples=tuple(far)[:EXAMPLES], saw=saw)
+        yield finding("score_outliers", value, self._options, rows=len(far), examples=examples, saw=saw)
 
-    def _far(self) -> dict[str, str]:
-        """Ids of the rows that stand out, and by what."""
+    def _far(self) -> dict[tuple[int, str], str]:
+        """The rows that stand out, and by what."""
         low, high = _fence([*self._chosen, *self._rejected])
         far = {
-            id: f"{id} has the scores {one:g} and {other:g}"
-            for id, one, other in zip(self._scored, self._chosen, self._rejected, strict=True)
+            row: f"{row[1]} has the scores {one:g} and {other:g}"
+            for row, one, other in zip(self._scored, self._chosen, self._rejected, strict=True)
             if not (low <= one <= high and low <= other <= high)
         }
         low, high = _fence(self._margins)
         more = zip(self._marked, self._margins, strict=True)
-        return far | {id: f"{id} has a margin of {margin:g}" for id, margin in more if not low <= margin <= high}
+        return far | {row: f"{row[1]} has a margin of {margin:g}" for row, margin in more if not low <= margin <= high}
 
 
 def _fence(values: Sequence[float]) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from cai import diff
 from cai.report import curve, svg
+from cai.runs import Run, appended
 from cai.safe import safe_text
 from cai.stats import Interval
 
@@ -41,11 +42,12 @@ WIDE = 400
 def trainings(run: Path) -> Facts | None:
     """Each training of the run, in the order of its folder's making."""
     done = sorted((run / "train").glob("*/settings.json"), key=lambda file: file.stat().st_mtime_ns)
-    rows = [row for file in done if (row := _training(file.parent))]
+    digest = Run(run).digest if done else ""
+    rows = [row for file in done if (row := _training(file.parent, digest))]
     return {"rows": rows} if rows else None
 
 
-def _training(folder: Path) -> Facts | None:
+def _training(folder: Path, digest: str) -> Facts | None:
     settings, done = _json(folder / "settings.json"), _json(folder / "figures.json")
     if settings is None:
         return None
@@ -54,12 +56,17 @@ def _training(folder: Path) -> Facts | None:
         "method": settings["method"],
         "model": settings["model"]["name"],
         "finished": done is not None,
+        "stale": _is_of(settings, folder.parents[1]) and settings["data"]["digest"] != digest,
         "rows": done["rows"] if done else None,
         "seconds": done["seconds"] if done else None,
         "figures": list(_figures(done["figures"])) if done else [],
         "curves": list(_curves(folder / "metrics.jsonl")),
         "path": str(folder),
     }
+
+
+def _is_of(settings: Mapping[str, Any], run: Path) -> bool:
+    return Path(settings.get("data", {}).get("path", "")).name == run.name
 
 
 def _figures(figures: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]:
@@ -83,7 +90,7 @@ def _span(found: Mapping[str, Any]) -> str:
 
 
 def _curves(file: Path) -> Iterator[Facts]:
-    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    lines = appended(file)
     for key, title in CURVES:
         points = [(float(line["step"]), float(line[key])) for line in lines if _drawable(line, key)]
         if len(points) > 1:

@@ -19,6 +19,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from cai.backends._weights import refuse_rewards
 from cai.errors import Mistake
 from cai.plugins import suggest
 from cai.records import Job
@@ -32,9 +33,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")  # the only word that TRL's precomputing of log-probabilities listens to
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainerState
 
 ADAPTER = "adapter_config.json"
+STATE = "trainer_state.json"
 
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
@@ -114,6 +116,8 @@ def open_tokenizer(folder: Path) -> Any:
 def open_policy(folder: Path, options: Training, kind: Any = AutoModelForCausalLM, **loading: Any) -> Any:
     """The model in `folder`, or the merge of the adapter there: float32 where it is trained whole. Raises Mistake."""
     held = dtype(options) if options.r else torch.float32  # frozen weights may be held in what is computed in
+    if kind is AutoModelForCausalLM:
+        refuse_rewards(folder)
     try:
         return open_whole(folder, kind, dtype=held, **loading)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -227,17 +231,32 @@ def fit(trainer: Any, job: Job) -> dict[str, float]:
     with interruptible() as stop, quiet():
         trainer.remove_callback(PrinterCallback)  # it prints on stdout
         trainer.add_callback(Watch(job, stop))
-        done = trainer.train(resume_from_checkpoint=str(last) if last else None)
+        seconds = 0.0
+        if last and _is_end(last):  # Ctrl-C came after the last step: TRL would make one more
+            trainer._load_from_checkpoint(str(last))
+            trainer.state = TrainerState.load_from_json(str(last / STATE))
+        else:
+            seconds = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics["train_runtime"]
         held_out = trainer.evaluate() if job.held_out and not stop.asked else {}
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     figures = {
         "steps": trainer.state.global_step,
-        "seconds": done.metrics["train_runtime"],
+        "seconds": seconds,
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
-        **{name: value for name, value in held_out.items() if not name.endswith(("_per_second", "_runtime", "epoch"))},
+        **{
+            name: value
+            for name, value in held_out.items()
+            if not name.endswith(("_per_second", "_runtime", "_time", "epoch"))
+        },
     }
     return {name: value for name, value in figures.items() if isinstance(value, int | float) and isfinite(value)}
+
+
+def _is_end(checkpoint: Path) -> bool:
+    """Whether a checkpoint was saved after the last step."""
+    state = json.loads((checkpoint / STATE).read_text("utf-8"))
+    return bool(state["global_step"] >= state["max_steps"] > 0)
 
 
 def anywhere(asked: bool) -> bool:

@@ -25,6 +25,8 @@ def preferences(rows: Sequence[Row], *, soft: bool) -> list[dict[str, Any]]:
     """prompt, chosen and rejected; with `soft` also p and weight, whose mean is made 1."""
     kept = rows if soft else sure(rows)
     mean = fmean(row.get("weight", 1.0) for row in kept) if kept else 1.0
+    if not mean:
+        raise Mistake("weight", "is 0 in every row, and nothing is learned", "give some rows a weight above 0")
     labels = [{"p": row["p_chosen"], "weight": row.get("weight", 1.0) / mean} if soft else {} for row in kept]
     return [_columns(row, "prompt", "chosen", "rejected") | label for row, label in zip(kept, labels, strict=True)]
 
