@@ -207,7 +207,7 @@ def _tell(audit: Audit) -> None:
     for found in audit.failed:
         print(_safe(f"\n{found.probe}: {found.what}: {found.note}"))
         if found.examples:
-            print(_safe(f"  such as {', '.join(found.examples)}"))
+            print(_safe(f"  such as {', '.join(' '.join(id.split()) for id in found.examples)}"))
     print(_safe(_verdict(audit)))
 
 

@@ -9,7 +9,8 @@ Left out on purpose: mending. Rows are read as a trainer would; what is wrong wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -87,15 +88,23 @@ def files(path: Path) -> list[Path]:
     return found
 
 
-def opened(path: Path, format: str = "") -> Opened:
-    """A file with its format told, or taken as `format`. Raises Mistake."""
+def opened(path: Path, format: str = "", split: str = "") -> Opened:
+    """A file with its format told, or taken as `format`, and its split likewise. Raises Mistake."""
     if format and format not in SHAPES:
         raise Mistake(f"format {format}", "there is no such format", suggest(format, list(SHAPES)))
     coming = rows(path)
     first = list(islice(coming, PEEK))
     name = format or shapes.told([value for _, value in first])
-    split = _split(path)
+    split = split or _split(path)
     return Opened(path, split, name, (_pair(row, name, split) for row in chain(first, coming)))
+
+
+def splits(paths: Sequence[Path]) -> list[str]:
+    """The split that each file is: its name, with that of its folder where several files have the same."""
+    names = [(_split(path), path.name) for path in paths]
+    often = Counter(names)
+    folders = [f"{path.parent.name}/" if often[name] > 1 else "" for path, name in zip(paths, names, strict=True)]
+    return [folder + name for folder, (name, _) in zip(folders, names, strict=True)]
 
 
 def _split(path: Path) -> str:

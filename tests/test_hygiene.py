@@ -202,3 +202,12 @@ def test_what_is_known_of_the_published_sets_is_found(data: Path) -> None:
         "pandalm_test": {"always_longer", "duplicates", "near_duplicates"},
         "truthfulqa": {"always_longer"},
     }
+
+
+def test_files_of_the_same_name_in_several_folders_are_several_splits(tmp_path: Path) -> None:
+    for folder in ("train", "test"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "pairs.jsonl", "trl", clean(20))
+    said = checked(tmp_path / "train" / "pairs.jsonl", tmp_path / "test" / "pairs.jsonl")
+    assert said.splits == {"train/pairs": 20, "test/pairs": 20}
+    assert of(said, "leakage").value.value == 1.0

@@ -62,7 +62,8 @@ def check(paths: Sequence[Path], options: Options | None = None) -> Hygiene:
     """
     chosen = options or Options()
     inspection = _Inspection(chosen)
-    sheets = tuple(inspection.read(path) for path in _files(paths))
+    files = _files(paths)
+    sheets = tuple(inspection.read(file, split) for file, split in zip(files, preferences.splits(files), strict=True))
     return inspection.result(sheets)
 
 
@@ -83,9 +84,9 @@ class _Inspection:
         )
         self._splits, self._ties = Counter[str](), 0
 
-    def read(self, path: Path) -> Sheet:
-        """Look at every row of a file."""
-        file, counts = preferences.opened(path, self._options.format), Counter[str]()
+    def read(self, path: Path, split: str) -> Sheet:
+        """Look at every row of a file, a `split` where its rows do not say."""
+        file, counts = preferences.opened(path, self._options.format, split), Counter[str]()
         self._schema.open(str(path))
         for pair in file.pairs:
             counts["bad" if isinstance(pair, Failure) else "pairs"] += 1
