@@ -232,7 +232,7 @@ def fit(trainer: Any, job: Job) -> dict[str, float]:
         trainer.remove_callback(PrinterCallback)  # it prints on stdout
         trainer.add_callback(Watch(job, stop))
         seconds = 0.0
-        if last and _is_end(last):  # Ctrl-C came after the last step: TRL would make one more
+        if last and _is_end(last, trainer.args.max_steps):  # Ctrl-C came after the last step: TRL would make one more
             trainer._load_from_checkpoint(str(last))
             trainer.state = TrainerState.load_from_json(str(last / STATE))
         else:
@@ -253,10 +253,10 @@ def fit(trainer: Any, job: Job) -> dict[str, float]:
     return {name: value for name, value in figures.items() if isinstance(value, int | float) and isfinite(value)}
 
 
-def _is_end(checkpoint: Path) -> bool:
-    """Whether a checkpoint was saved after the last step."""
+def _is_end(checkpoint: Path, steps: int) -> bool:
+    """Whether a checkpoint was saved after the last of so many steps; below 1, of as many as it knows of itself."""
     state = json.loads((checkpoint / STATE).read_text("utf-8"))
-    return bool(state["global_step"] >= state["max_steps"] > 0)
+    return bool(state["global_step"] >= (steps if steps > 0 else state["max_steps"]) > 0)
 
 
 def anywhere(asked: bool) -> bool:
