@@ -32,8 +32,7 @@ async def measured(panel: Panel, path: Path, limit: int | None = None, tick: Cal
     lost = Counter[str]()
     rows = list(_drawn(_labelled(path, lost), limit, panel.seed))
     if not rows:
-        what = ", ".join(f"{count} {kind}" for kind, count in lost.most_common()) or "it is empty"
-        raise Mistake(str(path), f"holds no pair to judge ({what})", "see `cai check`")
+        raise _nothing(path, lost)
     judged: dict[int, list[Judged]] = {}
     waiting = enumerate(rows)
 
@@ -56,6 +55,18 @@ async def measured(panel: Panel, path: Path, limit: int | None = None, tick: Cal
         names = [f"{juror.method} ({juror.model})" for juror in panel.jurors]
         said["judges"] = [{"judge": name} | one for name, one in zip(names, cards, strict=False)]
     return said
+
+
+def check(path: Path) -> None:
+    """Raises Mistake where a file holds no pair to judge, before anything is asked."""
+    lost = Counter[str]()
+    if not any(True for _ in _labelled(path, lost)):
+        raise _nothing(path, lost)
+
+
+def _nothing(path: Path, lost: Counter[str]) -> Mistake:
+    what = ", ".join(f"{count} {kind}" for kind, count in lost.most_common()) or "it is empty"
+    return Mistake(str(path), f"holds no pair to judge ({what})", "see `cai check`")
 
 
 def _labelled(path: Path, lost: Counter[str]) -> Iterator[Preference]:

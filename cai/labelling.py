@@ -21,7 +21,6 @@ from cai.constitution import NoPrinciple
 from cai.errors import BudgetReached, CallFailed, Mistake
 from cai.judges._bench import Bench
 from cai.outside import Knobs
-from cai.preferences import Preference
 from cai.recipe import Choice, Judging, Recipe
 from cai.recipe import Juror as JurorChoice
 from cai.records import Judge
@@ -55,8 +54,7 @@ def panel(chosen: Recipe, constitution: Constitution, models: Mapping[str, Model
     if chosen.judge is None:
         return None
     for file in _gold(chosen.judge):
-        if not any(isinstance(row, Preference) for row in preferences.read(file)):
-            raise Mistake(f"judge.gold: {file}", "holds no pairs", "see `cai check`")
+        gold.check(file)
     seats = ((juror, models[_seat(number)]) for number, juror in enumerate(chosen.judge.by, 1))
     jurors = tuple(_juror(juror, model, chosen, constitution) for juror, model in seats)
     return Panel(jurors, constitution, chosen.judge, chosen.seed)

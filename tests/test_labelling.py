@@ -288,7 +288,8 @@ def test_the_manifest_says_who_judged_and_what_the_labels_look_like(label_of: An
 
 def test_gold_that_is_not_there_is_refused_before_anything_is_asked(label_of: Any, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    for name in ("nowhere.jsonl", "empty.jsonl"):
+    (tmp_path / "ties.jsonl").write_text("".join(json.dumps(row | {"p_chosen": 0.5}) + "\n" for row in gold_rows(4)))
+    for name in ("nowhere.jsonl", "empty.jsonl", "ties.jsonl"):
         with pytest.raises(Mistake, match=name):
             run(label_of(judge={"by": "logprob", "gold": [str(tmp_path / name)]}), tmp_path / "runs" / "a")
     assert not (tmp_path / "runs" / "a" / "traces.jsonl").exists()
