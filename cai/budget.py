@@ -57,6 +57,11 @@ class Budget:
     _tokens_per_character: float = 0.5
     """The most seen so far; English text has about a quarter."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit; where there is none, nothing need be claimed."""
+        return (self.max_calls, self.max_tokens, self.max_cost) != (None, None, None)
+
     def claim(self, request: Request, price: Price | None) -> Usage:
         """Set aside the most that `request` can use. Raises BudgetReached where that would pass a limit."""
         characters = sum(len(message.content) + 20 for message in request.messages)

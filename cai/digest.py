@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from pydantic_core import to_json
@@ -23,7 +24,13 @@ def digest(*parts: object) -> str:
 
 def seed(*parts: object) -> int:
     """A seed in [0, 2**31) from `parts`; 31 bits because some endpoints store it as a signed 32-bit integer."""
-    return int(digest(*parts)[:8], 16) & 0x7FFFFFFF
+    return chance(*parts)[0]
+
+
+def chance(*parts: object) -> tuple[int, str]:
+    """`seed(*parts)`, and a word of ten hex digits that nobody can tell from it."""
+    said = digest(*parts)
+    return int(said[:8], 16) & 0x7FFFFFFF, said[8:18]
 
 
 def uniform(*parts: object) -> float:
@@ -31,13 +38,19 @@ def uniform(*parts: object) -> float:
     return (int(digest(*parts)[:13], 16) + 0.5) / 2**52
 
 
-def uniforms(parts: tuple[object, ...], names: Iterable[str]) -> Iterator[float]:
+def uniforms(parts: tuple[object, ...], names: Iterable[str]) -> list[float]:
     """`uniform(*parts, name)` for each name, with what they share hashed once."""
-    shared = hashlib.sha256(_canonical(parts)[:-1] + b",")
+    copy = hashlib.sha256(_canonical(parts)[:-1] + b",").copy
+    numbers = list[float]()
     for name in names:
-        each = shared.copy()
+        each = copy()
         each.update(_last(name))
-        yield ((int.from_bytes(each.digest()[:7], "big") >> 4) + 0.5) / 2**52
+        numbers.append(((_first(each.digest())[0] >> 12) + 0.5) / 2**52)
+    return numbers
+
+
+_first = struct.Struct(">Q24x").unpack
+"""The first 64 bits of a digest as a number."""
 
 
 @lru_cache(4096)

@@ -16,10 +16,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from json import JSONEncoder
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Generic, TypeVar
 
 from filelock import FileLock
 from pydantic import TypeAdapter
@@ -39,9 +42,19 @@ ROWS = 64
 MANY = 100_000
 """Answers in a file of which not all keys are read when it is opened; there, every question is looked up."""
 
-_COMPLETION = TypeAdapter(Completion)
-_SCORES = TypeAdapter(tuple[Score, ...])
 _encode = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+Answer = TypeVar("Answer")
+
+
+class Form(Generic[Answer]):
+    """How answers of one kind are kept: `dump` makes JSON of one and `load` reads it; `usage` is what one took."""
+
+    def __init__(self, kind: Any, usage: Callable[[Answer], Usage], fit: Callable[[Answer], Answer]) -> None:
+        """`fit` is the answer as it can be kept; raises CallFailed for one that cannot be."""
+        adapter: TypeAdapter[Answer] = TypeAdapter(kind)
+        self.load: Callable[[bytes], Answer] = adapter.validator.validate_json
+        self.dump: Callable[[Answer], bytes] = partial(adapter.serializer.to_json, exclude_defaults=True)
+        self.usage, self.fit = usage, fit
 
 
 @dataclass(slots=True)
@@ -81,7 +94,7 @@ class Journal:
         self, model: Model, tally: Tally, budget: Budget | None = None, price: Price | None = None
     ) -> Journaled:
         """`model`, asked through this journal; new calls are claimed from `budget` at `price`."""
-        return Journaled(self, model, tally, budget or Budget(), price)
+        return Journaled(self, model, tally, budget, price)
 
     def get(self, key: bytes) -> bytes | None:
         """The stored answer, committed or on its way to disk."""
@@ -97,27 +110,29 @@ class Journal:
             raise self._unwritable(self._broken)
         self._keys.add(key)
         self._pending[key] = answer
-        self._wake.set()
+        if not self._wake.is_set():  # else the writer is about to look
+            self._wake.set()
 
-    async def once(self, key: bytes, ask: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
+    async def once(self, key: bytes, ask: Callable[[], Awaitable[Answer]], form: Form[Answer]) -> tuple[Answer, bool]:
         """The answer to `key` and whether it had to be asked; equal questions in flight share one call."""
         if (found := self.get(key)) is not None:
-            return found, False
+            return form.load(found), False
         if key in self._asking:
             # the future is there for a second asker, and few questions have one
             other = self._asking[key] = self._asking[key] or asyncio.get_running_loop().create_future()
-            return await asyncio.shield(other), False
+            return form.load(await asyncio.shield(other)), False
         self._asking[key] = None
         try:
             answer = await ask()
-            self.put(key, answer)
+            raw = form.dump(answer)
+            self.put(key, raw)
         except BaseException as error:
             if waiting := self._asking.pop(key):
                 waiting.set_exception(error) if isinstance(error, Exception) else waiting.cancel()
                 waiting.exception() if not waiting.cancelled() else None  # mark as seen: who waits may be gone
             raise
         if waiting := self._asking.pop(key):
-            waiting.set_result(answer)
+            waiting.set_result(raw)
         return answer, True
 
     def close(self) -> None:
@@ -228,9 +243,11 @@ class _Keys:
 class Journaled:
     """A Model whose answers are looked up before they are asked for."""
 
-    def __init__(self, journal: Journal, model: Model, tally: Tally, budget: Budget, price: Price | None) -> None:
+    def __init__(
+        self, journal: Journal, model: Model, tally: Tally, budget: Budget | None, price: Price | None
+    ) -> None:
         self._journal, self._model, self.tally = journal, model, tally
-        self._budget, self._price = budget, price
+        self._budget, self._price = budget if budget and budget.limited else None, price
         # what all keys of this model begin with, hashed once
         heads = {verb: _encode([verb, dict(model.identity)]).encode() for verb in ("complete", "score")}
         self._heads = {verb: hashlib.sha256(head) for verb, head in heads.items()}
@@ -251,45 +268,30 @@ class Journaled:
         return self._price.of(usage) if self._price else None
 
     async def complete(self, request: Request) -> Completion:
-        fresh: Completion | None = None
-
-        async def ask() -> bytes:
-            nonlocal fresh
-            fresh = _whole(await self._paid(request))
-            return _COMPLETION.serializer.to_json(fresh, exclude_defaults=True)
-
-        answer, new = await self._journal.once(self._key("complete", request), ask)
-        completion = fresh or _COMPLETION.validator.validate_json(answer)
+        ask = partial(self._paid, request, partial(self._model.complete, request), COMPLETION)
+        completion, new = await self._journal.once(self._key("complete", request), ask, COMPLETION)
         self._count(new, completion.usage)
         return completion
 
-    async def _paid(self, request: Request) -> Completion:
+    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        ask = partial(self._paid, request, partial(self._model.score, request, continuations), SCORES)
+        scores, new = await self._journal.once(self._key("score", request, *continuations), ask, SCORES)
+        self._count(new, _read(scores))
+        return scores
+
+    async def _paid(self, request: Request, call: Callable[[], Awaitable[Answer]], form: Form[Answer]) -> Answer:
+        """The answer of a new call, claimed before it is sent and settled when it is back."""
+        if self._budget is None:
+            self.tally.asked += 1
+            return form.fit(await call())
         claimed, used = self._budget.claim(request, self._price), Usage()
         self.tally.asked += 1  # also if it fails
         try:
-            completion = await self._model.complete(request)
-            used = completion.usage
-            return completion
+            answer = await call()
+            used = form.usage(answer)
+            return form.fit(answer)
         finally:
             self._budget.settle(claimed, used, self._price, request)
-
-    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        async def ask() -> bytes:
-            claimed, used = self._budget.claim(request, self._price), Usage()
-            self.tally.asked += 1
-            try:
-                scores = await self._model.score(request, continuations)
-                used = _read(scores)
-                if not all(isfinite(score.logprob) for score in scores):
-                    raise Permanent("not_a_number", "a log-probability is infinite or no number")
-                return _SCORES.dump_json(scores, exclude_defaults=True)
-            finally:
-                self._budget.settle(claimed, used, self._price, request)
-
-        answer, new = await self._journal.once(self._key("score", request, *continuations), ask)
-        scores = _SCORES.validate_json(answer)
-        self._count(new, _read(scores))
-        return scores
 
     def status(self) -> Mapping[str, float]:
         return self._model.status()
@@ -338,6 +340,16 @@ def _whole(completion: Completion) -> Completion:
     text, thinking = (part and part.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                       for part in (completion.text, completion.thinking))  # fmt: skip
     return replace(completion, text=text or "", thinking=thinking)
+
+
+def _finite(scores: tuple[Score, ...]) -> tuple[Score, ...]:
+    if not all(isfinite(score.logprob) for score in scores):
+        raise Permanent("not_a_number", "a log-probability is infinite or no number")
+    return scores
+
+
+COMPLETION: Form[Completion] = Form(Completion, attrgetter("usage"), _whole)
+SCORES: Form[tuple[Score, ...]] = Form(tuple[Score, ...], _read, _finite)
 
 
 class Unasked:

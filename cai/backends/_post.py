@@ -18,6 +18,7 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from yarl import URL
 
+from cai.backends._line import Line
 from cai.errors import Permanent
 
 Answer = tuple[int, Mapping[str, str], bytes]
@@ -37,7 +38,7 @@ class Poster:
         self, connector: aiohttp.BaseConnector, url: URL, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
     ) -> None:
         self._connector, self._limits = connector, limits
-        self._idle: list[tuple[Connection, float]] = []
+        self._idle: list[tuple[Connection, Line, float]] = []
         # what the pool knows the endpoint by; it is never sent itself
         self._target = ClientRequest("POST", url, headers=dict(headers), loop=asyncio.get_running_loop())
         lines = [f"{name}: {value}\r\n" for name, value in self._target.headers.items() if name != "Content-Length"]
@@ -45,24 +46,33 @@ class Poster:
 
     async def __call__(self, body: bytes, most: int) -> Answer:
         """The answer, whose body has at most `most` bytes. Raises what aiohttp raises, and Permanent("too_large")."""
-        connection = self._kept() or await self._connected()
+        connection, line = self._kept() or await self._connected()
         try:
-            protocol, transport = connection.protocol, connection.transport
-            if protocol is None or transport is None:
+            transport = connection.transport
+            if transport is None:
                 raise aiohttp.ServerDisconnectedError
             transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
-            protocol.start_timeout()
-            message, payload = await protocol.read()
-            while 100 <= message.code < 200 and message.code != 101:  # news, such as Continue; 101 would be an end
-                message, payload = await protocol.read()
-            raw = await whole(payload, message.headers.get("Content-Length"), most)
+            if self._limits.sock_read is None and (found := await line.next()):
+                self._idle.append((connection, line, time.monotonic()))
+                return 200, {"Content-Type": found[0]}, found[1]
+            return await self._parsed(connection, line, most)
         except BaseException:
             connection.close()
             raise
+
+    async def _parsed(self, connection: Connection, line: Line, most: int) -> Answer:
+        """The answer by way of aiohttp's parser."""
+        if (protocol := connection.protocol) is None:
+            raise aiohttp.ServerDisconnectedError
+        protocol.start_timeout()
+        message, payload = await protocol.read()
+        while 100 <= message.code < 200 and message.code != 101:  # news, such as Continue; 101 would be an end
+            message, payload = await protocol.read()
+        raw = await whole(payload, message.headers.get("Content-Length"), most)
         if protocol.should_close:
             connection.close()
         else:
-            self._idle.append((connection, time.monotonic()))
+            self._idle.append((connection, line, time.monotonic()))
         return message.code, message.headers, raw
 
     def close(self) -> None:
@@ -70,26 +80,29 @@ class Poster:
         while self._idle:
             self._idle.pop()[0].close()
 
-    def _kept(self) -> Connection | None:
+    def _kept(self) -> tuple[Connection, Line] | None:
         """The connection used last, if it can be used again: kept here, as the pool takes longer over it than we do."""
         while self._idle:
-            connection, since = self._idle.pop()
+            connection, line, since = self._idle.pop()
             protocol = connection.protocol
             fresh = time.monotonic() - since < KEEP
             if fresh and protocol is not None and protocol.is_connected() and not protocol.should_close:
-                return connection
+                return connection, line
             connection.close()
         return None
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> tuple[Connection, Line]:
         connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
-        if hasattr(transport := connection.transport, "max_size"):
-            transport.max_size = READ  # type: ignore[union-attr]  # None has no such attribute
-        if (protocol := connection.protocol) is not None:
-            # once: its parser goes on with the next answer where the last one ended
-            read = self._limits.sock_read
-            protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
-        return connection
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            raise aiohttp.ServerDisconnectedError
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ
+        # once: its parser goes on with the next answer where the last one ended
+        read = self._limits.sock_read
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
+        transport.set_protocol(line := Line(protocol))
+        return connection, line
 
 
 async def whole(payload: aiohttp.StreamReader, length: str | None, most: int) -> bytes:

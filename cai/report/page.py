@@ -14,6 +14,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,7 @@ def _policy(style: str, script: str) -> str:
     )
 
 
+@cache  # a page is built after every stage of a course, and compiling its templates takes as long as the rest
 def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cai.digest import digest, seed
+from cai.digest import chance
 from cai.errors import Permanent
 from cai.templates import Template, Untrusted, turns
 from cai.types import Completion, Example, Model, Principle, Prompt, Request, Sampling
@@ -27,9 +27,9 @@ class Stage:
 
         Raises Permanent("empty") where there is no text, CallFailed where the call failed.
         """
-        nonce = digest("fence", self.seed, self.name, *moment)[:10]
+        seed, nonce = chance(self.seed, self.name, *moment)
         messages = self.template.render(values, nonce)
-        request = Request(messages, self.sampling, seed(self.seed, self.name, *moment), self.template.plain)
+        request = Request(messages, self.sampling, seed, self.template.plain)
         completion = await self.model.complete(request)
         if not (text := completion.text.strip()):
             why = "only reasoning" if completion.thinking else "nothing"

@@ -1,0 +1,103 @@
+"""The commonest answer taken off a connection in one piece: HTTP/1.1 200 with its length, short, and nothing to heed.
+
+Parser, queue and stream of aiohttp take as long over such an answer as sending and receiving it does. Whatever is not
+of that kind (another status, chunks, news, a connection that is to be closed, a long answer, half of one) is handed to
+them as it came in, so that what HTTP allows and forbids stays theirs to know.
+
+Left out on purpose: every header but the two that a caller asks about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp.client_proto import ResponseHandler
+
+Plain = tuple[str, bytes]
+"""Content type and body of an answer of that kind."""
+
+SHORT = 1 << 16
+"""Bytes of an answer that is taken here; a longer one is for a stream."""
+_START = b"HTTP/1.1 200 "
+_LENGTH, _TYPE = b"\r\ncontent-length:", b"\r\ncontent-type:"
+_HEED = (b"\r\ntransfer-encoding:", b"\r\nconnection:", b"\r\n ", b"\r\n\t")
+"""What makes a head one for aiohttp's parser; the last two continue the line before them."""
+
+
+class Line(asyncio.Protocol):
+    """Stands between a connection's transport and the handler that aiohttp gave it."""
+
+    def __init__(self, handler: ResponseHandler) -> None:
+        self._handler, self._held = handler, b""
+        self._waiting: asyncio.Future[Plain | None] | None = None
+
+    def next(self) -> asyncio.Future[Plain | None]:
+        """The next answer; None as soon as it is seen to be the handler's, which has it then."""
+        self._waiting = waiting = asyncio.get_running_loop().create_future()
+        return waiting
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None:  # the handler is at it, or nobody has asked for anything
+            return self._handler.data_received(data)
+        if self._held:
+            data, self._held = self._held + data, b""
+        try:
+            found = plain(data)
+        except ValueError:
+            return self._hand_on(data)
+        if found is None:
+            self._held = data
+        else:
+            self._tell(found)
+
+    def eof_received(self) -> None:
+        self._hand_on(self._held)
+        self._handler.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._held:
+            self._handler.data_received(self._held)
+        self._handler.connection_lost(error)
+        self._tell(None)  # the handler knows what to say of it
+
+    def pause_writing(self) -> None:
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._handler.resume_writing()
+
+    def _hand_on(self, data: bytes) -> None:
+        self._held = b""
+        if data:
+            self._handler.data_received(data)
+        self._tell(None)
+
+    def _tell(self, found: Plain | None) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(found)
+
+
+def plain(data: bytes) -> Plain | None:
+    """The answer that `data` is; None where more of it is to come. Raises ValueError where it is of another kind."""
+    if not data.startswith(_START):
+        raise ValueError
+    end = data.find(b"\r\n\r\n")
+    if end < 0 and len(data) < SHORT:
+        return None
+    head = data[: end + 2].lower()
+    if any(sign in head for sign in _HEED):
+        raise ValueError
+    length, kind = _field(head, _LENGTH), _field(head, _TYPE)
+    whole = end + 4 + (int(length) if length.isdigit() and len(length) < 6 else SHORT)
+    if whole > SHORT or whole < len(data):
+        raise ValueError
+    return (kind.decode("latin-1"), data[end + 4 :]) if whole == len(data) else None
+
+
+def _field(head: bytes, name: bytes) -> bytes:
+    """The value of a field, empty where it is not there. Raises ValueError where it is there twice."""
+    _, found, after = head.partition(name)
+    if name in after:
+        raise ValueError
+    return after[: after.index(b"\r\n")].strip() if found else b""
