@@ -206,7 +206,7 @@ def read(path: Path, kind: type[Row], only: Container[int] | None = None) -> Ite
 
     Raises Mistake with file:line.
     """
-    adapter = _ADAPTERS[kind]
+    load = _ADAPTERS[kind].validator.validate_json
     if not path.exists():
         return
     with open(path, "rb") as file:
@@ -214,7 +214,7 @@ def read(path: Path, kind: type[Row], only: Container[int] | None = None) -> Ite
             if only is not None and number - 1 not in only:
                 continue
             try:
-                yield adapter.validate_json(line)
+                yield load(line)
             except ValidationError as error:
                 what = error.errors()[0]
                 place = ".".join(map(str, what["loc"])) or "the line"

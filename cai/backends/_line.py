@@ -27,13 +27,16 @@ _HEED = (b"\r\ntransfer-encoding:", b"\r\nconnection:", b"\r\n ", b"\r\n\t")
 class Line(asyncio.Protocol):
     """Stands between a connection's transport and the handler that aiohttp gave it."""
 
-    def __init__(self, handler: ResponseHandler) -> None:
-        self._handler, self._held = handler, b""
+    def __init__(self, handler: ResponseHandler, *, timed: bool = False) -> None:
+        """`timed`: the handler times the silences between bytes, and has to hear all of them."""
+        self._handler, self._timed, self._held = handler, timed, b""
         self._waiting: asyncio.Future[Plain | None] | None = None
 
     def next(self) -> asyncio.Future[Plain | None]:
         """The next answer; None as soon as it is seen to be the handler's, which has it then."""
         self._waiting = waiting = asyncio.get_running_loop().create_future()
+        if self._timed:
+            self._tell(None)
         return waiting
 
     def data_received(self, data: bytes) -> None:

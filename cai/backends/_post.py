@@ -18,6 +18,7 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from yarl import URL
 
+from cai.backends._deadline import Deadline
 from cai.backends._line import Line
 from cai.errors import Permanent
 
@@ -35,9 +36,15 @@ class Poster:
     """Posts to one URL. It belongs to the event loop that made it."""
 
     def __init__(
-        self, connector: aiohttp.BaseConnector, url: URL, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+        self,
+        connector: aiohttp.BaseConnector,
+        url: URL,
+        headers: Mapping[str, str],
+        limits: aiohttp.ClientTimeout,
+        seconds: float,
     ) -> None:
-        self._connector, self._limits = connector, limits
+        """`seconds` from asking to the answer's end; connecting has its own time, in `limits`."""
+        self._connector, self._limits, self._deadline = connector, limits, Deadline(seconds)
         self._idle: list[tuple[Connection, Line, float]] = []
         # what the pool knows the endpoint by; it is never sent itself
         self._target = ClientRequest("POST", url, headers=dict(headers), loop=asyncio.get_running_loop())
@@ -52,10 +59,17 @@ class Poster:
             if transport is None:
                 raise aiohttp.ServerDisconnectedError
             transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
-            if self._limits.sock_read is None and (found := await line.next()):
-                self._idle.append((connection, line, time.monotonic()))
-                return 200, {"Content-Type": found[0]}, found[1]
-            return await self._parsed(connection, line, most)
+            answer = line.next()
+            due = self._deadline.watch(answer)
+            try:
+                found = await answer
+            finally:
+                self._deadline.seen(answer)
+            if found is None:
+                async with asyncio.timeout_at(due):
+                    return await self._parsed(connection, line, most)
+            self._idle.append((connection, line, time.monotonic()))
+            return 200, {"Content-Type": found[0]}, found[1]
         except BaseException:
             connection.close()
             raise
@@ -101,7 +115,7 @@ class Poster:
         # once: its parser goes on with the next answer where the last one ended
         read = self._limits.sock_read
         protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
-        transport.set_protocol(line := Line(protocol))
+        transport.set_protocol(line := Line(protocol, timed=read is not None))
         return connection, line
 
 

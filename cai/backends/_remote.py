@@ -6,6 +6,7 @@ Left out on purpose: what a question looks like on the wire and how an answer is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pydantic_core import to_json
@@ -92,7 +93,11 @@ class Remote:
     async def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
         raw = to_json(body)
         tokens = len(raw) / 4 + body.get("max_tokens", 0) if self._counts_tokens else 0.0
-        return await self._retry(lambda: self._once(path, raw, tokens, read))
+        try:
+            return await self._once(path, raw, tokens, read)
+        except Transient as error:
+            first = error
+        return await self._retry.again(partial(self._once, path, raw, tokens, read), first)
 
     async def _once(self, path: str, raw: bytes, tokens: float, read: Callable[[Any], Answer]) -> Answer:
         ticket = await self._throttle.enter(tokens)

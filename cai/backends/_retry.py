@@ -50,9 +50,10 @@ class Retry:
             return await ask()
         except Transient as error:
             first = error
-        return await self._again(ask, first)
+        return await self.again(ask, first)
 
-    async def _again(self, ask: Callable[[], Awaitable[Answer]], first: Transient) -> Answer:
+    async def again(self, ask: Callable[[], Awaitable[Answer]], first: Transient) -> Answer:
+        """The same, after a first try that failed."""
         from tenacity import AsyncRetrying, retry_if_exception_type
 
         failed, since, tries = [first], self._clock(), 0

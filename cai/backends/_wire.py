@@ -8,8 +8,9 @@ Left out on purpose: streaming. A critique is read whole or not at all.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,6 @@ from aiohttp.http import HttpProcessingError
 from pydantic_core import from_json
 from yarl import URL
 
-from cai.backends._deadline import Deadline
 from cai.backends._endpoint import Endpoint
 from cai.backends._post import Answer, Poster, whole
 from cai.backends._status import failure
@@ -36,7 +36,6 @@ class Wire:
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
         self._endpoint, self._key = endpoint, key
-        self._deadline = Deadline(endpoint.timeout)
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
         self._posters: dict[str, Poster] = {}
@@ -44,15 +43,25 @@ class Wire:
 
     async def post(self, path: str, body: bytes) -> Any:
         """The JSON that answers `body`. Raises Transient, Permanent or Refused."""
-        poster = self._posters.get(path) or self._poster(path)
-        status, headers, raw = await self._within_time(poster(body, MAX_BYTES))
+        try:
+            poster = self._posters.get(path) or self._poster(path)
+            status, headers, raw = await poster(body, MAX_BYTES)
+        except Exception as error:
+            # from None: aiohttp's errors carry the request's headers, and so the key
+            raise self._said(error) from None
+        self._reached = True
         return _parsed(self._good(f"POST {path}", status, headers, raw), headers.get("Content-Type", ""))
 
     async def fetch(
         self, method: str, path: str, data: bytes | aiohttp.FormData | None = None, most: int = MAX_BYTES
     ) -> tuple[bytes, str]:
         """Any answer of up to `most` bytes, and its type. Raises Transient, Permanent or Refused."""
-        status, headers, raw = await self._within_time(self._request(method, path, data, most))
+        try:
+            async with asyncio.timeout(self._endpoint.timeout):
+                status, headers, raw = await self._request(method, path, data, most)
+        except Exception as error:
+            raise self._said(error) from None
+        self._reached = True
         return self._good(f"{method} {path}", status, headers, raw), headers.get("Content-Type", "")
 
     async def close(self) -> None:
@@ -68,20 +77,18 @@ class Wire:
             raw = await whole(response.content, response.headers.get("Content-Length"), most)
             return response.status, response.headers, raw
 
-    async def _within_time(self, answer: Awaitable[Answer]) -> Answer:
-        try:
-            found = await self._deadline.within(answer)
-        except TimeoutError as error:
-            raise self._lost(error, "timeout", "no answer in time") from None
-        except aiohttp.ClientPayloadError as error:
-            raise self._lost(error, "truncated", "the connection ended within the answer") from None
-        except HttpProcessingError:
-            raise Transient("malformed", "the answer is no HTTP") from None
-        except (aiohttp.ClientError, OSError) as error:
-            # from None, here and above: aiohttp's errors carry the request's headers, and so the key
-            raise self._lost(error, "connection", f"{type(error).__name__}: {error}") from None
-        self._reached = True
-        return found
+    def _said(self, error: Exception) -> Exception:
+        """What a request that got no answer ended in, as an error of ours."""
+        match error:
+            case TimeoutError():
+                return self._lost(error, "timeout", "no answer in time")
+            case aiohttp.ClientPayloadError():
+                return self._lost(error, "truncated", "the connection ended within the answer")
+            case HttpProcessingError():
+                return Transient("malformed", "the answer is no HTTP")
+            case aiohttp.ClientError() | OSError():
+                return self._lost(error, "connection", f"{type(error).__name__}: {error}")
+        return error
 
     def _good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> bytes:
         if len(self._key) >= SECRET and self._key.encode() in raw:
@@ -109,7 +116,9 @@ class Wire:
     def _poster(self, path: str) -> Poster:
         connector, headers = self._open().connector, {**self._headers, "Content-Type": "application/json"}
         assert connector is not None  # a session has none only after it was closed
-        self._posters[path] = poster = Poster(connector, self._url(path), headers, self._limits())
+        self._posters[path] = poster = Poster(
+            connector, self._url(path), headers, self._limits(), self._endpoint.timeout
+        )
         return poster
 
     def _url(self, path: str) -> URL:
