@@ -288,7 +288,10 @@ async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Coun
 async def _lives(work: Work, prompt: Prompt) -> list[Trace | Failure]:
     if work.samplers:
         return await labelling.samples(work.recipe, work.samplers, prompt)
-    return [await _trace(work, prompt, sample) for sample in range(work.recipe.draft.samples)]
+    lives = list[Trace | Failure]()
+    for sample in range(work.recipe.draft.samples):
+        lives.append(await _trace(work, prompt, sample))  # a comprehension would be one coroutine more
+    return lives
 
 
 async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:

@@ -5,7 +5,7 @@ Left out on purpose: what a question looks like on the wire and how an answer is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -63,10 +63,10 @@ class Remote:
         self._counts_tokens = endpoint.tokens_per_minute is not None
         self._answered = self._bad = 0
 
-    async def complete(self, request: Request) -> Completion:
+    def complete(self, request: Request) -> Coroutine[Any, Any, Completion]:
         """One answer. Raises Transient or Permanent (a Failure row), Refused or Mistake (stops the run)."""
         path, body = self._dialect.put(request)
-        return await self._post(path, body, self._dialect.read)
+        return self._post(path, body, self._dialect.read)
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         """Log-probability of each continuation. Raises Mistake that says what the endpoint lacks."""

@@ -6,6 +6,7 @@ Left out on purpose: HTML. The page gets JSON and sets it as text, so nothing a 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ TURNS = 8
 _REACH = 40_000  # characters of a text that the diff looks at, before it is cut to what is shown
 _ID = 200  # characters of a prompt's id that are shown
 _NOTE = 300  # characters of a gate's or a failure's reason that are shown
+_ESCAPE = re.compile(r"\\[ubfr]")
+"""What JSON writes for a character that is not to be looked at as it is."""
 _SIGNS = {"same": 0, "gone": -1, "new": 1}
 
 
@@ -64,10 +67,16 @@ def collect(run: Run, tally: Tally) -> list[Example]:
 
 def embedded(value: object) -> Markup:
     """JSON that may stand inside a script element: no text in it can end the element, hide or reorder."""
-    text = json.dumps(_safe(value), ensure_ascii=False, separators=(",", ":"))
+    text = _json(value)
+    if not (text.isascii() and text.isprintable()) or _ESCAPE.search(text):  # else every text in it is safe already
+        text = _json(_safe(value))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _within_budget(examples: Iterable[Example]) -> set[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from cai.stages._ask import Stage
 from cai.templates import turns
 from cai.types import Completion, Prompt
 
 
-async def draft(stage: Stage, prompt: Prompt, sample: int) -> Completion:
+def draft(stage: Stage, prompt: Prompt, sample: int) -> Awaitable[Completion]:
     """The `sample`-th draft for `prompt`. Raises CallFailed."""
-    return await stage.ask({"conversation": turns(prompt.messages)}, prompt.id, sample)
+    return stage.ask({"conversation": turns(prompt.messages)}, prompt.id, sample)

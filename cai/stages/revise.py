@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from cai.stages._ask import Round, Stage
 from cai.templates import Untrusted
 from cai.types import Completion
 
 
-async def revise(stage: Stage, turn: Round, critique: str) -> Completion:
+def revise(stage: Stage, turn: Round, critique: str) -> Awaitable[Completion]:
     """A revision of the round's answer; an empty `critique` means direct revision. Raises CallFailed."""
-    return await stage.ask(turn.values | {"critique": Untrusted(critique)}, *turn.moment)
+    return stage.ask(turn.values | {"critique": Untrusted(critique)}, *turn.moment)
