@@ -94,7 +94,7 @@ def bare(core: int, url: str, prompts: int, flight: int, recorded: str) -> dict[
 
 
 def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: bool) -> dict[str, Any]:
-    """The run's process: what `cai run` does, watched; after a run of one prompt if `warm`, so that all is imported."""
+    """The run's process: what `cai run` does, watched; after a run of eight prompts if `warm`, so that all is imported."""
     from cai import pipeline
     from cai.runs import Run
 
@@ -113,7 +113,7 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: boo
     if core >= 0:
         os.sched_setaffinity(0, {core})
     if warm:
-        asyncio.run(pipeline.run(recipe(url, 1, 1, Path(folder, "warm")), Run(Path(folder, "warm", "run"))))
+        asyncio.run(pipeline.run(recipe(url, 8, 1, Path(folder, "warm")), Run(Path(folder, "warm", "run"))))
     chosen = recipe(url, prompts, flight, Path(folder))
     wall, cpu = time.perf_counter(), time.process_time()
     said = asyncio.run(pipeline.run(chosen, Run(Path(folder, "runs", "bench")), Watched()))
