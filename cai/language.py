@@ -60,8 +60,8 @@ def _latin(text: str) -> str | None:
     if len(common) < ENOUGH:
         return None
     votes = dict.fromkeys(_WORDS, 0)
-    for word in common:
+    for word, count in Counter(common).items():
         for code in _CODES[word]:
-            votes[code] += 1
+            votes[code] += count
     second, most = sorted(votes.values())[-2:]
     return max(votes, key=votes.__getitem__) if most >= ENOUGH and most >= 2 * second else None

@@ -52,15 +52,22 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(beside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise Mistake(str(path), f"cannot be written: {error.strerror}", "free space, or another folder") from error
+        with _writing(path):
+            with open(beside, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Mistake(str(path), f"cannot be written: {error.strerror}", "free space, or another folder") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,11 +92,8 @@ def appended(path: Path) -> list[dict[str, Any]]:
 
 def append(path: Path, value: Mapping[str, object]) -> None:
     """Add one line of JSON to a file that is read while it grows."""
-    try:
-        with open(path, "ab") as file:
-            file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
-    except OSError as error:
-        raise Mistake(str(path), f"cannot be written: {error.strerror}", "free space, or another folder") from error
+    with _writing(path), open(path, "ab") as file:
+        file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 class Spool(Generic[Row]):
@@ -101,7 +105,7 @@ class Spool(Generic[Row]):
         self._beside = path.with_name(f".{path.name}.spool")
         self._file = open(self._beside, "w+b", BUFFER)  # noqa: SIM115 (lives as long as the run)
         self._offsets, self._sizes = array("q"), array("q")
-        self._end = 0
+        self._end, self._ordered = 0, True
         self.rows = 0
 
     def put(self, position: int, rows: Iterable[Row]) -> None:
@@ -111,6 +115,7 @@ class Spool(Generic[Row]):
             return
         block = b"".join(lines)
         missing = position + 1 - len(self._offsets)
+        self._ordered &= missing > 0
         if missing > 0:
             self._offsets.extend([0] * missing)
             self._sizes.extend([0] * missing)
@@ -121,6 +126,12 @@ class Spool(Generic[Row]):
 
     def finish(self) -> None:
         """Write all rows in order to the final file, whole or not at all, and remove the spool."""
+        if self._ordered:  # as they came: the spool is the file
+            with _writing(self._path), self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                os.replace(self._beside, self._path)
+            return
         self._file.flush()
         with atomic(self._path) as target:
             for offset, size in zip(self._offsets, self._sizes, strict=True):

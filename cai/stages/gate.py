@@ -9,7 +9,6 @@ Left out on purpose: judging quality. A gate tells damage from an answer, not a 
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -68,10 +67,11 @@ def gate_revision(
 
 def gate_pair(chosen: str, rejected: str, prompt: Prompt, gates: Gates) -> tuple[GateHit, ...]:
     """What is noticed about a pair; the caller drops it if any hit says so."""
+    a, b = chosen.split(), rejected.split()
     saws = {
-        "near_identical": lambda: _near(rejected, chosen),
-        "truncated_equal": lambda: _truncated_equal(chosen, rejected, prompt, gates.max_length),
-        "length_ratio": lambda: _ratio(chosen, rejected, gates.max_ratio),
+        "near_identical": lambda: _near(b[:SEEN], a[:SEEN]),
+        "truncated_equal": lambda: _truncated_equal(a, b, prompt, gates.max_length),
+        "length_ratio": lambda: _ratio(len(a), len(b), gates.max_ratio),
     }
     actions: dict[str, Action | None] = {name: getattr(gates, name) for name in saws}
     return tuple(GateHit(name, action, saw) for name, action in actions.items() if action and (saw := saws[name]()))
@@ -226,38 +226,29 @@ _DRAFT = ("truncated", "refusal", "repetition", "roles")
 _REVISION = tuple(_LOOKS)
 
 
-def _near(a: str, b: str) -> str | None:
-    words_a, words_b = a.split()[:SEEN], b.split()[:SEEN]
-    short, long = sorted((len(words_a), len(words_b)))
-    if not long or 2 * short / (short + long) < NEAR:  # the most that similarity can be at these lengths
+def _near(a: list[str], b: list[str]) -> str | None:
+    both = len(a) + len(b)
+    if not both or 2 * min(len(a), len(b)) / both < NEAR:  # the most that similarity can be at these lengths
         return None
-    alike = Indel.normalized_similarity(words_a, words_b, score_cutoff=NEAR)
+    alike = Indel.normalized_similarity(a, b, score_cutoff=NEAR)
     return f"{alike:.0%} of the words" if alike >= NEAR else None
 
 
-def _truncated_equal(chosen: str, rejected: str, prompt: Prompt, max_length: int) -> str | None:
-    room = max(0, max_length - sum(_count(message.content) for message in prompt.messages))
-    if _alike(chosen, rejected, room):
+def _truncated_equal(chosen: list[str], rejected: list[str], prompt: Prompt, max_length: int) -> str | None:
+    room = max(0, max_length - sum(len(message.content.split()) for message in prompt.messages))
+    if chosen[:room] == rejected[:room]:
         return f"equal in their first {room} words"
     return None
 
 
-def _alike(a: str, b: str, most: int = sys.maxsize) -> bool:
-    """Whether the texts have the same words, up to the first `most`."""
-    few = min(4, most)  # these tell most texts apart
-    return (
-        a.split(None, few)[:few] == b.split(None, few)[:few]
-        and a.split(None, most)[:most] == b.split(None, most)[:most]
-    )
+def _alike(a: str, b: str) -> bool:
+    """Whether the texts have the same words."""
+    few = 4  # these tell most texts apart
+    return a.split(None, few)[:few] == b.split(None, few)[:few] and a.split() == b.split()
 
 
-def _ratio(chosen: str, rejected: str, most: float) -> str | None:
-    a, b = _count(chosen), _count(rejected)
+def _ratio(a: int, b: int, most: float) -> str | None:
     return f"{a} against {b} words" if max(a, b) / max(1, min(a, b)) > most else None
-
-
-def _count(text: str) -> int:
-    return len(text.split())
 
 
 def tallied(hits: Iterable[GateHit], tally: dict[str, Counter[str]]) -> None:
