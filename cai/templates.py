@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes, pass_context
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -67,6 +68,9 @@ class Untrusted:
     def __bool__(self) -> bool:
         return bool(self.text)
 
+    def __str__(self) -> str:
+        raise ValueError("prints text that a model or a user wrote; put it through fence, turn or plain")
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -74,6 +78,8 @@ class Turn:
 
     role: Role
     content: Untrusted
+
+    __str__ = Untrusted.__str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Template:
         """Messages made from `values`; `nonce` is the unguessable part of this call's fence. Raises Mistake."""
         try:
             text = self._render(values, nonce)
-        except (TemplateError, ValueError, TypeError, ArithmeticError) as error:
+        except (TemplateError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
             raise Mistake(self.name, f"cannot be rendered: {error}", "mend the template") from None
         if self.plain:
             return (Message("user", text.strip()),)
@@ -211,35 +217,31 @@ def _check_size(tree: nodes.Template, where: str) -> None:
             raise Mistake(f"{where}:{node.lineno}", f"has a number above {MAX_NUMBER}", "simplify it")
 
 
+class _Code(CodeGenerator):
+    """Reads the fields of our own frozen records directly: asking the sandbox is half of a rendering's time."""
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:
+        if node.attr not in _FIELDS:
+            return super().visit_Getattr(node, frame)
+        self.write("(")
+        self.visit(node.node, frame)
+        self.write(f").{node.attr}")
+
+
+_FIELDS = frozenset(field.name for record in (Principle, Example, Turn) for field in fields(record))
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox, with a short way to the fields of our own frozen records: half of a rendering's time otherwise."""
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        if attribute in _FIELDS.get(type(obj), ()):
-            return getattr(obj, attribute)
-        return super().getattr(obj, attribute)
-
-
-_FIELDS = {record: frozenset(field.name for field in fields(record)) for record in (Principle, Example, Turn)}
+    code_generator_class = _Code
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = _Sandbox(
-        undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
+    environment = _Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     for name in set(environment.filters) - {"trim", "indent", "length", "first", "last", "join", "upper", "lower"}:
         del environment.filters[name]  # `center(10**9)` and friends
     environment.globals.clear()  # `range`, `lipsum`, `cycler`
     environment.filters.update(fence=_fence, turn=_turn, plain=_plain)
     return environment
-
-
-def _finalize(value: object) -> object:
-    if type(value) is str:
-        return value
-    if isinstance(value, (Untrusted, Turn)):
-        raise ValueError("prints text that a model or a user wrote; put it through fence, turn or plain")
-    return value
 
 
 _CONTROL = re.compile(r"<(?=\|[^|<>\n]{1,40}\|>|/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])|<(?=<SYS>>)")
@@ -258,7 +260,7 @@ _LABEL = re.compile(
 @pass_context
 def _fence(context: Context, value: Untrusted | str) -> str:
     """Between `<text id=...>` lines that carry the call's nonce; look-alikes inside are broken visibly."""
-    inside, nonce = _turn(value), context["nonce"]
+    inside, nonce = _turn(value), context.parent["nonce"]
     if "<" in inside:
         inside = _FENCE.sub("‹", inside)
     return f'<text id="{nonce}">\n{inside}\n</text id="{nonce}">'
