@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,6 +29,7 @@ from jinja2.visitor import NodeTransformer
 from cai import outside, plugins
 from cai.digest import digest
 from cai.errors import Mistake
+from cai.moulds import MOST, NONCE, Filter, Mould, Piece, Shape, Slot, pours, shape
 from cai.outside import Knobs
 from cai.types import Example, Message, Principle, Role
 
@@ -90,6 +91,8 @@ class Template:
     header: Header
     digest: str
     _render: Callable[[Mapping[str, Any], str], str]
+    _moulds: dict[Shape, Mould | None] | None = field(default=None, compare=False, repr=False)
+    """None: it cannot be poured, or not in that shape."""
 
     @property
     def plain(self) -> bool:
@@ -97,19 +100,47 @@ class Template:
 
     def render(self, values: Mapping[str, Any], nonce: str) -> tuple[Message, ...]:
         """Messages made from `values`; `nonce` is the unguessable part of this call's fence. Raises Mistake."""
+        if (mould := self._mould(values)) is not None:
+            return mould.filled(values, nonce)
         try:
             text = self._render(values, nonce)
-        except (TemplateError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
+        except _UNRENDERED as error:
             raise Mistake(self.name, f"cannot be rendered: {error}", "mend the template") from None
+        return tuple(Message(role, piece.strip()) for role, piece in self._pieces(text))
+
+    def _mould(self, values: Mapping[str, Any]) -> Mould | None:
+        """The mould for calls like this one, poured when the first comes."""
+        if self._moulds is None:
+            return None
+        names = self.header.variables
+        if (like := shape([values[name] for name in names], Untrusted, Turn)) is None:
+            return None
+        try:
+            return self._moulds[like]
+        except KeyError:
+            self._moulds[like] = mould = self._poured({name: values[name] for name in names})
+            return mould
+
+    def _poured(self, values: Mapping[str, Any]) -> Mould | None:
+        if self._moulds and len(self._moulds) >= MOST:
+            self._moulds.clear()
+        try:
+            text = self._render({name: _slotted(name, value) for name, value in values.items()}, NONCE)
+        except _UNRENDERED:  # it looks at what a text says
+            return None
+        held = [value for value in values.values() if isinstance(value, Principle) or _cases(value)]
+        return Mould(self._pieces(text), _THROUGH, held)
+
+    def _pieces(self, text: str) -> list[Piece]:
         if self.plain:
-            return (Message("user", text.strip()),)
+            return [("user", text)]
         parts = text.split(_MARK)
         if between := "".join(parts[::2]).strip():
             raise Mistake(self.name, f"has text outside every message: {between[:40]!r}", "put it in {% call user() %}")
-        turns = tuple(_message(part) for part in parts[1::2])
-        if not turns or turns[-1].role != "user":
+        pieces = [_piece(part) for part in parts[1::2]]
+        if not pieces or pieces[-1][0] != "user":
             raise Mistake(self.name, "does not end in a user message", "end it with {% call user() %}")
-        return turns
+        return pieces
 
 
 def load(stage: str, name: str) -> Template:
@@ -134,9 +165,11 @@ def load(stage: str, name: str) -> Template:
         given = {key: values[key] for key in header.variables} | {"nonce": nonce}
         return "".join(compiled.root_render_func(Context(environment, given, compiled.name, compiled.blocks)))
 
-    return Template(str(path), header, digest(source), render)
+    return Template(str(path), header, digest(source), render, {} if pours(tree, _THROUGH) else None)
 
 
+_UNRENDERED = (TemplateError, ValueError, TypeError, ArithmeticError, AttributeError)
+"""What a template that goes wrong raises."""
 _MARK = f"\0{secrets.token_hex(8)}\0"
 """Before and after each message in what a template renders to; no text can contain it."""
 
@@ -164,9 +197,23 @@ class _Marker(NodeTransformer):
         return marked.set_lineno(block.lineno)
 
 
-def _message(part: str) -> Message:
+def _piece(part: str) -> Piece:
     role, _, text = part.partition("\n")
-    return Message(cast(Role, role), text.strip())
+    return cast(Role, role), text
+
+
+def _cases(value: object) -> bool:
+    return isinstance(value, tuple) and any(isinstance(item, Example) for item in value)
+
+
+def _slotted(name: str, value: Any) -> Any:
+    """A value of a template with slots in the place of foreign texts."""
+    if isinstance(value, Untrusted):
+        return Slot(name, bool(value))
+    if isinstance(value, tuple) and value and isinstance(value[0], Turn):
+        slots = (Slot(f"{name}.{number}", bool(turn.content)) for number, turn in enumerate(value))
+        return tuple(Turn(turn.role, cast(Untrusted, slot)) for turn, slot in zip(value, slots, strict=True))
+    return value
 
 
 def turns(messages: tuple[Message, ...]) -> tuple[Turn, ...]:
@@ -240,7 +287,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
     for name in set(environment.filters) - {"trim", "indent", "length", "first", "last", "join", "upper", "lower"}:
         del environment.filters[name]  # `center(10**9)` and friends
     environment.globals.clear()  # `range`, `lipsum`, `cycler`
-    environment.filters.update(fence=_fence, turn=_turn, plain=_plain)
+    printing = {name: _printing(name, through) for name, through in _THROUGH.items()}
+    environment.filters.update(printing | {"fence": _fence})
     return environment
 
 
@@ -258,15 +306,19 @@ _LABEL = re.compile(
 
 
 @pass_context
-def _fence(context: Context, value: Untrusted | str) -> str:
+def _fence(context: Context, value: Untrusted | str | Slot) -> str:
+    return value.through("fence") if type(value) is Slot else _fenced(cast(str, value), context.parent["nonce"])
+
+
+def _fenced(value: Untrusted | str, nonce: str) -> str:
     """Between `<text id=...>` lines that carry the call's nonce; look-alikes inside are broken visibly."""
-    inside, nonce = _turn(value), context.parent["nonce"]
+    inside = _turned(value)
     if "<" in inside:
         inside = _FENCE.sub("‹", inside)
     return f'<text id="{nonce}">\n{inside}\n</text id="{nonce}">'
 
 
-def _turn(value: Untrusted | str) -> str:
+def _turned(value: Untrusted | str, nonce: str = "") -> str:
     """The text with chat control tokens broken visibly: `<|im_end|>` becomes `‹|im_end|>`."""
     text = value if isinstance(value, str) else value.text
     if "<" not in text and "[" not in text:  # most texts; looking is faster than a pattern that finds nothing
@@ -274,7 +326,16 @@ def _turn(value: Untrusted | str) -> str:
     return _CONTROL.sub(lambda found: "‹" if found[0] == "<" else "⟦", text)
 
 
-def _plain(value: Untrusted | str) -> str:
+def _plain(value: Untrusted | str, nonce: str = "") -> str:
     """One block of plain text: no empty lines, and lines that look like a label of a worked case lose the colon."""
-    text = _LABEL.sub(r"\1\2\3 -", _BREAK.sub("\n", _turn(value)))
+    text = _LABEL.sub(r"\1\2\3 -", _BREAK.sub("\n", _turned(value)))
     return re.sub(r"\n\s*\n+", "\n", text).strip()
+
+
+_THROUGH: Mapping[str, Filter] = {"fence": _fenced, "turn": _turned, "plain": _plain}
+"""What may print foreign text."""
+
+
+def _printing(name: str, through: Filter) -> Callable[[Untrusted | str | Slot], str]:
+    """A filter as Jinja has it."""
+    return lambda value: value.through(name) if type(value) is Slot else through(value, "")

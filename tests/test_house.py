@@ -17,7 +17,7 @@ FLOORS = (
     ("types", "errors", "digest", "safe", "together", "language"),
     ("records",),
     ("plugins",),
-    ("outside",),
+    ("outside", "moulds"),
     ("budget",),
     ("recipe", "lint", "templates", "journal", "runs", "refusal", "diff", "stats", "rows", "shapes"),
     ("constitution", "sources", "preferences", "shares", "foreign", "starter", "progress", "calibration"),

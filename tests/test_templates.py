@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from cai import plugins, templates
 from cai.errors import Mistake
+from cai.moulds import MOST, Mould
 from cai.templates import OFFERED, Untrusted
 from cai.types import Comparison, Example, Message, Principle, Prompt
 
@@ -154,3 +156,67 @@ def test_a_megabyte_of_text_is_fenced_at_once() -> None:
 def test_a_missing_template_names_the_ones_there_are() -> None:
     with pytest.raises(Mistake, match="did you mean 'small'"):
         templates.load("critique", "smal")
+
+
+@settings(max_examples=200, deadline=None)
+@given(which=st.sampled_from(SHIPPED), texts=st.lists(st.text() | st.sampled_from(HOSTILE), min_size=4, max_size=4))
+def test_a_mould_says_what_a_rendering_says(which: tuple[str, str], texts: list[str]) -> None:
+    stage, name = which
+    poured = LOADED[which]
+    rendered = replace(poured, _moulds=None)
+    turns = [Message(role, text) for role, text in zip(("system", "user", "assistant", "user"), texts, strict=True)]
+    for given_ in (values(texts[0], stage), values(texts[1], stage)):
+        conversation = templates.turns(tuple(turns[-1 if texts[3] else 1 :]))
+        given_ |= {"conversation": conversation, "critique": Untrusted(texts[2]), "second": Untrusted(texts[3])}
+        assert poured.render(given_, "NONCE") == rendered.render(given_, "NONCE")
+
+
+LOADED = {(stage, name): templates.load(stage, name) for stage, name in SHIPPED}
+
+
+@pytest.mark.parametrize(("stage", "name"), [one for one in SHIPPED if one[0] in ("draft", "critique", "revise")])
+def test_the_templates_of_a_run_are_poured_once_for_each_principle(stage: str, name: str) -> None:
+    template, asked = templates.load(stage, name), values()
+    for number in range(20):
+        template.render(asked | {"answer": Untrusted(f"answer {number}")}, f"nonce {number}")
+    assert [type(mould) for mould in (template._moulds or {}).values()] == [Mould]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ answer | fence | upper }}",
+        "{{ answer | plain | indent(2) }}",
+        "{% filter upper %}{{ answer | turn }}{% endfilter %}",
+        "{% set said %}{{ answer | turn }}{% endset %}{{ said | upper }}",
+        "{{ (answer | turn) ~ '!' }}",
+        "{{ (answer | turn).upper() }}",
+        "{{ (answer | turn) if (answer | turn) == 'yes\n no' else 'other' }}",
+        "{% if answer == critique %}same{% endif %}{{ answer | turn }}{{ critique | turn }}",
+        "{% for turn in conversation if turn.role == 'user' %}{{ loop.index }}{{ turn.content | turn | length }}{% endfor %}",
+        "{{ (critique or answer) | turn }}{% if not critique %}none{% endif %}",
+    ],
+)
+def test_a_template_that_looks_into_a_text_is_rendered_every_time(tmp_path: Path, body: str) -> None:
+    names = [name for name in ("answer", "critique", "conversation") if name in body]
+    path = write(tmp_path, body, f"form: plain\nvariables: [{', '.join(names)}]")
+    template = templates.load("revise", path)
+    for answer in ("yes\n no", "", "other text", "yes\n no"):
+        for critique in ("", "yes\n no"):
+            given_ = values(answer) | {"critique": Untrusted(critique)}
+            try:
+                expected = replace(template, _moulds=None).render(given_, "N")
+            except Mistake:
+                with pytest.raises(Mistake):
+                    template.render(given_, "N")
+            else:
+                assert template.render(given_, "N") == expected
+
+
+def test_a_principle_that_is_gone_leaves_no_mould_to_another(tmp_path: Path) -> None:
+    path = write(tmp_path, "{{ principle.critique }}", "form: plain\nvariables: [principle]")
+    template = templates.load("critique", path)
+    for number in range(3 * MOST):  # each is gone before the next takes its place in memory
+        said = template.render({"principle": Principle("p", f"Is it {number}?", "")}, "N")
+        assert said[0].content == f"Is it {number}?"
+    assert len(template._moulds or {}) <= MOST
