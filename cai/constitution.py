@@ -71,11 +71,14 @@ def ranked(principles: Iterable[Principle], prompt: Prompt, seed: int, *moment: 
     The first so many are a draw without replacement. Raises NoPrinciple if none applies.
     """
 
-    able = [principle for principle in principles if _applies(principle, prompt)]
+    tags = prompt.tags
+    able = [
+        one for one in principles if one.weight > 0 and (not one.applies_to or not set(one.applies_to).isdisjoint(tags))
+    ]
     if not able:
-        tags = ", ".join(prompt.tags) or "none"
+        its = ", ".join(tags) or "none"
         fix = "leave `applies_to` out of at least one principle with a weight above 0"
-        raise NoPrinciple(f"prompt {prompt.id}", f"no principle of the constitution applies (its tags: {tags})", fix)
+        raise NoPrinciple(f"prompt {prompt.id}", f"no principle of the constitution applies (its tags: {its})", fix)
     # -log(u) / weight is exponential with rate `weight`, so the least is each one's with chance ~ weight
     dice = uniforms((seed, prompt.id, *moment), [principle.id for principle in able])
     waits = [log(die) / principle.weight for principle, die in zip(able, dice, strict=True)]
@@ -149,10 +152,6 @@ def _principle(form: PrincipleForm) -> Principle:
 
 def _examples(forms: Iterable[ExampleForm]) -> tuple[Example, ...]:
     return tuple(Example(**form.model_dump(exclude_unset=True)) for form in forms)
-
-
-def _applies(principle: Principle, prompt: Prompt) -> bool:
-    return principle.weight > 0 and (not principle.applies_to or not set(principle.applies_to).isdisjoint(prompt.tags))
 
 
 def _edited(before: Principle, after: Principle) -> tuple[str, ...]:

@@ -269,10 +269,11 @@ async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Coun
             losses = [life for life in lives if isinstance(life, Failure)]
             traces.put(position, [life for life in lives if isinstance(life, Trace)])
             failed.put(position, losses)
-            stages.update(loss.stage for loss in losses)
-            kinds.update(loss.kind for loss in losses)
+            for loss in losses:
+                stages[loss.stage] += 1
+                kinds[loss.kind] += 1
+                progress.failed += loss.kind not in manifest.HARMLESS
             progress.done += 1
-            progress.failed += sum(loss.kind not in manifest.HARMLESS for loss in losses)
             if stopped:
                 return
 

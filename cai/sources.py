@@ -190,7 +190,7 @@ def _unique(prompts: Iterable[Prompt | Failure]) -> Iterator[Prompt | Failure]:
         if isinstance(prompt, Failure):
             yield prompt
             continue
-        conversation, name = _number(_derived(prompt.messages)), _number(digest(prompt.id))
+        conversation, name = _number(prompt.messages), _number(prompt.id)
         if conversation in conversations:
             yield Failure(prompt.id, STAGE, "duplicate", "the same conversation came before in this source")
         elif name in ids:
@@ -201,9 +201,9 @@ def _unique(prompts: Iterable[Prompt | Failure]) -> Iterator[Prompt | Failure]:
             yield prompt
 
 
-def _number(digest: str) -> int:
-    """64 bits of it, enough to tell a million apart; never 0."""
-    return int(digest[:16], 16) or 1
+def _number(value: object) -> int:
+    """64 bits of its hash, enough to tell a million apart; never 0."""
+    return hash(value) & 0xFFFF_FFFF_FFFF_FFFF or 1
 
 
 class _Seen:

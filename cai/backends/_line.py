@@ -20,8 +20,6 @@ SHORT = 1 << 16
 """Bytes of an answer that is taken here; a longer one is for a stream."""
 _START = b"HTTP/1.1 200 "
 _LENGTH, _TYPE = b"\r\ncontent-length:", b"\r\ncontent-type:"
-_HEED = (b"\r\ntransfer-encoding:", b"\r\nconnection:", b"\r\n ", b"\r\n\t")
-"""What makes a head one for aiohttp's parser; the last two continue the line before them."""
 
 
 class Line(asyncio.Protocol):
@@ -89,8 +87,8 @@ def plain(data: bytes) -> Plain | None:
     if end < 0 and len(data) < SHORT:
         return None
     head = data[: end + 2].lower()
-    if any(sign in head for sign in _HEED):
-        raise ValueError
+    if b"\r\ntransfer-encoding:" in head or b"\r\nconnection:" in head or b"\r\n " in head or b"\r\n\t" in head:
+        raise ValueError  # the last two go on with the line before them
     length, kind = _field(head, _LENGTH), _field(head, _TYPE)
     whole = end + 4 + (int(length) if length.isdigit() and len(length) < 6 else SHORT)
     if whole > SHORT or whole < len(data):

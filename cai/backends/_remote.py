@@ -100,7 +100,7 @@ class Remote:
         return await self._retry.again(partial(self._once, path, raw, tokens, read), first)
 
     async def _once(self, path: str, raw: bytes, tokens: float, read: Callable[[Any], Answer]) -> Answer:
-        ticket = await self._throttle.enter(tokens)
+        ticket = self._throttle.at_once(tokens) or await self._throttle.enter(tokens)
         try:
             data = await self._wire.post(path, raw)
             answer = _understood(data, read)

@@ -72,10 +72,14 @@ class Throttle:
         """How many are."""
         return self._limit.out
 
+    def at_once(self, tokens: float = 0) -> Ticket | None:
+        """Let a request of about `tokens` out, if it need not wait."""
+        return self._send(tokens) if not self._waiting and self._limit.free and not self._delay() else None
+
     async def enter(self, tokens: float = 0) -> Ticket:
         """Wait until a request of about `tokens` may go out."""
-        if not self._waiting and self._limit.free and not self._delay():
-            return self._send(tokens)
+        if ticket := self.at_once(tokens):
+            return ticket
         future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (turn.get(), next(self._arrivals), tokens, future))
         self._admit()
