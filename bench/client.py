@@ -5,7 +5,7 @@
 
 Client and server are processes pinned to the same core, so that what the one wastes the other lacks. The bare loop
 sends the same questions, recorded from a run, and reads the answers, three in a row a prompt; the run does what `cai run` does, with
-journal, run folder, gates, pairs and report. Both take turns, and the medians are compared. CPU is each process's own
+journal, run folder, gates, pairs and report. Both take turns, and neighbours are compared. CPU is each process's own
 and is what to compare by where the machine has other work to do. Prints tables; what was measured takes its place in
 bench/client.json, beside what was not measured this time.
 """
@@ -181,7 +181,10 @@ def run_once(core: int, url: str, prompts: int, flight: int, *, again: bool = Fa
 
 
 def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float]:
-    """Medians of the run and of the bare loop, taking turns against one server each time fresh."""
+    """The run and the bare loop, taking turns against one server each time fresh; medians of each, and of the ratios.
+
+    A ratio is of two neighbours, since the machine is not equally fast all the time.
+    """
     ours, theirs = [], []
     with tempfile.TemporaryDirectory() as folder:
         recorded = f"{folder}/bodies"
@@ -189,24 +192,32 @@ def speed(core: int, prompts: int, flight: int, repeats: int) -> dict[str, float
             run_once(core, url, 500, flight)
             stats = fetch(url)
         size = stats["bytes_read"] // stats["asked"]
-        for _ in range(repeats):
+        for turn in range(repeats):
             with server(core, latency=LATENCY) as url:
-                ours += run_once(core, url, prompts, flight)
-                theirs.append(child("bare", core, url, prompts, flight, recorded))
+                sides: list[Callable[[], Any]] = [
+                    lambda url=url: ours.extend(run_once(core, url, prompts, flight)),
+                    lambda url=url: theirs.append(child("bare", core, url, prompts, flight, recorded)),
+                ]
+                for side in sides if turn % 2 else reversed(sides):
+                    side()
     middle = {key: statistics.median(row[key] for row in ours) for key in ours[0] if key != "held"}
     base = {key: statistics.median(row[key] for row in theirs) for key in theirs[0]}
     calls = CALLS * prompts
+
+    def ratio(bare: str, run: str) -> float:
+        return statistics.median(them[bare] / us[run] for them, us in zip(theirs, ours, strict=True))
+
     return {
         "flight": flight,
         "bytes": size,
         "bare_per_s": calls / base["seconds"],
         "run_per_s": calls / middle["seconds"],
-        "ratio": base["seconds"] / middle["seconds"],
-        "calling_ratio": base["seconds"] / middle["calling"],
+        "ratio": ratio("seconds", "seconds"),
+        "calling_ratio": ratio("seconds", "calling"),
         "bare_cpu_ms": base["cpu"] / calls * 1e3,
         "run_cpu_ms": middle["cpu"] / calls * 1e3,
-        "cpu_ratio": middle["cpu"] / base["cpu"],
-        "calling_cpu_ratio": middle["calling_cpu"] / base["cpu"],
+        "cpu_ratio": 1 / ratio("cpu", "cpu"),
+        "calling_cpu_ratio": 1 / ratio("cpu", "calling_cpu"),
         "first": middle["first"],
     }
 
