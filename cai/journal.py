@@ -24,12 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from filelock import FileLock
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from cai.budget import Budget, Price
 from cai.errors import Mistake, Permanent
+from cai.lock import Lock
 from cai.types import Completion, Model, Request, Score, Usage
 
 VERSION = 1
@@ -78,7 +78,7 @@ class Journal:
         """Open or create. Raises Mistake where the file is not a journal, is newer, or cannot be written."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path.with_suffix(".lock"))
+        self._lock = Lock(path.with_suffix(".lock"))
         self._pending: dict[bytes, bytes] = {}
         self._committing: dict[bytes, bytes] = {}
         self._asking: dict[bytes, asyncio.Future[bytes] | None] = {}
@@ -123,7 +123,7 @@ class Journal:
             return form.load(await asyncio.shield(other)), False
         self._asking[key] = None
         try:
-            answer = await ask()
+            answer = form.fit(await ask())
             raw = form.dump(answer)
             self.put(key, raw)
         except BaseException as error:
@@ -142,6 +142,7 @@ class Journal:
         self._writer.join()
         with self._lock:  # closing the last connection checkpoints: a write like any other
             self._reader.close()
+        self._lock.close()
         if self._broken is not None:
             raise self._unwritable(self._broken)
 
@@ -156,7 +157,8 @@ class Journal:
             with self._lock:
                 connection = sqlite3.connect(self.path, isolation_level=None, timeout=60, check_same_thread=False)
                 return _prepared(connection, self.path)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, Mistake) as error:
+            self._lock.close()
             raise self._unwritable(error) from error
 
     def _write(self) -> None:
@@ -268,30 +270,37 @@ class Journaled:
         return self._price.of(usage) if self._price else None
 
     async def complete(self, request: Request) -> Completion:
-        ask = partial(self._paid, request, partial(self._model.complete, request), COMPLETION)
+        ask = partial(self._asked, request, partial(self._model.complete, request), COMPLETION)
         completion, new = await self._journal.once(self._key("complete", request), ask, COMPLETION)
         self._count(new, completion.usage)
         return completion
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        ask = partial(self._paid, request, partial(self._model.score, request, continuations), SCORES)
+        ask = partial(self._asked, request, partial(self._model.score, request, continuations), SCORES)
         scores, new = await self._journal.once(self._key("score", request, *continuations), ask, SCORES)
         self._count(new, _read(scores))
         return scores
 
-    async def _paid(self, request: Request, call: Callable[[], Awaitable[Answer]], form: Form[Answer]) -> Answer:
-        """The answer of a new call, claimed before it is sent and settled when it is back."""
+    def _asked(self, request: Request, call: Callable[[], Awaitable[Answer]], form: Form[Answer]) -> Awaitable[Answer]:
+        """A new call, counted also if it fails. Raises BudgetReached."""
         if self._budget is None:
             self.tally.asked += 1
-            return form.fit(await call())
-        claimed, used = self._budget.claim(request, self._price), Usage()
-        self.tally.asked += 1  # also if it fails
+            return call()
+        claimed = self._budget.claim(request, self._price)
+        self.tally.asked += 1
+        return self._settled(self._budget, claimed, request, call, form)
+
+    async def _settled(
+        self, budget: Budget, claimed: Usage, request: Request, call: Callable[[], Awaitable[Answer]],
+        form: Form[Answer],
+    ) -> Answer:  # fmt: skip
+        used = Usage()
         try:
             answer = await call()
             used = form.usage(answer)
-            return form.fit(answer)
+            return answer
         finally:
-            self._budget.settle(claimed, used, self._price, request)
+            budget.settle(claimed, used, self._price, request)
 
     def status(self) -> Mapping[str, float]:
         return self._model.status()

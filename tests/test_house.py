@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 CAI = ROOT / "cai"
 FILES = sorted(CAI.rglob("*.py"))
 FLOORS = (
-    ("types", "errors", "digest", "safe", "together", "language"),
+    ("types", "errors", "digest", "safe", "together", "language", "lock"),
     ("records",),
     ("plugins",),
     ("outside", "moulds"),
