@@ -177,25 +177,32 @@ class Outcome:
         """Count what the gates did to a trace, and its length from draft to final answer."""
         self.before.append(len(trace.draft.text.split()))
         self.after.append(len(trace.final.split()))
-        gate.tallied((*trace.gates, *(hit for step in trace.steps for hit in step.gates)), self.gates)
+        gate.tallied(trace.gates, self.gates)
+        for step in trace.steps:
+            gate.tallied(step.gates, self.gates)
 
     def add(self, made: Iterable[Pair | Failure], rows: Iterable[Pair | Failure]) -> None:
         """Count one prompt's pairs: as they were `made`, and the `rows` that they became."""
-        lost = [row for row in rows if isinstance(row, Failure)]
-        kept = [row for row in rows if isinstance(row, Pair)]
-        unheard = sum(loss.stage == "judge" for loss in lost)
-        asked, turned_away = sum(isinstance(row, Pair) for row in made), len(lost) - unheard
-        for stage, out, failed in (("judge", asked - unheard, unheard), ("pair", len(kept), turned_away)):
-            counts = self.counts[stage]
-            counts["in"] += out + failed
-            counts["out"] += out
-            counts["failed"] += failed
-        for loss in lost:
-            self.kinds[loss.kind] += 1
-        gate.tallied((hit for row in kept for hit in row.gates), self.gates)
-        for loss in lost:
-            if loss.stage == "pair":
-                self.gates.setdefault(loss.kind.removeprefix("gate:"), Counter())["drop"] += 1
+        judge, pair = self.counts["judge"], self.counts["pair"]
+        for row in made:
+            if isinstance(row, Pair):
+                judge["in"] += 1
+                judge["out"] += 1
+        for row in rows:
+            if isinstance(row, Pair):
+                pair["in"] += 1
+                pair["out"] += 1
+                gate.tallied(row.gates, self.gates)
+                continue
+            self.kinds[row.kind] += 1
+            if row.stage == "judge":
+                judge["out"] -= 1
+                judge["failed"] += 1
+                continue
+            pair["in"] += 1
+            pair["failed"] += 1
+            if row.stage == "pair":
+                self.gates.setdefault(row.kind.removeprefix("gate:"), Counter())["drop"] += 1
 
 
 async def pair_all(
