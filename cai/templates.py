@@ -126,10 +126,11 @@ class Template:
             self._moulds.clear()
         try:
             text = self._render({name: _slotted(name, value) for name, value in values.items()}, NONCE)
-        except _UNRENDERED:  # it looks at what a text says
+            pieces = self._pieces(text)
+        except (*_UNRENDERED, Mistake):  # it looks at what a text says, or is wrong, and then rendering says how
             return None
         held = [value for value in values.values() if isinstance(value, Principle) or _cases(value)]
-        return Mould(self._pieces(text), _THROUGH, held)
+        return Mould(pieces, _THROUGH, held)
 
     def _pieces(self, text: str) -> list[Piece]:
         if self.plain:

@@ -43,8 +43,8 @@ class Poster:
         limits: aiohttp.ClientTimeout,
         seconds: float,
     ) -> None:
-        """`seconds` from asking to the answer's end; connecting has its own time, in `limits`."""
-        self._connector, self._limits, self._deadline = connector, limits, Deadline(seconds)
+        """`seconds` from asking to the answer's end, and at most as many to connect."""
+        self._connector, self._limits, self._seconds, self._deadline = connector, limits, seconds, Deadline(seconds)
         self._idle: list[tuple[Connection, Line, float]] = []
         # what the pool knows the endpoint by; it is never sent itself
         self._target = ClientRequest("POST", url, headers=dict(headers), loop=asyncio.get_running_loop())
@@ -106,7 +106,8 @@ class Poster:
         return None
 
     async def _connected(self) -> tuple[Connection, Line]:
-        connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
+        async with asyncio.timeout(self._seconds):  # looking up a name has no time of its own
+            connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None:
             raise aiohttp.ServerDisconnectedError
