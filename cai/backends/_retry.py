@@ -24,9 +24,9 @@ Answer = TypeVar("Answer")
 
 PATIENCE = 600.0
 """Seconds from a call's first failure to its last try."""
-TRIES = 12
-"""Failed tries of one call, those apart that only cost patience."""
-EMPTY_TRIES = 4
+TRIES = 16
+"""Failed tries of one call, those apart that only cost patience: enough for a server that fails three times in ten."""
+EMPTY_TRIES = 5
 """An empty answer may be what the model has to say."""
 FREE = (*BUSY, "unreachable")
 """Kinds that cost patience alone."""
