@@ -81,8 +81,8 @@ def ranked(principles: Iterable[Principle], prompt: Prompt, seed: int, *moment: 
         raise NoPrinciple(f"prompt {prompt.id}", f"no principle of the constitution applies (its tags: {its})", fix)
     # -log(u) / weight is exponential with rate `weight`, so the least is each one's with chance ~ weight
     dice = uniforms((seed, prompt.id, *moment), [principle.id for principle in able])
-    waits = [log(die) / principle.weight for principle, die in zip(able, dice, strict=True)]
-    return [able[place] for place in sorted(range(len(able)), key=waits.__getitem__, reverse=True)]
+    scores = [principle.weight / -log(die) for principle, die in zip(able, dice, strict=True)]
+    return [able[place] for place in sorted(range(len(able)), key=scores.__getitem__, reverse=True)]
 
 
 def changes(old: Constitution, new: Constitution) -> list[Change]:

@@ -157,7 +157,10 @@ class Journal:
             with self._lock:
                 connection = sqlite3.connect(self.path, isolation_level=None, timeout=60, check_same_thread=False)
                 return _prepared(connection, self.path)
-        except (sqlite3.Error, OSError, Mistake) as error:
+        except Mistake:
+            self._lock.close()
+            raise
+        except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise self._unwritable(error) from error
 

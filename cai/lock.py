@@ -31,9 +31,13 @@ class Lock:
         if self._other is not None:
             self._other.acquire()
             return
-        if self._file < 0:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        flock(self._file, LOCK_EX)
+        while True:
+            if self._file < 0:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            flock(self._file, LOCK_EX)
+            if os.fstat(self._file).st_nlink:
+                return
+            self.close()  # somebody removed the file, and others will lock a new one
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._other is not None:

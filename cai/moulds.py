@@ -59,7 +59,7 @@ class Slot:
     def __eq__(self, other: object) -> bool:
         raise TypeError("compares a text that is not known yet")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         raise ValueError("prints a text without a filter")
 
     def through(self, filter: str) -> str:

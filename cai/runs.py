@@ -132,7 +132,8 @@ class Spool(Generic[Row]):
                 os.fsync(self._file.fileno())
                 os.replace(self._beside, self._path)
             return
-        self._file.flush()
+        with _writing(self._path):
+            self._file.flush()
         with atomic(self._path) as target:
             for offset, size in zip(self._offsets, self._sizes, strict=True):
                 if size:

@@ -16,12 +16,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes, pass_context
-from jinja2.compiler import CodeGenerator, Frame
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -64,7 +63,7 @@ class Header(Knobs):
 class Untrusted:
     """Text somebody else wrote. A template that prints it without a filter is refused."""
 
-    text: str
+    text: str = field(repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.text)
@@ -128,6 +127,8 @@ class Template:
             text = self._render({name: _slotted(name, value) for name, value in values.items()}, NONCE)
             pieces = self._pieces(text)
         except (*_UNRENDERED, Mistake):  # it looks at what a text says, or is wrong, and then rendering says how
+            return None
+        if any(role not in ROLES for role, _ in pieces):
             return None
         held = [value for value in values.values() if isinstance(value, Principle) or _cases(value)]
         return Mould(pieces, _THROUGH, held)
@@ -265,22 +266,11 @@ def _check_size(tree: nodes.Template, where: str) -> None:
             raise Mistake(f"{where}:{node.lineno}", f"has a number above {MAX_NUMBER}", "simplify it")
 
 
-class _Code(CodeGenerator):
-    """Reads the fields of our own frozen records directly: asking the sandbox is half of a rendering's time."""
-
-    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:
-        if node.attr not in _FIELDS:
-            return super().visit_Getattr(node, frame)
-        self.write("(")
-        self.visit(node.node, frame)
-        self.write(f").{node.attr}")
-
-
-_FIELDS = frozenset(field.name for record in (Principle, Example, Turn) for field in fields(record))
-
-
 class _Sandbox(ImmutableSandboxedEnvironment):
-    code_generator_class = _Code
+    """The sandbox; foreign text has no attributes there."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return not isinstance(obj, (Untrusted, Slot)) and super().is_safe_attribute(obj, attr, value)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -10,6 +10,7 @@ Left out on purpose: every header but the two that a caller asks about.
 from __future__ import annotations
 
 import asyncio
+import re
 
 from aiohttp.client_proto import ResponseHandler
 
@@ -18,8 +19,13 @@ Plain = tuple[str, bytes]
 
 SHORT = 1 << 16
 """Bytes of an answer that is taken here; a longer one is for a stream."""
-_START = b"HTTP/1.1 200 "
-_LENGTH, _TYPE = b"\r\ncontent-length:", b"\r\ncontent-type:"
+_HEAD = re.compile(
+    rb"HTTP/1\.1 200 [^\r\n\0]*\r\n"
+    rb"(?:(?i:content-length:[ \t]*(\d{1,5})[ \t]*|content-type:[ \t]*([^\r\n\0]{0,200}))\r\n"
+    rb"|(?!(?i:content-length|content-type|transfer-encoding|connection)[ \t]*:)"
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,200}:[^\r\n\0]{0,2000}\r\n){0,60}+\r\n"
+)
+"""A head with nothing in it that an HTTP parser would look at twice; its length and its type."""
 
 
 class Line(asyncio.Protocol):
@@ -81,24 +87,20 @@ class Line(asyncio.Protocol):
 
 def plain(data: bytes) -> Plain | None:
     """The answer that `data` is; None where more of it is to come. Raises ValueError where it is of another kind."""
-    if not data.startswith(_START):
+    found = _HEAD.match(data)
+    if found is None:
+        if len(data) < SHORT and data.startswith(b"HTTP/1.1 200 ") and b"\r\n\r\n" not in data and _strict(data):
+            return None
         raise ValueError
-    end = data.find(b"\r\n\r\n")
-    if end < 0 and len(data) < SHORT:
-        return None
-    head = data[: end + 2].lower()
-    if b"\r\ntransfer-encoding:" in head or b"\r\nconnection:" in head or b"\r\n " in head or b"\r\n\t" in head:
-        raise ValueError  # the last two go on with the line before them
-    length, kind = _field(head, _LENGTH), _field(head, _TYPE)
-    whole = end + 4 + (int(length) if length.isdigit() and len(length) < 6 else SHORT)
+    head = found[0].lower()
+    if found[1] is None or head.count(b"\r\ncontent-length:") > 1 or head.count(b"\r\ncontent-type:") > 1:
+        raise ValueError
+    whole = found.end() + int(found[1])
     if whole > SHORT or whole < len(data):
         raise ValueError
-    return (kind.decode("latin-1"), data[end + 4 :]) if whole == len(data) else None
+    return ((found[2] or b"").decode("latin-1"), data[found.end() :]) if whole == len(data) else None
 
 
-def _field(head: bytes, name: bytes) -> bytes:
-    """The value of a field, empty where it is not there. Raises ValueError where it is there twice."""
-    _, found, after = head.partition(name)
-    if name in after:
-        raise ValueError
-    return after[: after.index(b"\r\n")].strip() if found else b""
+def _strict(head: bytes) -> bool:
+    """Whether all lines so far end as they should; a parser may take a head for ended that ends otherwise."""
+    return head.count(b"\n") == head.count(b"\r\n")
