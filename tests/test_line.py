@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -48,6 +50,16 @@ ANSWERS = {
     "length below zero": answer(b'{"a": 1}', length=-8),
     "too short": answer(b'{"a": 1', length=8),
     "two answers": answer(b'{"a": 1}') * 2,
+    "bare line feeds": b'HTTP/1.1 200 OK\nContent-Type: application/json\nContent-Length: 8\n\n{"a": 1}',
+    "a bare line feed at the end": OK + TYPE + b'Content-Length: 8\r\n\n{"a": 1}',
+    "two of them": OK + TYPE + b'Content-Length: 8\n\n{"a": 1}',
+    "chunks after a bare line feed": answer(b'{"a": 1}', OK + TYPE + b"X: 1\nTransfer-Encoding: chunked\r\n"),
+    "nothing but a name": answer(b'{"a": 1}', OK + TYPE + b"X\r\n"),
+    "a blank in a name": answer(b'{"a": 1}', OK + TYPE + b"X y: a\r\n"),
+    "a zero": answer(b'{"a": 1}', OK + TYPE + b"X: \0\r\n"),
+    "a bare return": answer(b'{"a": 1}', OK + TYPE + b"X: a\rb\r\n"),
+    "many fields": answer(b'{"a": 1}', OK + TYPE + b"X: a\r\n" * 200),
+    "a long field": answer(b'{"a": 1}', OK + TYPE + b"X: %b\r\n" % (b"a" * 9000)),
     "rubbish": b"\0\1\2 rubbish \r\n\r\n",
     "half a head": OK + TYPE,
     "nothing": b"",
@@ -158,3 +170,37 @@ async def test_what_comes_unasked_spoils_the_connection() -> None:
     await line.close()
     server.close()
     assert len(peers) == 3
+
+
+@pytest.mark.parametrize(
+    "head", [OK + TYPE + b"Content-Length: 100\r\n\r\n{", OK + TYPE + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{"]
+)
+@pytest.mark.parametrize("options", [{"timeout": 0.3}, {"timeout": 20, "read_timeout": 0.3}])
+async def test_half_an_answer_is_not_waited_for(head: bytes, options: dict[str, float]) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(head)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    line = wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", **options)
+    started = asyncio.get_running_loop().time()
+    assert await outcome(line) == ("Transient", "timeout")
+    assert asyncio.get_running_loop().time() - started < 5
+    server.close()
+
+
+async def test_a_reset_is_noticed_at_once() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(ANSWERS["plain"][:-2])
+        await asyncio.sleep(0.05)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    ours, theirs = await outcome(wire(url, timeout=20)), await outcome(wire(url, timeout=20, read_timeout=20))
+    assert ours == theirs == ("Transient", "truncated")
+    server.close()

@@ -56,3 +56,22 @@ def test_another_process_waits_and_a_killed_one_holds_nothing(tmp_path: Path) ->
             if not kill:
                 assert float(process.stdout.readline()) <= mine + 0.2
                 assert process.wait() == 0
+
+
+def test_a_file_that_was_removed_locks_nobody_out_and_nobody_in(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "l"), Lock(tmp_path / "l")
+    with first:
+        pass
+    (tmp_path / "l").unlink()
+    entered = threading.Event()
+
+    def enter() -> None:
+        with first:
+            entered.set()
+
+    with second:
+        thread = threading.Thread(target=enter)
+        thread.start()
+        assert not entered.wait(0.2)
+    thread.join(5)
+    assert entered.is_set()

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -329,3 +329,25 @@ def test_numbers_read_well(number: float | None, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0.2 s"), (212.4, "3 min 32 s"), (3600, "1 h")])
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert page.clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "sign", ["\x1b", "\x7f", "\b", "\f", "\r", "\u202e", "\u115f", "\u200b", "\ufeff", "\x85", "\ud800"]
+)
+@pytest.mark.parametrize("around", ["plain", "Grüße"])
+def test_no_text_in_the_pages_data_hides_or_steers(sign: str, around: str) -> None:
+    for value in ({"a": f"{around}{sign}x"}, {f"{around}{sign}": 1}, {"a": [{"b": [sign]}]}, {"a": f"{sign}\n"}):
+        assert sign not in "".join(texts(json.loads(str(examples.embedded(value)))))
+
+
+def texts(value: object) -> Iterator[str]:
+    """Every text in a JSON value, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from texts(item)

@@ -195,6 +195,16 @@ def test_the_templates_of_a_run_are_poured_once_for_each_principle(stage: str, n
         "{% if answer == critique %}same{% endif %}{{ answer | turn }}{{ critique | turn }}",
         "{% for turn in conversation if turn.role == 'user' %}{{ loop.index }}{{ turn.content | turn | length }}{% endfor %}",
         "{{ (critique or answer) | turn }}{% if not critique %}none{% endif %}",
+        "{{ answer.full }}",
+        "{{ answer['place'] }}",
+        "{{ answer.text }}",
+        "{% if answer.place %}x{% endif %}y{{ answer | turn }}",
+        "{{ conversation | join(',', 'content.place') }}",
+        "{{ conversation }}",
+        "{{ conversation[:1] | upper }}",
+        "{% for turn in conversation %}{{ 'x' if turn.title is defined else 'y' }}{{ turn.content | plain }}{% endfor %}",
+        "{% for turn in conversation if turn.content %}{{ loop.index }} {{ turn.content | plain }}{% endfor %}",
+        "{% for turn in conversation %}{{ turn.role }}: {{ turn.content | plain }}\n{% endfor %}",
     ],
 )
 def test_a_template_that_looks_into_a_text_is_rendered_every_time(tmp_path: Path, body: str) -> None:
@@ -204,6 +214,8 @@ def test_a_template_that_looks_into_a_text_is_rendered_every_time(tmp_path: Path
     for answer in ("yes\n no", "", "other text", "yes\n no"):
         for critique in ("", "yes\n no"):
             given_ = values(answer) | {"critique": Untrusted(critique)}
+            turns = (Message("assistant" if critique else "user", "hello"), Message("user", answer))
+            given_ |= {"conversation": templates.turns(turns)}
             try:
                 expected = replace(template, _moulds=None).render(given_, "N")
             except Mistake:
@@ -220,3 +232,32 @@ def test_a_principle_that_is_gone_leaves_no_mould_to_another(tmp_path: Path) -> 
         said = template.render({"principle": Principle("p", f"Is it {number}?", "")}, "N")
         assert said[0].content == f"Is it {number}?"
     assert len(template._moulds or {}) <= MOST
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("{{ answer.text }}{% call user() %}x{% endcall %}", "unsafe"),
+        ("{{ answer | turn }}{% call user() %}x{% endcall %}", "outside every message: 'hello'"),
+        ("{% call user() %}y{% endcall %}{% call message(answer | turn) %}x{% endcall %}", "does not end in a user"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_text_itself(tmp_path: Path, body: str, why: str) -> None:
+    template = templates.load("revise", write(tmp_path, body, "form: chat\nvariables: [answer]"))
+    for _ in range(2):
+        with pytest.raises(Mistake, match=why):
+            template.render(values("hello"), "N")
+
+
+def test_a_role_may_come_out_of_a_text(tmp_path: Path) -> None:
+    body = "{% call message(answer | turn) %}x{% endcall %}"
+    template = templates.load("revise", write(tmp_path, body, "form: chat\nvariables: [answer]"))
+    assert template.render(values("user"), "N") == (Message("user", "x"),)
+
+
+def test_nothing_shows_a_foreign_text_but_a_filter() -> None:
+    turn = templates.turns((Message("user", "secret"),))[0]
+    assert "secret" not in repr((turn, turn.content))
+    for value in (turn, turn.content):
+        with pytest.raises(ValueError, match="fence, turn or plain"):
+            str(value)
