@@ -198,24 +198,16 @@ def _replacing(folder: Path) -> Iterator[Path]:
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
     try:
-        with _told(folder):
+        with runs.writing(folder):
             beside.mkdir(parents=True)
         yield beside
-        with _told(folder):
+        with runs.writing(folder):
             if folder.exists():
                 os.replace(folder, old)
             os.replace(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Mistake(str(folder), f"cannot be written: {error.strerror}", "choose another folder") from error
 
 
 def _refuse_foreign(folder: Path) -> None:

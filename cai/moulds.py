@@ -1,6 +1,6 @@
 """A template rendered once for each principle: what stays the same is kept as text, and a call fills in what differs.
 
-A rendering goes through a hundred functions of Jinja, and a run asks thousands of questions by the same few principles.
+A rendering goes through many functions of Jinja, and a run asks thousands of questions by the same few principles.
 So a template is poured with slots in the place of foreign texts, by Jinja as ever; each slot leaves a hole where a
 filter has printed it, and a hole is filled by that filter. A mould serves calls of the same shape: the same principle
 and worked cases, turns of the same roles, the same texts empty.

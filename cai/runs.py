@@ -52,7 +52,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with _writing(path):
+        with writing(path):
             with open(beside, "wb") as file:
                 yield file
                 file.flush()
@@ -63,7 +63,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Raises Mistake where what is written within fails."""
     try:
         yield
     except OSError as error:
@@ -92,7 +93,7 @@ def appended(path: Path) -> list[dict[str, Any]]:
 
 def append(path: Path, value: Mapping[str, object]) -> None:
     """Add one line of JSON to a file that is read while it grows."""
-    with _writing(path), open(path, "ab") as file:
+    with writing(path), open(path, "ab") as file:
         file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
@@ -127,12 +128,12 @@ class Spool(Generic[Row]):
     def finish(self) -> None:
         """Write all rows in order to the final file, whole or not at all, and remove the spool."""
         if self._ordered:  # as they came: the spool is the file
-            with _writing(self._path), self._file:
+            with writing(self._path), self._file:
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 os.replace(self._beside, self._path)
             return
-        with _writing(self._path):
+        with writing(self._path):
             self._file.flush()
         with atomic(self._path) as target:
             for offset, size in zip(self._offsets, self._sizes, strict=True):

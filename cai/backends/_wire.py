@@ -25,6 +25,8 @@ from cai.errors import Refused, Transient
 
 MAX_BYTES = 32 << 20
 """Of one answer."""
+_LOST = (aiohttp.ClientError, HttpProcessingError, OSError)
+"""What a request raises that gets no answer; a time-out is an OSError too."""
 MAX_DEPTH = 200
 """Of its JSON; pydantic's reader stops there too."""
 SECRET = 16
@@ -46,8 +48,8 @@ class Wire:
         try:
             poster = self._posters.get(path) or self._poster(path)
             status, headers, raw = await poster(body, MAX_BYTES)
-        except Exception as error:
-            # from None: aiohttp's errors carry the request's headers, and so the key
+        except _LOST as error:
+            # from None, here and below: aiohttp's errors carry the request's headers, and so the key
             raise self._said(error) from None
         self._reached = True
         return _parsed(self._good(f"POST {path}", status, headers, raw), headers.get("Content-Type", ""))
@@ -59,7 +61,7 @@ class Wire:
         try:
             async with asyncio.timeout(self._endpoint.timeout):
                 status, headers, raw = await self._request(method, path, data, most)
-        except Exception as error:
+        except _LOST as error:
             raise self._said(error) from None
         self._reached = True
         return self._good(f"{method} {path}", status, headers, raw), headers.get("Content-Type", "")
@@ -77,7 +79,7 @@ class Wire:
             raw = await whole(response.content, response.headers.get("Content-Length"), most)
             return response.status, response.headers, raw
 
-    def _said(self, error: Exception) -> Exception:
+    def _said(self, error: Exception) -> Transient | Refused:
         """What a request that got no answer ended in, as an error of ours."""
         match error:
             case TimeoutError():
@@ -86,9 +88,7 @@ class Wire:
                 return self._lost(error, "truncated", "the connection ended within the answer")
             case HttpProcessingError():
                 return Transient("malformed", "the answer is no HTTP")
-            case aiohttp.ClientError() | OSError():
-                return self._lost(error, "connection", f"{type(error).__name__}: {error}")
-        return error
+        return self._lost(error, "connection", f"{type(error).__name__}: {error}")
 
     def _good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> bytes:
         if len(self._key) >= SECRET and self._key.encode() in raw:
