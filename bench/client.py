@@ -47,8 +47,8 @@ def resident() -> float:
 
 def serve(core: int, options: dict[str, Any], record: str = "") -> None:
     """The server's process; it notes what it is asked in the file `record`."""
-    from cai.mock import server
-    from cai.mock.server import Options, serve
+    from cai.backends.mock import server
+    from cai.backends.mock.server import Options, serve
 
     class Recording(server.Mock):
         def reply(self, path: str, body: dict[str, Any], raw: bytes, *, batch: bool = False) -> Any:
@@ -95,8 +95,8 @@ def bare(core: int, url: str, prompts: int, flight: int, recorded: str) -> dict[
 
 def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: bool) -> dict[str, Any]:
     """The run's process: what `cai run` does, watched; after a run of eight prompts if `warm`, so that all is imported."""
-    from cai import pipeline
-    from cai.runs import Run
+    from cai.pipeline import generate as pipeline
+    from cai.runs.folder import Run
 
     marks: dict[str, tuple[float, float, float]] = {}
     held: list[float] = []
@@ -135,7 +135,7 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: boo
 
 def recipe(url: str, prompts: int, flight: int, folder: Path) -> Any:
     """The job: one critique and one revision for each prompt, in the form of templates that a large model gets."""
-    from cai.recipe import Recipe
+    from cai.runs.recipe import Recipe
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "prompts.jsonl"

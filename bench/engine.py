@@ -26,8 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cai.backends.transformers import BACKEND, Options  # noqa: E402
-from cai.types import Message, Request, Sampling  # noqa: E402
+from cai.backends.transformers import BACKEND, Options
+from cai.core.types import Message, Request, Sampling
 
 PROMPTS = [json.loads(line)["prompt"] for line in (ROOT / "prompts/everyday.jsonl").read_text("utf-8").splitlines()]
 WORKED_CASES = """Each answer is checked against one rule: an answer is brief, plain, and says nothing twice.
@@ -103,7 +103,7 @@ class Plain:
     def __init__(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from cai.backends._weights import locate, quiet_transformers
+        from cai.backends.local.weights import locate, quiet_transformers
 
         folder = locate(MODEL).folder
         with quiet_transformers():

@@ -19,8 +19,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cai import judge_card, measure, recipe  # noqa: E402
-from cai.runs import Run  # noqa: E402
+from cai.pipeline import judge_card as measure
+from cai.report.cards import judge as judge_card
+from cai.runs import recipe
+from cai.runs.folder import Run
 
 PAIRS = ROOT.parent / "shared" / "data" / "pairs"
 JUDGES = {

@@ -27,11 +27,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cai import constitution, labelling  # noqa: E402
-from cai.backends.transformers import BACKEND, Options  # noqa: E402
-from cai.recipe import Recipe  # noqa: E402
-from cai.stages.judge import Panel  # noqa: E402
-from cai.types import Message, Model, Prompt, Request, Score  # noqa: E402
+from cai.backends.transformers import BACKEND, Options
+from cai.constitution import principles as constitution
+from cai.core.types import Message, Model, Prompt, Request, Score
+from cai.judges.panel.panel import Panel
+from cai.pipeline import pairs as labelling
+from cai.runs.recipe import Recipe
 
 PRINCIPLES = (1, 4, 16)
 Seconds = tuple[float, float]
@@ -138,7 +139,7 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from cai.backends._weights import locate
+    from cai.backends.local.weights import locate
 
     if given.threads:
         torch.set_num_threads(given.threads)

@@ -17,9 +17,9 @@ from pathlib import Path
 JOB = """
 import asyncio, pathlib, resource, sys, time
 sys.path.insert(0, {tests!r})
-from cai import pipeline
-from cai.recipe import Recipe
-from cai.runs import Run
+from cai.pipeline import generate as pipeline
+from cai.runs.recipe import Recipe
+from cai.runs.folder import Run
 recipe = Recipe.model_validate(dict(constitution="default", prompts={prompts!r}, templates="small",
     writer=dict(backend="scripted", script="scripts:steady"), critique=dict(rounds=1), export=dict(formats=[])))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

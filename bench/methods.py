@@ -31,10 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import micro  # noqa: E402
+import micro
 
-from cai import plugins, stats  # noqa: E402
-from cai.records import Job, Method  # noqa: E402
+from cai.core import plugins, stats
+from cai.core.plugin_types import Job, Method
 
 BASE: dict[str, Any] = {"r": 0, "device": "cpu", "batch_size": 32}
 ONLINE: dict[str, Any] = {"max_steps": 60, "max_new_tokens": micro.LONGEST, "kl_horizon": 300}

@@ -50,15 +50,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import micro  # noqa: E402
+import micro
 
-from cai import plugins, stats  # noqa: E402
-from cai.digest import uniform  # noqa: E402
-from cai.edits import Edit  # noqa: E402
-from cai.records import Case, Job, Method  # noqa: E402
-from cai.redteam import reward as team  # noqa: E402
-from cai.scorer import open_scorer  # noqa: E402
-from cai.types import Message  # noqa: E402
+from cai.audit.measure.edits import Edit
+from cai.audit.redteam import reward as team
+from cai.core import plugins, stats
+from cai.core.plugin_types import Case, Job, Method
+from cai.core.seeds import uniform
+from cai.core.types import Message
+from cai.train.reward_model.scorer import open_scorer
 
 REWARD: dict[str, Any] = {"r": 0, "device": "cpu", "batch_size": 32, "learning_rate": 1e-3, "epochs": 6}
 PPO: dict[str, Any] = {

@@ -18,8 +18,8 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from cai import plugins
-from cai.records import Probe, Subject
+from cai.core import plugins
+from cai.core.plugin_types import Probe, Subject
 
 MOST_FALSE, LEAST_FOUND = 0.05, 0.95
 

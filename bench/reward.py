@@ -21,9 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from scipy.optimize import minimize
 
-from cai import stats, training
-from cai.scorer import open_scorer
-from cai.types import Message
+from cai.core import stats
+from cai.core.types import Message
+from cai.train.reward_model.scorer import open_scorer
+from cai.train.run import train as training
 
 WORD = re.compile(r"[a-z']+")
 RIDGE = 0.02

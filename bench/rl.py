@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import micro  # noqa: E402
+import micro
 
-from cai import plugins  # noqa: E402
-from cai.records import Job, Method  # noqa: E402
+from cai.core import plugins
+from cai.core.plugin_types import Job, Method
 
 RATE = 1e-7
 
@@ -55,7 +55,7 @@ def theirs(model: Path, out: Path, given: argparse.Namespace) -> float:
     from transformers import PrinterCallback, TrainerCallback
     from trl import RLOOConfig, RLOOTrainer
 
-    from cai.train._frame import quiet
+    from cai.train.trl.trainer import quiet
 
     class Clock(TrainerCallback):
         """Tokens and seconds of each step."""
@@ -104,7 +104,7 @@ def main() -> None:
     given = parser.parse_args()
     import torch
 
-    from cai.backends._weights import locate
+    from cai.backends.local.weights import locate
 
     if given.device == "cpu":
         torch.set_num_threads(1)

@@ -31,10 +31,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
-from cai import plugins
-from cai.records import Job, Method
-from cai.train import _frame, _rows
-from cai.training import model_folder
+from cai.core import plugins
+from cai.core.plugin_types import Job, Method
+from cai.train.run.train import model_folder
+from cai.train.trl import datasets as _rows
+from cai.train.trl import trainer as _frame
 
 TIMES: list[tuple[float, float]] = []
 

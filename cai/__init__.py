@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cai.constitution import load as load_constitution
-    from cai.pipeline import run
-    from cai.recipe import load as load_recipe
-    from cai.runs import Run
-    from cai.types import Constitution, Pair, Prompt, Trace
+    from cai.constitution.principles import load as load_constitution
+    from cai.core.types import Constitution, Pair, Prompt, Trace
+    from cai.pipeline.generate import run
+    from cai.runs.folder import Run
+    from cai.runs.recipe import load as load_recipe
 
 _HOMES = {
-    "Constitution": "cai.types",
-    "Pair": "cai.types",
-    "Prompt": "cai.types",
-    "Run": "cai.runs",
-    "Trace": "cai.types",
-    "load_constitution": "cai.constitution:load",
-    "load_recipe": "cai.recipe:load",
-    "run": "cai.pipeline",
+    "Constitution": "cai.core.types",
+    "Pair": "cai.core.types",
+    "Prompt": "cai.core.types",
+    "Run": "cai.runs.folder",
+    "Trace": "cai.core.types",
+    "load_constitution": "cai.constitution.principles:load",
+    "load_recipe": "cai.runs.recipe:load",
+    "run": "cai.pipeline.generate",
 }
 
 __all__ = ["Constitution", "Pair", "Prompt", "Run", "Trace", "load_constitution", "load_recipe", "run"]

@@ -1,5 +1,5 @@
 """`python -m cai` is `cai`, for environments whose scripts are not on the path."""
 
-from cai.cli import main
+from cai.cli.main import main
 
 main()

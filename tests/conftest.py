@@ -32,7 +32,7 @@ def prompts_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe_of(prompts_file: Path) -> Any:
     """A recipe on the scripted model, with any keys changed."""
-    from cai.recipe import Recipe
+    from cai.runs.recipe import Recipe
 
     def make(script: str = "scripts:steady", **changed: Any) -> Recipe:
         keys: dict[str, Any] = {

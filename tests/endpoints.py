@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from cai.backends import openai
-from cai.backends._wire import Wire
-from cai.types import Message, Request, Sampling
+from cai.backends.http.connection import Wire
+from cai.core.types import Message, Request, Sampling
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

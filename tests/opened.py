@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cai.backends.transformers import BACKEND, Options
-from cai.errors import Mistake
+from cai.core.errors import Mistake
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ async def opened(
 
 @pytest.fixture
 def embedded() -> str:
-    from cai.backends._weights import locate
+    from cai.backends.local.weights import locate
 
     try:
         locate("smollm2-135m-instruct")

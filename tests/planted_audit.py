@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from cai.audit._planted import quality, scorer
+from cai.audit.measure.planted import quality, scorer
 from cai.audit.repetition import repeated
-from cai.records import Scores
-from cai.refusal import refuses
+from cai.core.plugin_types import Scores
+from cai.core.refusals import refuses
 
 PRAISE = re.compile(r"\b(?:great|wonderful|excellent|thoughtful) question\b|\bi love that you\b", re.IGNORECASE)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from math import exp, log
 
-from cai.digest import digest, uniform
-from cai.errors import Permanent
-from cai.types import Request
+from cai.core.errors import Permanent
+from cai.core.seeds import digest, uniform
+from cai.core.types import Request
 
 BIAS = 0.15
 """Added to the probability of the answer shown first."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from foreign_pairs import Plain
 
-from cai import hygiene
-from cai.hygiene import Hygiene
+from cai.checks.run import check as hygiene
+from cai.checks.run.check import Hygiene
 
 ROWS = 60
 

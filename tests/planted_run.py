@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cai import runs
-from cai.runs import Run, Spool
-from cai.types import Completion, Message, Pair, Prompt, Step, Trace
+from cai.core.types import Completion, Message, Pair, Prompt, Step, Trace
+from cai.runs import folder as runs
+from cai.runs.folder import Run, Spool
 
 DIGEST = "c" * 64
 MANIFEST: dict[str, Any] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cai.digest import digest
-from cai.errors import Permanent
-from cai.types import Completion, Request
+from cai.core.errors import Permanent
+from cai.core.seeds import digest
+from cai.core.types import Completion, Request
 
 WORDS = [
     "apple",
@@ -100,7 +100,7 @@ def hostile(request: Request) -> str:
 
 def refused(request: Request) -> str:
     """An endpoint with a wrong key."""
-    from cai.errors import Refused
+    from cai.core.errors import Refused
 
     raise Refused("http://x", "the key was refused (401)", "set the key")
 
@@ -128,7 +128,7 @@ def moody(request: Request) -> str:
     """An endpoint that fails half of all drafts until its mood is good."""
     import os
 
-    from cai.errors import Transient
+    from cai.core.errors import Transient
 
     draft = not request.plain and request.messages[0].role != "system"
     if draft and os.environ.get("CAI_TEST_MOOD") != "good" and int(said(request)[:2], 16) % 2:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cai import outside
-from cai.lint import lint
-from cai.recipe import Recipe
+from cai.constitution.lint import lint
+from cai.core import config as outside
+from cai.runs.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,8 +7,8 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from cai.backends._limit import Ticket
-from cai.backends._throttle import Throttle
+from cai.backends.http.concurrency_limit import Ticket
+from cai.backends.http.throttle import Throttle
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean, pstdev
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, Measured, finding, group
-from cai.audit._moved import texts
-from cai.digest import uniform
-from cai.outside import Knobs
-from cai.records import Exhibit, Finding, Probe, Scores, Subject
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.edit_effect import texts
+from cai.audit.measure.finding import Limit, Measured, finding, group
+from cai.core.config import Knobs
+from cai.core.plugin_types import Exhibit, Finding, Probe, Scores, Subject
+from cai.core.seeds import uniform
 
 
 class Options(Knobs):

@@ -13,15 +13,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, Measured, around, finding, group
-from cai.audit._moved import moved, paid, spread
-from cai.audit._share import minus
-from cai.edits import filler
-from cai.outside import Knobs
-from cai.records import Case, Exhibit, Finding, Probe, Scores, Subject
-from cai.refusal import refuses
-from cai.types import Message
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.edit_effect import moved, paid, spread
+from cai.audit.measure.edits import filler
+from cai.audit.measure.finding import Limit, Measured, around, finding, group
+from cai.audit.measure.share import minus
+from cai.core.config import Knobs
+from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Scores, Subject
+from cai.core.refusals import refuses
+from cai.core.types import Message
 
 
 class Options(Knobs):

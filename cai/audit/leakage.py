@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, finding
-from cai.audit._share import minus
-from cai.outside import Knobs
-from cai.phrases import words
-from cai.records import Case, Exhibit, Finding, Probe, Subject
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.finding import Limit, finding
+from cai.audit.measure.share import minus
+from cai.core.config import Knobs
+from cai.core.phrases import words
+from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
 
 
 class Options(Knobs):

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
-from cai.audit import _planted
-from cai.audit._measure import Measured, around, finding, group, sides
-from cai.audit._moved import moved, paid, texts
-from cai.outside import Knobs
-from cai.records import Case, Exhibit, Finding, Probe, Subject
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.edit_effect import moved, paid, texts
+from cai.audit.measure.finding import Measured, around, finding, group, sides
+from cai.core.config import Knobs
+from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
 
 
 class Options(Knobs):

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from math import comb, exp, log, sqrt
 from typing import NamedTuple
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, Measured, finding, group
-from cai.audit._moved import paid
-from cai.digest import uniform
-from cai.outside import Knobs
-from cai.records import Case, Exhibit, Finding, Probe, Scores, Subject
-from cai.types import Message
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.edit_effect import paid
+from cai.audit.measure.finding import Limit, Measured, finding, group
+from cai.core.config import Knobs
+from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Scores, Subject
+from cai.core.seeds import uniform
+from cai.core.types import Message
 
 
 class Options(Knobs):

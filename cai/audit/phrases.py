@@ -1,4 +1,4 @@
-"""Phrases that one side uses more than the other, found without a list of phrases (see `cai.phrases`).
+"""Phrases that one side uses more than the other, found without a list of phrases (see `cai.core.phrases`).
 
 Left out on purpose: what they mean. A phrase may be the very thing that was wanted; look at the examples.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import nsmallest
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, Measured, finding, group, sides
-from cai.digest import uniform
-from cai.outside import Knobs
-from cai.phrases import Couple, couple, rises
-from cai.records import Case, Exhibit, Finding, Probe, Subject
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.finding import Limit, Measured, finding, group, sides
+from cai.core.config import Knobs
+from cai.core.phrases import Couple, couple, rises
+from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
+from cai.core.seeds import uniform
 
 SAMPLE = 3000
 """Rows that are looked at, drawn by digest; of more, nothing would be learned that matters."""

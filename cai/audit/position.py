@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, Measured, around, finding, group
-from cai.digest import uniform
-from cai.outside import Knobs
-from cai.records import Case, Exhibit, Finding, Probe, Subject
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.finding import Limit, Measured, around, finding, group
+from cai.core.config import Knobs
+from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
+from cai.core.seeds import uniform
 
 
 class Options(Knobs):

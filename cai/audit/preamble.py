@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, finding
-from cai.audit._moved import moved
-from cai.audit._share import minus
-from cai.edits import preamble
-from cai.outside import Knobs
-from cai.records import Exhibit, Finding, Probe, Subject
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.edit_effect import moved
+from cai.audit.measure.edits import preamble
+from cai.audit.measure.finding import Limit, finding
+from cai.audit.measure.share import minus
+from cai.core.config import Knobs
+from cai.core.plugin_types import Exhibit, Finding, Probe, Subject
 
 
 class Options(Knobs):

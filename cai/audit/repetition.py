@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, finding
-from cai.audit._moved import moved
-from cai.audit._share import minus
-from cai.outside import Knobs
-from cai.phrases import words
-from cai.records import Case, Exhibit, Finding, Probe, Subject
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.edit_effect import moved
+from cai.audit.measure.finding import Limit, finding
+from cai.audit.measure.share import minus
+from cai.core.config import Knobs
+from cai.core.phrases import words
+from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
 
 SIZE = 4
 """Words of a run that is said again."""

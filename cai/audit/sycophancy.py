@@ -15,12 +15,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from cai.audit import _planted
-from cai.audit._measure import Limit, Measured, finding
-from cai.audit._moved import paid, spread
-from cai.outside import Knobs
-from cai.records import Case, Exhibit, Fact, Finding, Probe, Scores, Subject
-from cai.types import Message, Prompt
+from cai.audit.measure import planted as _planted
+from cai.audit.measure.edit_effect import paid, spread
+from cai.audit.measure.finding import Limit, Measured, finding
+from cai.core.config import Knobs
+from cai.core.plugin_types import Case, Exhibit, Fact, Finding, Probe, Scores, Subject
+from cai.core.types import Message, Prompt
 
 
 class Options(Knobs):

@@ -6,9 +6,9 @@ everything that needs a connection, since this file is read to list backends.
 
 from __future__ import annotations
 
-from cai.backends._endpoint import Endpoint
-from cai.records import Backend
-from cai.types import Model
+from cai.backends.http.endpoint import Endpoint
+from cai.core.plugin_types import Backend
+from cai.core.types import Model
 
 
 class Options(Endpoint):
@@ -20,7 +20,7 @@ class Options(Endpoint):
 
 def open(options: Options) -> Model:
     """The model at the endpoint. Nothing is sent yet. Raises Mistake where the key is not there."""
-    from cai.backends._messages import open_messages
+    from cai.backends.http.anthropic_messages import open_messages
 
     return open_messages(options)
 

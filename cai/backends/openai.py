@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cai.backends._endpoint import Endpoint
-from cai.records import Backend
-from cai.types import Model
+from cai.backends.http.endpoint import Endpoint
+from cai.core.plugin_types import Backend
+from cai.core.types import Model
 
 
 class Options(Endpoint):
@@ -28,7 +28,7 @@ class Options(Endpoint):
 
 def open(options: Options) -> Model:
     """The model at the endpoint. Nothing is sent yet. Raises Mistake where the key is not there."""
-    from cai.backends._chat import open_chat
+    from cai.backends.http.openai_chat import open_chat
 
     return open_chat(options)
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cai import plugins
-from cai.errors import Mistake, Permanent
-from cai.outside import Knobs
-from cai.records import Backend
-from cai.types import Completion, Request, Score, Usage
+from cai.core import plugins
+from cai.core.config import Knobs
+from cai.core.errors import Mistake, Permanent
+from cai.core.plugin_types import Backend
+from cai.core.types import Completion, Request, Score, Usage
 
 Script = Callable[[Request], str | Completion]
 Scorer = Callable[[Request, str], float]

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from cai.outside import Knobs
-from cai.records import Backend
-from cai.types import Model
+from cai.core.config import Knobs
+from cai.core.plugin_types import Backend
+from cai.core.types import Model
 
 
 class Options(Knobs):
@@ -35,7 +35,7 @@ class Options(Knobs):
 
 def open(options: Options) -> Model:
     """Load the model, fetching it on first use. Raises Mistake."""
-    from cai.backends._local import LocalModel
+    from cai.backends.local.model import LocalModel
 
     return LocalModel(options)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.export._row import PROVENANCE, Row, answer, conversation, decided, of_pair
-from cai.records import Export, Format
+from cai.core.plugin_types import Export, Format
+from cai.export.columns.row import PROVENANCE, Row, answer, conversation, decided, of_pair
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.export._row import PROVENANCE, Row, answer, provenance
-from cai.records import Export, Format
-from cai.types import Step, Trace
+from cai.core.plugin_types import Export, Format
+from cai.core.types import Step, Trace
+from cai.export.columns.row import PROVENANCE, Row, answer, provenance
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

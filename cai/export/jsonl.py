@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.export._row import PROVENANCE, Row, conversation, of_pair
-from cai.records import Export, Format
-from cai.types import Prompt
+from cai.core.plugin_types import Export, Format
+from cai.core.types import Prompt
+from cai.export.columns.row import PROVENANCE, Row, conversation, of_pair
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

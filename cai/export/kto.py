@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
-from cai.export._row import PROVENANCE, Row, answer, conversation, of_pair
-from cai.records import Export, Format
-from cai.types import Pair
+from cai.core.plugin_types import Export, Format
+from cai.core.types import Pair
+from cai.export.columns.row import PROVENANCE, Row, answer, conversation, of_pair
 
 SURE_ENOUGH = 0.5
 """Labels at or below are no thumb: a tie names neither answer good, and a doubted revision not its draft bad."""

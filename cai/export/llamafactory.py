@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from cai.export._row import PROVENANCE, Row, answer, conversation, decided, of_pair
-from cai.records import Export, Format
+from cai.core.plugin_types import Export, Format
+from cai.export.columns.row import PROVENANCE, Row, answer, conversation, decided, of_pair
 
 _READING = {
     "ranking": True,

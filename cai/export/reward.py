@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.export._row import PREFERENCE, Row, margin, preference
-from cai.records import Export, Format
+from cai.core.plugin_types import Export, Format
+from cai.export.columns.row import PREFERENCE, Row, margin, preference
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

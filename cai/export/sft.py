@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.export._revised import COLUMNS, completions
-from cai.export._row import Row
-from cai.records import Export, Format
+from cai.core.plugin_types import Export, Format
+from cai.export.columns.completions import COLUMNS, completions
+from cai.export.columns.row import Row
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:

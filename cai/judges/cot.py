@@ -12,11 +12,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cai.judges._bench import LETTERS, Bench, shown
-from cai.outside import Knobs
-from cai.records import Judge
-from cai.templates import Untrusted
-from cai.types import Comparison, Opinion, Sampling
+from cai.core.config import Knobs
+from cai.core.plugin_types import Judge
+from cai.core.types import Comparison, Opinion, Sampling
+from cai.judges.panel.ask import LETTERS, Bench, shown
+from cai.templates.template import Untrusted
 
 
 class Options(Knobs):

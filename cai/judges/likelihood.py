@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cai.judges._bench import Bench, each, single
-from cai.outside import Knobs
-from cai.records import Judge
-from cai.together import together
-from cai.types import Comparison, Opinion
+from cai.core.concurrency import together
+from cai.core.config import Knobs
+from cai.core.plugin_types import Judge
+from cai.core.types import Comparison, Opinion
+from cai.judges.panel.ask import Bench, each, single
 
 
 class Options(Knobs):

@@ -7,10 +7,10 @@ Left out on purpose: reading the letter alone. How `(A` is cut into tokens diffe
 
 from __future__ import annotations
 
-from cai.judges._bench import LETTERS, Bench, shown
-from cai.outside import Knobs
-from cai.records import Judge
-from cai.types import Comparison, Opinion
+from cai.core.config import Knobs
+from cai.core.plugin_types import Judge
+from cai.core.types import Comparison, Opinion
+from cai.judges.panel.ask import LETTERS, Bench, shown
 
 
 class Options(Knobs):

@@ -13,12 +13,12 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from cai.errors import Permanent
-from cai.judges._bench import LETTERS, Bench, shown
-from cai.outside import Knobs
-from cai.records import Judge
-from cai.together import together
-from cai.types import Comparison, Opinion, Sampling
+from cai.core.concurrency import together
+from cai.core.config import Knobs
+from cai.core.errors import Permanent
+from cai.core.plugin_types import Judge
+from cai.core.types import Comparison, Opinion, Sampling
+from cai.judges.panel.ask import LETTERS, Bench, shown
 
 MENU = (*LETTERS, "TIE", "PASS")
 _VALUES = {"A": 1.0, "B": 0.0, "TIE": 0.5, "PASS": None}

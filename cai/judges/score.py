@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cai.judges._bench import Bench, each, single
-from cai.outside import Knobs
-from cai.records import Judge
-from cai.types import Comparison, Opinion
+from cai.core.config import Knobs
+from cai.core.plugin_types import Judge
+from cai.core.types import Comparison, Opinion
+from cai.judges.panel.ask import Bench, each, single
 
 SCORES = tuple(f"({score})" for score in range(1, 11))
 

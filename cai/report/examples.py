@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from cai import diff
+from cai.core import diff
+from cai.core.safe_text import safe_text
+from cai.core.types import Completion, GateHit, Step, Trace
 from cai.report.tally import Tally, failed, gates, key, words
-from cai.runs import Run
-from cai.safe import safe_text
-from cai.types import Completion, GateHit, Step, Trace
+from cai.runs.folder import Run
 
 BUDGET = 3_500_000
 """Bytes of JSON for all examples together: a page stays under 5 MB whatever the models wrote."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from cai.stats import Interval
+from cai.core.stats import Interval
 
 HEIGHT = 250
 _BINS = 24

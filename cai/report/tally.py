@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from cai.digest import digest
-from cai.runs import Run
-from cai.types import Failure, Trace
+from cai.core.seeds import digest
+from cai.core.types import Failure, Trace
+from cai.runs.folder import Run
 
 NAMED = 3
 """Examples named beside each kind of failure."""

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cai.records import Job, Method
-from cai.train._knobs import Training
+from cai.core.plugin_types import Job, Method
+from cai.train.trl.options import Training
 
 Loss = Literal[
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
@@ -50,7 +50,7 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn the preferences. Raises Mistake."""
-    from cai.train._supervised import train_dpo
+    from cai.train.trl.supervised import train_dpo
 
     return train_dpo(job, options, trl(options))
 

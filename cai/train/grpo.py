@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cai.records import Job, Method
-from cai.train._online import Grouped, trl_fields
+from cai.core.plugin_types import Job, Method
+from cai.train.rl.options import Grouped, trl_fields
 
 Loss = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
 
@@ -36,7 +36,7 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn from the policy's own answers. Raises Mistake."""
-    from cai.train._groups import train_grpo
+    from cai.train.rl.trl_online import train_grpo
 
     return train_grpo(job, options, trl(options))
 

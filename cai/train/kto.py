@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cai.records import Job, Method
-from cai.train._knobs import Training
+from cai.core.plugin_types import Job, Method
+from cai.train.trl.options import Training
 
 
 class Options(Training):
@@ -45,7 +45,7 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn from thumbs up and down. Raises Mistake."""
-    from cai.train._supervised import train_kto
+    from cai.train.trl.supervised import train_kto
 
     return train_kto(job, options, trl(options))
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cai.records import Job, Method
-from cai.train._knobs import Training
+from cai.core.plugin_types import Job, Method
+from cai.train.trl.options import Training
 
 
 class Options(Training):
@@ -27,7 +27,7 @@ def _trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn the preferences and the chosen answers at once. Raises Mistake."""
-    from cai.train._supervised import train_orpo
+    from cai.train.trl.supervised import train_orpo
 
     return train_orpo(job, options, _trl(options))
 

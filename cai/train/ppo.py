@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cai.records import Job, Method
-from cai.train._online import Online
+from cai.core.plugin_types import Job, Method
+from cai.train.rl.options import Online
 
 
 class Options(Online):
@@ -43,7 +43,7 @@ class Options(Online):
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn from the policy's own answers. Raises Mistake; KeyboardInterrupt after a checkpoint."""
-    from cai.train._ppo import run
+    from cai.train.rl.ppo_loop import run
 
     return run(job, options)
 

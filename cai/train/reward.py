@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cai.records import Job, Method
-from cai.train._knobs import Training
+from cai.core.plugin_types import Job, Method
+from cai.train.trl.options import Training
 
 Feature = Literal["markup", "preamble"]
 
@@ -56,7 +56,7 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn what is preferred, as a number for one answer. Raises Mistake."""
-    from cai.train._reward import train_reward
+    from cai.train.reward_model.train import train_reward
 
     return train_reward(job, options, trl(options))
 

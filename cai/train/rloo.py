@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cai.records import Job, Method
-from cai.train._online import Grouped, trl_fields
+from cai.core.plugin_types import Job, Method
+from cai.train.rl.options import Grouped, trl_fields
 
 
 class Options(Grouped):
@@ -30,7 +30,7 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn from the policy's own answers. Raises Mistake."""
-    from cai.train._groups import train_rloo
+    from cai.train.rl.trl_online import train_rloo
 
     return train_rloo(job, options, trl(options))
 

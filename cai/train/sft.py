@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cai.records import Job, Method
-from cai.train._knobs import Training
+from cai.core.plugin_types import Job, Method
+from cai.train.trl.options import Training
 
 
 class Options(Training):
@@ -32,7 +32,7 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn the completions. Raises Mistake."""
-    from cai.train._supervised import train_sft
+    from cai.train.trl.supervised import train_sft
 
     return train_sft(job, options, trl(options))
 

@@ -1,0 +1,1 @@
+"""What probes share: findings with intervals, edits of answers, planted cases."""

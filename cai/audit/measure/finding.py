@@ -1,0 +1,125 @@
+"""From one number a row to a Finding: the mean over prompts with its bootstrap interval, held against what is allowed.
+
+What is judged is the interval's near end, never the point: a fault is found where even that end is past the limit.
+Where a probe looks at several things, that end belongs to a wider interval (Bonferroni): looking often finds nothing.
+
+Left out on purpose: p-values. A difference too small to matter is no fault, however sure one is of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from cai.core.plugin_types import Case, Finding
+from cai.core.stats import RESAMPLES, Interval, interval
+from cai.core.types import Message
+
+ENOUGH = 30
+"""Prompts below which nothing is judged: chance alone would look like a tendency."""
+LEVEL = 0.95
+AT_ONCE = 200_000
+"""Resampled groups held in memory at a time."""
+EXAMPLES = 5
+
+
+class Measured(NamedTuple):
+    """One row's number; rows of one `group` (a prompt) hang together and are resampled together."""
+
+    id: str
+    group: object
+    value: float
+
+
+class Limit(NamedTuple):
+    """What passes: at most `most`, at least `least`. `neutral` is what a set without the fault would have."""
+
+    most: float
+    least: float | None = None
+    neutral: float = 0.0
+
+
+def around(neutral: float, most: float) -> Limit:
+    """As far below `neutral` as `most` is above it."""
+    return Limit(most, 2 * neutral - most, neutral)
+
+
+def group(prompt: Sequence[Message]) -> object:
+    """What rows of one prompt have in common."""
+    return tuple((message.role, message.content) for message in prompt)
+
+
+def finding(
+    probe: str, what: str, rows: Iterable[Measured], limit: Limit | None, *, looks: int = 1, note: str = ""
+) -> Finding:
+    """The mean of `rows` and whether it passes; of `looks` things looked at together, this is one."""
+    listed = list(rows)
+    shown = means(listed)
+    if shown.value is None or limit is None:
+        why = note or ("" if listed else "there was nothing to measure it on")
+        most, least = (limit.most, limit.least) if limit else (None, None)
+        return Finding(
+            probe, what, shown.value, shown.low, shown.high, most, None, n=len(listed), note=why, least=least
+        )
+    judged = shown if looks == 1 else means(listed, 1 - (1 - LEVEL) / looks)
+    passed = _passes(judged, limit) if len({row.group for row in listed}) >= ENOUGH else None
+    notes = [note, "" if passed is not None else f"fewer than {ENOUGH} prompts: not judged"]
+    return Finding(
+        probe, what, shown.value, shown.low, shown.high, limit.most, passed, _severity(judged, limit, passed),
+        len(listed), _examples(listed, shown.value, limit), "; ".join(filter(None, notes)), limit.least,
+    )  # fmt: skip
+
+
+def means(rows: Sequence[Measured], level: float = LEVEL) -> Interval:
+    """The mean, with the percentile bootstrap over groups: their sums over their sizes."""
+    sums: dict[object, list[float]] = {}
+    for row in rows:
+        sums.setdefault(row.group, []).append(row.value)
+    if len(sums) in (0, 1, len(rows)):
+        return interval([row.value for row in rows] if len(sums) != 1 else [_mean(rows)], level=level)
+    import numpy as np
+
+    total_G = np.array([sum(values) for values in sums.values()])
+    size_G = np.array([len(values) for values in sums.values()])
+    rng, at_once = np.random.default_rng(0), max(1, AT_ONCE // len(sums))
+    drawn = []
+    for start in range(0, RESAMPLES, at_once):
+        places_RG = rng.integers(len(sums), size=(min(at_once, RESAMPLES - start), len(sums)))
+        drawn.append(total_G[places_RG].sum(1) / size_G[places_RG].sum(1))
+    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(_mean(rows), float(low), float(high), len(rows))
+
+
+def _mean(rows: Sequence[Measured]) -> float:
+    return sum(row.value for row in rows) / len(rows)
+
+
+def _passes(found: Interval, limit: Limit) -> bool:
+    if found.low is None or found.high is None:
+        return True
+    return found.low <= limit.most and (limit.least is None or found.high >= limit.least)
+
+
+def _severity(found: Interval, limit: Limit, passed: bool | None) -> Literal["info", "minor", "major"]:
+    """Major where even the near end is twice as far from neutral as what is allowed."""
+    if passed is not False or found.low is None or found.high is None:
+        return "info"
+    over = max(found.low - limit.neutral, limit.neutral - found.high)
+    return "major" if over > 2 * (limit.most - limit.neutral) else "minor"
+
+
+def _examples(rows: Sequence[Measured], value: float, limit: Limit) -> tuple[str, ...]:
+    """The rows that are farthest to the side to which the mean leans."""
+    way = -1 if limit.least is not None and value < limit.neutral else 1
+    far = sorted((row for row in rows if way * (row.value - limit.neutral) > 0), key=lambda row: -way * row.value)
+    return tuple(dict.fromkeys(row.id for row in far))[:EXAMPLES]
+
+
+def sides(cases: Iterable[Case]) -> Iterable[Case]:
+    """Cases with the better answer first; ties, which have none, are left out."""
+    for case in cases:
+        if case.p > 0.5:
+            yield case
+        elif case.p < 0.5:
+            scores = case.scores and (case.scores[1], case.scores[0])
+            yield Case(case.id, case.prompt, case.other, case.answer, 1 - case.p, scores, expect=case.expect)

@@ -1,0 +1,1 @@
+"""What is audited: pairs, rewards, policies and runs, and how they are opened."""

@@ -1,0 +1,1 @@
+"""The HTTP client of the remote backends: connections, retries, throttling, batch APIs."""

@@ -1,0 +1,137 @@
+"""A model at an endpoint: each question goes through the throttle, over the wire, and is asked again where that helps.
+
+Left out on purpose: what a question looks like on the wire and how an answer is read; a dialect knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from pydantic_core import to_json
+
+from cai.backends.http.connection import Wire
+from cai.backends.http.endpoint import Endpoint
+from cai.backends.http.errors import BUSY
+from cai.backends.http.retry import Retry
+from cai.backends.http.throttle import Throttle
+from cai.core.errors import Permanent, Refused, Transient
+from cai.core.types import Completion, Request, Score
+
+Answer = TypeVar("Answer")
+
+ENOUGH = 20
+"""Requests refused as bad before any was answered: then all will be."""
+_MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
+"""What reading an answer of an unexpected shape raises."""
+
+
+class Dialect(Protocol):
+    """An API: how a question is put and how its answer is read."""
+
+    def put(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Path and body of a question. Raises Mistake where this API cannot ask it."""
+        ...
+
+    def read(self, answer: Any) -> Completion:
+        """The completion in an answer. Raises CallFailed; KeyError and its like where the shape is wrong."""
+        ...
+
+    async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        """Log-probabilities of continuations, by as many posts as it takes. Raises Mistake where unsupported."""
+        ...
+
+
+class Post(Protocol):
+    """Sends one body and reads its answer, with throttle and retry."""
+
+    async def __call__(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer: ...
+
+
+class Remote:
+    """A Model at an endpoint."""
+
+    def __init__(self, endpoint: Endpoint, dialect: Dialect, identity: Mapping[str, str], wire: Wire) -> None:
+        self.identity, self.concurrency = identity, endpoint.concurrency
+        self._dialect, self._wire, self._retry = dialect, wire, Retry()
+        self._throttle = Throttle(
+            endpoint.concurrency,
+            requests_per_minute=endpoint.requests_per_minute,
+            tokens_per_minute=endpoint.tokens_per_minute,
+        )
+        self._counts_tokens = endpoint.tokens_per_minute is not None
+        self._answered = self._bad = 0
+
+    def complete(self, request: Request) -> Coroutine[Any, Any, Completion]:
+        """One answer. Raises Transient or Permanent (a Failure row), Refused or Mistake (stops the run)."""
+        path, body = self._dialect.put(request)
+        return self._post(path, body, self._dialect.read)
+
+    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        """Log-probability of each continuation. Raises Mistake that says what the endpoint lacks."""
+        return await self._dialect.score(self._post, request, continuations)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._wire.close()
+
+    def put(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Path and body of a question, for those who carry it another way. Raises Mistake."""
+        return self._dialect.put(request)
+
+    def read(self, answer: Any) -> Completion:
+        """The completion in an answer that came another way. Raises CallFailed."""
+        return _understood(answer, self._dialect.read)
+
+    def status(self) -> dict[str, float]:
+        """For a live line: requests in flight, the limit found, how often it was throttled, how often it retried."""
+        throttle = self._throttle
+        counts = {"in_flight": throttle.out, "limit": throttle.limit, "throttled": throttle.throttled}
+        return {name: float(count) for name, count in counts.items()} | {"retried": float(self._retry.retried)}
+
+    async def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
+        raw = to_json(body)
+        tokens = len(raw) / 4 + body.get("max_tokens", 0) if self._counts_tokens else 0.0
+        try:
+            return await self._once(path, raw, tokens, read)
+        except Transient as error:
+            first = error
+        return await self._retry.again(partial(self._once, path, raw, tokens, read), first)
+
+    async def _once(self, path: str, raw: bytes, tokens: float, read: Callable[[Any], Answer]) -> Answer:
+        ticket = self._throttle.at_once(tokens) or await self._throttle.enter(tokens)
+        try:
+            data = await self._wire.post(path, raw)
+            answer = _understood(data, read)
+        except Transient as error:
+            if error.retry_after:
+                self._throttle.hold(error.retry_after)
+            (self._throttle.refused if error.kind in BUSY else self._throttle.lost)(ticket)
+            raise
+        except BaseException as error:
+            self._throttle.lost(ticket)
+            self._bad += isinstance(error, Permanent) and error.kind == "bad_request"
+            if self._bad >= ENOUGH and not self._answered:
+                where, what = self.identity["endpoint"], f"every request is refused ({error})"
+                raise Refused(where, what, "mend what it names") from None
+            raise
+        self._answered += 1
+        self._throttle.leave(ticket, _more(data, tokens) if self._counts_tokens else 0.0)
+        return answer
+
+
+def _understood(data: Any, read: Callable[[Any], Answer]) -> Answer:
+    try:
+        return read(data)
+    except _MALFORMED as error:
+        raise Transient("malformed", f"the answer lacks its parts: {type(error).__name__} {error}"[:200]) from None
+
+
+def _more(data: Any, estimate: float) -> float:
+    """How many tokens above the estimate were used; 0 where the answer does not say."""
+    try:
+        usage = data["usage"]
+        return float(usage.get("total_tokens") or usage["input_tokens"] + usage["output_tokens"]) - estimate
+    except _MALFORMED:
+        return 0.0

@@ -1,0 +1,175 @@
+"""One endpoint on the wire: JSON posted over a pool of connections, and every way that can go wrong as a typed error.
+
+No redirect is followed, no compression asked for or undone (a small answer cannot become a huge one), no cookie kept,
+and no proxy or .netrc of the environment heeded. The key is taken out of every answer before anything else sees it.
+
+Left out on purpose: streaming. A critique is read whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+from pydantic_core import from_json
+from yarl import URL
+
+from cai.backends.http.endpoint import Endpoint
+from cai.backends.http.errors import failure
+from cai.backends.http.fast_post import Answer, Poster, whole
+from cai.core.errors import Refused, Transient
+
+MAX_BYTES = 32 << 20
+"""Of one answer."""
+_LOST = (aiohttp.ClientError, HttpProcessingError, OSError)
+"""What a request raises that gets no answer; a time-out is an OSError too."""
+MAX_DEPTH = 200
+"""Of its JSON; pydantic's reader stops there too."""
+SECRET = 16
+"""From so many characters on a key is a secret, and not a word such as `EMPTY` that an answer may well hold."""
+
+
+class Wire:
+    """A pool of connections to one endpoint. It opens with the first request and belongs to that event loop."""
+
+    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
+        self._endpoint, self._key = endpoint, key
+        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
+        self._session: aiohttp.ClientSession | None = None
+        self._posters: dict[str, Poster] = {}
+        self._reached = False
+
+    async def post(self, path: str, body: bytes) -> Any:
+        """The JSON that answers `body`. Raises Transient, Permanent or Refused."""
+        try:
+            poster = self._posters.get(path) or self._poster(path)
+            status, headers, raw = await poster(body, MAX_BYTES)
+        except _LOST as error:
+            # from None, here and below: aiohttp's errors carry the request's headers, and so the key
+            raise self._said(error) from None
+        self._reached = True
+        return _parsed(self._good(f"POST {path}", status, headers, raw), headers.get("Content-Type", ""))
+
+    async def fetch(
+        self, method: str, path: str, data: bytes | aiohttp.FormData | None = None, most: int = MAX_BYTES
+    ) -> tuple[bytes, str]:
+        """Any answer of up to `most` bytes, and its type. Raises Transient, Permanent or Refused."""
+        try:
+            async with asyncio.timeout(self._endpoint.timeout):
+                status, headers, raw = await self._request(method, path, data, most)
+        except _LOST as error:
+            raise self._said(error) from None
+        self._reached = True
+        return self._good(f"{method} {path}", status, headers, raw), headers.get("Content-Type", "")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for poster in self._posters.values():
+            poster.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _request(self, method: str, path: str, data: bytes | aiohttp.FormData | None, most: int) -> Answer:
+        body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
+        async with self._open().request(method, self._url(path), data=body, allow_redirects=False) as response:
+            raw = await whole(response.content, response.headers.get("Content-Length"), most)
+            return response.status, response.headers, raw
+
+    def _said(self, error: Exception) -> Transient | Refused:
+        """What a request that got no answer ended in, as an error of ours."""
+        match error:
+            case TimeoutError():
+                return self._lost(error, "timeout", "no answer in time")
+            case aiohttp.ClientPayloadError():
+                return self._lost(error, "truncated", "the connection ended within the answer")
+            case HttpProcessingError():
+                return Transient("malformed", "the answer is no HTTP")
+        return self._lost(error, "connection", f"{type(error).__name__}: {error}")
+
+    def _good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> bytes:
+        if len(self._key) >= SECRET and self._key.encode() in raw:
+            raw = raw.replace(self._key.encode(), b"[key]")
+        if status != 200:
+            where = what.replace(" ", f" {self._endpoint.place}", 1)
+            raise failure(where, status, headers, self._redacted(raw))
+        return raw
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300),
+                timeout=self._limits(),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._session
+
+    def _limits(self) -> aiohttp.ClientTimeout:
+        connect, read = self._endpoint.connect_timeout, self._endpoint.read_timeout
+        return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
+
+    def _poster(self, path: str) -> Poster:
+        connector, headers = self._open().connector, {**self._headers, "Content-Type": "application/json"}
+        assert connector is not None  # a session has none only after it was closed
+        self._posters[path] = poster = Poster(
+            connector, self._url(path), headers, self._limits(), self._endpoint.timeout
+        )
+        return poster
+
+    def _url(self, path: str) -> URL:
+        address = self._endpoint.address
+        text = f"{address.scheme}://{address.netloc}{address.path.rstrip('/')}{path}"
+        return URL(f"{text}?{address.query}" if address.query else text, encoded=True)
+
+    def _redacted(self, raw: bytes) -> str:
+        text = raw[: 1 << 20].decode("utf-8", "replace")
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def _lost(self, error: Exception, kind: str, what: str) -> Transient | Refused:
+        unreachable = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        what = self._redacted(what.encode())
+        if isinstance(error, aiohttp.ClientConnectorCertificateError) or (unreachable and not self._reached):
+            fix = "check base_url, and that the server runs"
+            return Refused(self._endpoint.place, f"cannot be reached ({what})", fix)
+        return Transient("unreachable" if unreachable else kind, what)
+
+
+def _parsed(raw: bytes, kind: str) -> Any:
+    if "json" not in kind.partition(";")[0].lower():
+        raise Transient("malformed", f"the answer is {kind[:80] or 'of no type'}, not JSON")
+    try:
+        return from_json(raw, allow_inf_nan=False, cache_strings="keys")  # no answer comes twice
+    except ValueError:
+        return _parsed_slowly(raw)
+
+
+def _parsed_slowly(raw: bytes) -> Any:
+    # half an emoji (a lone surrogate) is no JSON to pydantic, and yet what some servers cut an answer to
+    try:
+        data = json.loads(raw, parse_constant=_refuse)
+        if _depth(data) <= MAX_DEPTH:
+            return data
+    except (ValueError, RecursionError) as error:
+        raise Transient("malformed", f"the answer is no JSON: {str(error)[:100]}") from None
+    raise Transient("malformed", f"the answer is nested deeper than {MAX_DEPTH}")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _depth(data: Any) -> int:
+    level, depth = [data], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+        depth += 1
+    return depth

@@ -1,0 +1,105 @@
+"""What a person can say about an endpoint, whoever's API it speaks: where it is, who asks, how fast, how patiently.
+
+The key is named by its environment variable and read when the model is opened. A key written into a recipe by mistake
+is refused in words that do not repeat it.
+
+Left out on purpose: proxies, client certificates and headers of one's own; a local gateway does these better.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from pydantic import Field, JsonValue, field_validator
+
+from cai.core.config import Knobs
+from cai.core.errors import Mistake
+
+OURS = ("model", "messages", "prompt", "system", "stream", "n")
+"""Fields of a request body that `extra_body` must leave alone: cai writes them, or cannot read what they bring."""
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+
+
+class Endpoint(Knobs):
+    """The options that all endpoints share."""
+
+    model: str = Field(min_length=1)
+    """The model's name as the endpoint knows it."""
+    base_url: str
+    """Up to and including the version, such as http://localhost:8000/v1."""
+    api_key_env: str | None = None
+    """The name of the environment variable that holds the key, never the key. None: the vendor's own at the vendor's
+    address, no key elsewhere."""
+    extra_body: dict[str, JsonValue] = Field(default_factory=dict)
+    """Fields added to every request body as they are; null removes a field that cai would send."""
+    concurrency: int = Field(256, ge=1, le=4096)
+    """At most so many requests in flight; how many is found out by trying."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    """Read and written together, estimated before a request and corrected after it."""
+    timeout: float = Field(600.0, gt=0)
+    """Seconds for one request, from first to last byte."""
+    read_timeout: float | None = Field(None, gt=0)
+    """Seconds without a byte. None: as long as the whole request, for an endpoint sends none while it thinks."""
+    connect_timeout: float = Field(10.0, gt=0)
+    batch: str | None = None
+    """Ask by the vendor's batches, at half the price and hours later: the folder that notes what was handed in, which
+    `cai run --batch` sets to `batches` beside the runs."""
+    batch_poll: float = Field(30.0, gt=0)
+    """Seconds between looks at a batch."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _reachable(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.username or parts.password or {name for name, _ in parse_qsl(parts.query)} - {"api-version"}:
+            # a Mistake, not a ValueError: pydantic would repeat the value
+            raise Mistake("recipe: base_url", "seems to carry a key", "name its environment variable: api_key_env")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+            raise ValueError("is no http:// or https:// address")
+        return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, name: str | None) -> str | None:
+        if name is not None and not _NAME.fullmatch(name):
+            fix = "export the key as OPENAI_API_KEY or any such name, and say that name here"
+            raise Mistake("recipe: api_key_env", "is no name of an environment variable (a key, perhaps?)", fix)
+        return name
+
+    @field_validator("extra_body")
+    @classmethod
+    def _not_ours(cls, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if taken := sorted(set(body) & set(OURS)):
+            raise ValueError(f"may not set {', '.join(taken)}")
+        return body
+
+    @property
+    def address(self) -> SplitResult:
+        """The base URL in parts."""
+        return urlsplit(self.base_url)
+
+    @property
+    def place(self) -> str:
+        """The base URL without its query: what identities and error texts may hold."""
+        return self.base_url.partition("?")[0]
+
+    def filled(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A request body with the extra fields."""
+        body |= self.extra_body
+        return {name: value for name, value in body.items() if value is not None}
+
+    def key(self, vendor: str, variable: str) -> str:
+        """The key, empty where none is to be sent; `variable` holds it at the `vendor`'s own host. Raises Mistake."""
+        name = self.api_key_env or (variable if self.address.hostname == vendor else "")
+        if not name:
+            return ""
+        key = os.environ.get(name, "").strip()
+        if not key:
+            raise Mistake("recipe: api_key_env", f"the environment variable {name} is not set", f"export {name}=...")
+        if not (key.isascii() and key.isprintable()):
+            raise Mistake("recipe: api_key_env", f"{name} holds characters that no key has", "copy the key again")
+        return key

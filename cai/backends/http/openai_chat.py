@@ -1,0 +1,98 @@
+"""OpenAI's chat completions API, as OpenAI and everybody else speaks it, and its older text completions for `plain`.
+
+Left out on purpose: choosing among several answers, tools, images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from cai.backends.http import prompt_logprobs as _echo
+from cai.backends.http.batch_api import OpenAIDesk
+from cai.backends.http.batches import Batches
+from cai.backends.http.client import Post, Remote
+from cai.backends.http.completion import completion, count, joined
+from cai.backends.http.connection import Wire
+from cai.backends.http.errors import inner_failure
+from cai.backends.openai import Options
+from cai.core.types import Completion, Model, Request, Score, Usage
+
+CHAT, TEXT = "/chat/completions", "/completions"
+
+
+def open_chat(options: Options) -> Model:
+    """The model at an OpenAI-compatible endpoint. Raises Mistake where its key is not there."""
+    key = options.key("api.openai.com", "OPENAI_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    wire = Wire(options, headers, key)
+    remote = Remote(options, Chat(options), _identity(options), wire)
+    return Batches(remote, OpenAIDesk(wire), Path(options.batch), options.batch_poll) if options.batch else remote
+
+
+def _identity(options: Options) -> dict[str, str]:
+    said = {"engine": "openai", "model": options.model, "endpoint": options.place}
+    said |= {"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {}
+    said |= {} if options.seed else {"seed": "not sent"}
+    return said | ({"logprobs": "yes"} if options.logprobs else {})
+
+
+class Chat:
+    """The dialect."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def put(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Everything is sent, defaults too: else a server's own would win (in vLLM the model's generation_config)."""
+        options, sampling = self._options, request.sampling
+        body: dict[str, Any] = {
+            "model": options.model,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            options.max_tokens_field: sampling.max_tokens,
+        }
+        if request.plain:
+            body["prompt"] = request.messages[0].content
+        else:
+            body["messages"] = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        if options.seed:
+            body["seed"] = request.seed
+        if sampling.stop:
+            body["stop"] = sampling.stop
+        if options.logprobs:
+            body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch here
+        return TEXT if request.plain else CHAT, options.filled(body) if options.extra_body else body
+
+    def read(self, answer: Any) -> Completion:
+        """The first choice of an answer."""
+        if "choices" not in answer:
+            raise inner_failure(self._options.place, answer["error"])
+        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        message = choice.get("message")
+        if message is None:
+            text, thought = joined(choice["text"], "text"), ""
+        else:
+            content = message.get("content")
+            text = joined(content, "text") or message.get("refusal") or ""
+            thought = message.get("reasoning_content") or message.get("reasoning") or ""
+            thought = thought or (joined(content, "thinking") if isinstance(content, list) else "")
+        read = Usage(count(usage.get("prompt_tokens")), count(usage.get("completion_tokens")))
+        logprobs = _logprobs(choice.get("logprobs")) if self._options.logprobs else None
+        return completion(text, thought, choice.get("finish_reason"), read, logprobs)
+
+    async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        """By prompt log-probabilities, where the endpoint gives them."""
+        return await _echo.score(post, self._options, request, continuations)
+
+
+def _logprobs(found: Any) -> list[Any] | None:
+    if not found:
+        return None
+    if found.get("content") is not None:
+        return [token["logprob"] for token in found["content"]]
+    values = found.get("token_logprobs")
+    return None if values is None else list(values)

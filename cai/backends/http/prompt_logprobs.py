@@ -1,0 +1,92 @@
+"""Log-probabilities of given continuations from an endpoint, by asking it to read them as part of the prompt.
+
+For `plain` requests `/completions` with `echo` (vLLM, SGLang, Together); for chats vLLM's `prompt_logprobs`. The tokens
+of the continuation are found from the end of the prompt, because offsets count special tokens here and there.
+
+Left out on purpose: an estimate from the top few alternatives. What is not among them has no known probability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from cai.backends.http.client import Post
+from cai.backends.http.completion import floats
+from cai.backends.openai import Options
+from cai.core.errors import Mistake, Permanent
+from cai.core.types import Request, Score
+
+Read = tuple[list[str], list[float | None]]
+"""The tokens of a prompt as text, and the log-probability of each; the first has none."""
+
+
+async def score(post: Post, options: Options, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+    """Each continuation's score. Raises Mistake where the endpoint keeps such numbers to itself."""
+    put, read = (_text, _read_text) if request.plain else (_chat, _read_chat)
+
+    async def one(continuation: str) -> Score:
+        if not continuation:
+            raise Permanent("empty_continuation", "there is nothing to score")
+        path, body = put(options.model, request, continuation)
+
+        def scored(answer: Any) -> Score | None:
+            found = read(answer)
+            return None if found is None else _tail(*found, continuation)
+
+        found = await post(path, options.filled(body), scored)
+        if found is None:
+            what = "/completions ignores `echo`" if request.plain else "/chat/completions ignores `prompt_logprobs`"
+            fix = "use vLLM, or the transformers backend"
+            raise Mistake(options.place, f"gives no log-probabilities of a prompt ({what})", fix)
+        return found
+
+    return tuple(await asyncio.gather(*map(one, continuations)))
+
+
+def _text(model: str, request: Request, continuation: str) -> tuple[str, dict[str, Any]]:
+    # one token, which nobody reads: not every server takes 0
+    text = request.messages[0].content + continuation
+    body = {"model": model, "prompt": text, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+    return "/completions", body
+
+
+def _chat(model: str, request: Request, continuation: str) -> tuple[str, dict[str, Any]]:
+    turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+    body = {
+        "model": model,
+        "messages": [*turns, {"role": "assistant", "content": continuation}],
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        "prompt_logprobs": 0,
+    }
+    return "/chat/completions", body
+
+
+def _read_text(answer: Any) -> Read | None:
+    found, length = answer["choices"][0].get("logprobs") or {}, answer["usage"]["prompt_tokens"]
+    tokens, logprobs = found.get("tokens") or [], found.get("token_logprobs") or []
+    return (tokens[:length], logprobs[:length]) if 0 < length <= len(tokens) == len(logprobs) else None
+
+
+def _read_chat(answer: Any) -> Read | None:
+    if not (found := answer.get("prompt_logprobs")):
+        return None
+    firsts = [next(iter(token.values())) if token else {} for token in found]
+    return [str(first.get("decoded_token", "")) for first in firsts], [first.get("logprob") for first in firsts]
+
+
+def _tail(tokens: list[str], logprobs: list[float | None], continuation: str) -> Score:
+    wanted = (continuation, continuation.strip())  # some chat templates strip a turn
+    text = ""
+    for count, token in enumerate(reversed(tokens), 1):
+        text = token + text
+        values = [value for value in logprobs[-count:] if value is not None]
+        if text in wanted and len(values) == count:
+            return Score(sum(floats(values)), count)
+        if len(text) > len(continuation):
+            break
+    raise Permanent("tokens", f"no token begins where {continuation[:40]!r} does")

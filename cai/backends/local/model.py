@@ -1,0 +1,84 @@
+"""A language model in this process: one request at a time outside, an engine that batches inside.
+
+Left out on purpose: shortening. A prompt that leaves no room for an answer is an error of its row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from cai.backends.local.engine import Engine, Job, Output
+from cai.backends.local.load import load
+from cai.backends.local.tokenizer import Text
+from cai.backends.transformers import Options
+from cai.core.errors import Permanent
+from cai.core.reasoning import split_thinking
+from cai.core.types import Completion, Request, Score, Usage
+
+
+class LocalModel:
+    """`cai.core.types.Model` over a transformers model."""
+
+    def __init__(self, options: Options) -> None:
+        loaded = load(options)
+        self._identity = loaded.identity
+        self._keeps_logprobs = options.logprobs
+        self._context = loaded.context
+        self._batch = loaded.batch
+        self._text = Text(loaded.tokenizer, options.model)
+        self._ends = self._text.ends(loaded.ends)
+        self._engine = Engine(loaded.rows, ends=self._ends, batch=loaded.batch)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Engine, model, digest or commit of its weights, and precision."""
+        return self._identity
+
+    @property
+    def concurrency(self) -> int:
+        """Half a batch more than runs at once, so that a row that ends is replaced in the next step."""
+        return self._batch + self._batch // 2
+
+    async def complete(self, request: Request) -> Completion:
+        """One answer. Raises Permanent when this request can have none."""
+        prompt = self._text.render(request)
+        self._check_length(len(prompt.ids) + 1)
+        wanted = request.sampling
+        sampling = replace(wanted, max_tokens=min(wanted.max_tokens, self._context - len(prompt.ids)))
+        job = Job(prompt.ids, sampling, request.seed, is_stop=self._text.finder(wanted.stop))
+        output = await self._run(job)
+        said = self._text.decode([token for token in output.ids if token not in self._ends])
+        for stop in wanted.stop:
+            said = said.partition(stop)[0]
+        text, thinking = split_thinking("<think>" + said if prompt.in_thought else said)
+        usage = Usage(len(prompt.ids), len(output.ids))
+        return Completion(text, thinking, output.finish, usage, output.logprobs if self._keeps_logprobs else None)
+
+    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        """Log-probability of each continuation after the request's messages, which are computed once."""
+        prompt = self._text.render(request)
+        options = [self._text.continuation(prompt, text) for text in continuations]
+        if not all(options):
+            raise Permanent("empty_continuation", "there is nothing to score")
+        self._check_length(len(prompt.ids) + max(map(len, options)))
+        output = await self._run(Job(prompt.ids, options=tuple(options)))
+        return tuple(Score(sum(logprobs), len(logprobs)) for logprobs in output.judged)
+
+    def status(self) -> Mapping[str, float]:
+        """What a progress line shows."""
+        return self._engine.status()
+
+    async def close(self) -> None:
+        """Stop the engine after the step it is in."""
+        await asyncio.to_thread(self._engine.close)
+
+    def _check_length(self, length: int) -> None:
+        if length > self._context:
+            raise Permanent("context_too_long", f"{length} tokens, and the model reads {self._context}; nothing is cut")
+
+    async def _run(self, job: Job) -> Output:
+        self._engine.submit(job)
+        # cancelling this await cancels the job's future, and the engine frees its row
+        return await asyncio.wrap_future(job.future)

@@ -1,0 +1,145 @@
+"""Text in and out of a Hugging Face tokenizer: messages to token ids, token ids to an answer.
+
+What a message says is data. A control token spelled inside it (`<|im_end|>`) is broken up visibly before the chat
+template sees it, so that no text can end its own turn or open another's.
+
+Left out on purpose: truncation. A prompt that does not fit is an error of its row, never a shorter prompt.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cai.core.errors import Mistake, Permanent
+from cai.core.types import Message, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A request as the model reads it."""
+
+    text: str
+    ids: tuple[int, ...]
+    plain: bool
+
+    @property
+    def in_thought(self) -> bool:
+        """Whether the chat template has already opened the model's reasoning."""
+        return self.text.rstrip().endswith("<think>")
+
+
+class Text:
+    """One tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: Any, model: str) -> None:
+        self._tokenizer = tokenizer
+        self._model = model
+        # the event loop and the engine's thread both ask the tokenizer, which promises nothing about threads
+        self._lock = threading.Lock()
+        self._controls = _control_tokens(tokenizer)
+        spellings = sorted(filter(None, self._controls.values()), key=len, reverse=True)
+        self._spelled = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+
+    def render(self, request: Request) -> Rendered:
+        """The request as text and ids. Raises Mistake (no chat template) or Permanent (this one cannot be asked)."""
+        messages = [Message(message.role, self.neutral(message.content)) for message in request.messages]
+        text = messages[0].content if request.plain else self._templated(messages)
+        ids = self._encode(text, plain=request.plain)
+        if not ids:
+            raise Permanent("empty_prompt", "there is nothing for the model to read")
+        return Rendered(text, ids, request.plain)
+
+    def continuation(self, prompt: Rendered, text: str) -> tuple[int, ...]:
+        """The ids of `text` after `prompt`: as one text where that leaves the prompt's ids alone, else by itself."""
+        text = self.neutral(text)
+        whole = self._encode(prompt.text + text, plain=prompt.plain)
+        if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
+            return whole[len(prompt.ids) :]
+        return self._encode(text, plain=False)
+
+    def neutral(self, content: str) -> str:
+        """`content` with every control token in it broken by spaces: `<|im_end|>` becomes `<| im_end |>`."""
+        content = _whole_characters(content)
+        while self._spelled.search(content):
+            content = self._spelled.sub(lambda match: _broken(match[0]), content)
+        # a tokenizer may normalise yet another spelling into one; the unknown token is what odd text turns into
+        found = self._controls.keys() & set(self._encode(content, plain=False))
+        if found - {self._tokenizer.unk_token_id}:
+            raise Permanent("control_token", "the text holds a control token in a spelling that cannot be broken up")
+        return content
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, without control tokens."""
+        with self._lock:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def finder(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+        """A function that says whether generated ids have just come to hold one of `stops`."""
+        # a token is at least one byte, so a stop text reaches back no further than this
+        window = max((len(stop.encode()) for stop in stops), default=0) + 4
+
+        def found(ids: Sequence[int]) -> bool:
+            if not stops:
+                return False
+            text = self.decode(ids[-window:])
+            return any(stop in text for stop in stops)
+
+        return found
+
+    def ends(self, declared: Sequence[int]) -> frozenset[int]:
+        """The ids that end an answer: those `declared` with the model, and the chat template's end of a turn."""
+        found = set(declared)
+        if self._tokenizer.chat_template:
+            turns = [Message("user", "hi"), Message("assistant", "ok")]
+            _, _, after = self._templated(turns, prompt=False).rpartition("ok")
+            found.update(token for token in self._encode(after.strip(), plain=False)[:1] if token in self._controls)
+        return frozenset(found)
+
+    def _templated(self, messages: Sequence[Message], *, prompt: bool = True) -> str:
+        from jinja2 import TemplateError
+
+        if not self._tokenizer.chat_template:
+            fix = "name a chat model, or use templates that continue plain text"
+            raise Mistake(self._model, "has no chat template", fix)
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+        except TemplateError as error:  # its own refusal: no system turn, turns that do not alternate
+            raise Permanent("chat_template", f"the model's chat template refuses this: {error}") from error
+        return str(text)
+
+    def _encode(self, text: str, *, plain: bool) -> tuple[int, ...]:
+        """`plain`: the start token is the tokenizer's to add; else the chat template has written it."""
+        with self._lock:
+            ids = tuple(self._tokenizer(text, add_special_tokens=plain, verbose=False).input_ids)
+        # some tokenizers also end a text, and a prompt is a text to go on with
+        return ids[:-1] if plain and ids[-1:] == (self._tokenizer.eos_token_id,) else ids
+
+
+def _control_tokens(tokenizer: Any) -> dict[int, str]:
+    """Id -> spelling of the tokens that are not plain text: the special ones, and added tags such as `<think>`.
+
+    Other added tokens (runs of blanks, mostly) are text.
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    found = {id: str(token) for id, token in added if token.special or re.fullmatch(r"<.+>|\[.+\]", str(token))}
+    return found | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+
+
+def _broken(token: str) -> str:
+    """The token with a space inside each of its borders, so that it reads the same and means nothing."""
+    if len(token) == 1:
+        return "\N{REPLACEMENT CHARACTER}"
+    left, name, right = re.fullmatch(r"(\W*)(.*?)(\W*)", token, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not left or not name:
+        return f"{token[0]} {token[1:]}"
+    return f"{left} {name} {right}".rstrip()
+
+
+def _whole_characters(text: str) -> str:
+    """Half an emoji, cut by an earlier model, becomes a replacement character: tokenizers take UTF-8 only."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,75 @@
+"""Do the two answers of a pair differ, and do they still differ for a trainer that cuts them?
+
+Left out on purpose: the chat template, which takes some of the room; `cai export --check` renders it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
+
+from rapidfuzz.distance import Indel
+
+from cai.checks.run.finding import Finding, Tally, finding
+from cai.checks.run.fingerprints import Look
+from cai.checks.run.options import Options
+from cai.core.shares import share
+
+LONGEST = 20_000
+"""Words of an answer that are compared."""
+START = 5
+"""Words that answers have to share before their start counts as shared."""
+Tokenize = Callable[[str], Sequence[object]]
+
+
+class Sameness:
+    """Pairs whose answers are the same, nearly, once cut, or for their first half."""
+
+    def __init__(self, options: Options, tokenize: Tokenize) -> None:
+        self._options, self._tokenize, self._rows = options, tokenize, 0
+        self._tallies = {
+            name: Tally() for name in ("identical", "near_identical", "identical_when_cut", "shared_start")
+        }
+
+    def add(self, look: Look) -> None:
+        """Look at one pair."""
+        self._rows += 1
+        chosen, rejected = look.pair.chosen.split(), look.pair.rejected.split()
+        if chosen == rejected:
+            return self._tallies["identical"].add(look.pair.id)
+        found = {
+            "near_identical": near(chosen, rejected, self._options.near),
+            "identical_when_cut": self._identical_when_cut(look),
+            "shared_start": _starts_alike(chosen, rejected),
+        }
+        for name in filter(found.get, found):
+            self._tallies[name].add(look.pair.id)
+
+    def findings(self) -> Iterator[Finding]:
+        """What was found, whether it passes or not."""
+        for name, tally in self._tallies.items():
+            value = share(tally.rows, self._rows)
+            yield finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
+
+    def _identical_when_cut(self, look: Look) -> bool:
+        pair, most = look.pair, self._options.max_length
+        texts = [*(message.content for message in pair.prompt), max(pair.chosen, pair.rejected, key=len)]
+        if sum(len(text.encode()) for text in texts) <= most:  # no word or token is shorter than a byte
+            return False
+        room = max(0, most - sum(len(self._tokenize(text)) for text in texts[:-1]))
+        chosen, rejected = self._tokenize(pair.chosen), self._tokenize(pair.rejected)
+        return max(len(chosen), len(rejected)) > room and chosen[:room] == rejected[:room]
+
+
+def near(one: Sequence[str], other: Sequence[str], likeness: float) -> bool:
+    """Whether two lists of words are alike (Indel similarity, 0 to 1)."""
+    one, other = one[:LONGEST], other[:LONGEST]
+    short, long = sorted((len(one), len(other)))
+    if 2 * short < likeness * (short + long):  # the most that similarity can be at these lengths
+        return False
+    return Indel.normalized_similarity(one, other, score_cutoff=likeness) >= likeness
+
+
+def _starts_alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    alike = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
+    return alike >= START and 2 * alike >= min(len(one), len(other))

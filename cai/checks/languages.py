@@ -1,0 +1,48 @@
+"""Are the two answers of a pair in one language?
+
+Left out on purpose: the prompt's language, which a request to translate changes, and texts too short to tell.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from cai.checks.run.finding import Finding, Tally, finding
+from cai.checks.run.fingerprints import Look
+from cai.checks.run.options import Options
+from cai.core.language import language
+from cai.core.shares import share
+
+SHOWN = 3
+"""Languages of a side that are named."""
+
+
+class Languages:
+    """Pairs in two languages, and the mix on each side."""
+
+    def __init__(self, options: Options) -> None:
+        self._options, self._tally = options, Tally()
+        self._rows = 0
+        self._mix = {"chosen": Counter[str](), "rejected": Counter[str]()}
+
+    def add(self, look: Look) -> None:
+        """Look at one pair."""
+        self._rows += 1
+        chosen, rejected = language(look.pair.chosen), language(look.pair.rejected)
+        for side, code in (("chosen", chosen), ("rejected", rejected)):
+            self._mix[side].update([code] if code else [])
+        if chosen and rejected and chosen != rejected:
+            self._tally.add(look.pair.id)
+
+    def findings(self) -> Iterator[Finding]:
+        """What was found, whether it passes or not."""
+        several = len(self._mix["chosen"] | self._mix["rejected"]) > 1
+        saw = tuple(_said(side, mix) for side, mix in self._mix.items() if several)
+        value, tally = share(self._tally.rows, self._rows), self._tally
+        yield finding("language", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
+
+
+def _said(side: str, mix: Counter[str]) -> str:
+    known = mix.total()
+    return f"{side} " + ", ".join(f"{code} {100 * count / known:.1f} %" for code, count in mix.most_common(SHOWN))

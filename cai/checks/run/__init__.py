@@ -1,0 +1,1 @@
+"""Runs the checks over a set of preference pairs and collects their findings."""

@@ -1,0 +1,62 @@
+"""Is reasoning marked alike on both sides?
+
+A pair counts where one side has a think block and the other has none, where one is blank or is not closed, or where the
+line breaks around the marks differ: a model tells all of these apart more easily than a good answer from a bad one.
+
+Left out on purpose: what is inside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from cai.checks.run.finding import Finding, Tally, finding
+from cai.checks.run.fingerprints import Look
+from cai.checks.run.options import Options
+from cai.core.shares import share
+
+_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>|\[THINK\]", re.IGNORECASE)
+_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning|scratchpad)>|\[/THINK\]", re.IGNORECASE)
+_MARGIN = 4
+"""Blank characters beside a mark that are told apart."""
+
+
+class Thinking:
+    """Pairs whose two sides mark reasoning differently."""
+
+    def __init__(self, options: Options) -> None:
+        self._options, self._rows, self._tally = options, 0, Tally()
+        self._forms = Counter[tuple[str, str]]()
+
+    def add(self, look: Look) -> None:
+        """Look at one pair."""
+        self._rows += 1
+        chosen, rejected = form(look.pair.chosen), form(look.pair.rejected)
+        if chosen != rejected:
+            self._tally.add(look.pair.id)
+            self._forms[chosen, rejected] += 1
+
+    def findings(self) -> Iterator[Finding]:
+        """What was found, whether it passes or not."""
+        saw = tuple(
+            f"chosen {chosen!r}, rejected {rejected!r} in {rows}"
+            for (chosen, rejected), rows in self._forms.most_common(3)
+        )
+        value, tally = share(self._tally.rows, self._rows), self._tally
+        yield finding("think_blocks", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
+
+
+def form(text: str) -> str:
+    r"""How reasoning is marked in a text: `<think>\n...\n</think>\n\n`; empty where it is not marked."""
+    opening, closing = _OPEN.search(text), _CLOSE.search(text)
+    if not opening and not closing:
+        return ""
+    start, end = opening.end() if opening else 0, closing.start() if closing else len(text)
+    inner, after = text[start:end], text[closing.end() :] if closing else ""
+    lead = inner[: len(inner) - len(inner.lstrip())][:_MARGIN]
+    trail = inner[len(inner.rstrip()) :][-_MARGIN:] if inner.strip() else ""
+    gap = after[: len(after) - len(after.lstrip())][:_MARGIN]
+    said = "..." if inner.strip() else ""
+    return f"{opening[0] if opening else ''}{lead}{said}{trail}{closing[0] if closing else ''}{gap}"

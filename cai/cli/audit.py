@@ -1,0 +1,234 @@
+"""The command line's `audit`: is a data set, a reward, a policy or a whole run gamed? It prints; `cli` mounts it.
+
+Left out on purpose: looking, which is the probes', and gathering what they look at, which is `auditing`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cai.core.errors import GateFailed
+from cai.core.safe_text import safe_text as _safe
+
+if TYPE_CHECKING:
+    from cai.audit.subjects.audit import Audit
+    from cai.core.plugin_types import Finding
+
+audits = typer.Typer(no_args_is_help=True, help="Look for reward hacking: in pairs, rewards, policies, whole runs.")
+
+Settings = Annotated[list[str], typer.Option("-o", help="Set a probe's threshold or option: -o length.threshold=0.7.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Gate = Annotated[bool, typer.Option("--gate", help="Exit 100 where a finding is past its threshold.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds runs and their journal.")]
+Limit = Annotated[int, typer.Option(min=2, help="Rows that are looked at, at most, drawn by digest.")]
+
+
+@audits.command("pairs")
+def pairs(
+    file: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Preference pairs of any format, or a run.")],
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
+    limit: Limit = 20_000,
+    gate: Gate = False,
+    as_json: Json = False,
+) -> None:
+    """Look for what would be learned in place of the preference: length, form, flattery, phrases, evasion ..."""
+    from cai.audit.subjects import audit as auditing
+    from cai.runs.folder import named
+
+    path = named(file)
+    audit = auditing.pairs(path, auditing.options(override), format, limit)
+    _finish([audit], path, gate, as_json)
+
+
+@audits.command("reward")
+def reward(
+    model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="A reward model; several are an ensemble.")],
+    rows: Annotated[
+        Path, typer.Option("--rows", metavar="FILE|RUN", help="Pairs whose answers are scored and edited.")
+    ],
+    gold: Annotated[Path | None, typer.Option(metavar="MODEL", help="A second reward to hold it against.")] = None,
+    beliefs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
+    ] = None,
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
+    limit: Limit = 100,
+    gate: Gate = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Look for what a reward pays for that is no quality: padding, praise, form, agreement, refusals, repetition."""
+    from cai.audit.subjects import audit as auditing
+    from cai.cli.progress import watched
+    from cai.runs.folder import named
+
+    path = named(rows)
+    chosen = auditing.options(override)
+    with watched(quiet or as_json) as progress:
+        audit = auditing.reward(
+            model, path, chosen, gold=gold, format=format, limit=limit, beliefs=beliefs, told=progress.scored
+        )
+    _finish([audit], path, gate, as_json)
+
+
+@audits.command("policy")
+def policy(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, name or hub id; or a recipe: its writer.")],
+    against: Annotated[str, typer.Option("--against", metavar="BASE", help="The policy it came from.")],
+    prompts: Annotated[str, typer.Option("--prompts", metavar="FILE", help="Prompts that both answer.")] = "everyday",
+    limit: Limit = 100,
+    constitution: Annotated[str, typer.Option(help="Whose words belong in no answer.")] = "",
+    beliefs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=5)] = 0.7,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 192,
+    runs: Runs = Path("runs"),
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    gate: Gate = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Have two policies answer, and look for what the new one does more: length, phrases, evasion, agreement ..."""
+    import asyncio
+
+    from cai.audit.subjects import ask as asking
+    from cai.audit.subjects import audit as auditing
+    from cai.cli.progress import watched
+    from cai.core.types import Sampling
+    from cai.runs.recipe import Source
+
+    chosen = auditing.options(override)
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
+    asked = asking.Asked(Source(path=prompts, limit=limit), sampling)
+    with watched(quiet or as_json) as progress:
+        audit = asyncio.run(
+            asking.audit(model, against, asked, chosen, runs, law=constitution, beliefs=beliefs, progress=progress)
+        )
+    _finish([audit], None, gate, as_json)
+
+
+@audits.command("judge")
+def judge(
+    judge: Annotated[str, typer.Argument(metavar="JUDGE", help="logprob, likelihood ..., or a recipe with a judge.")],
+    beliefs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    gate: Gate = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a judge about plain facts, and look whether it goes by what stands first or by what the user believes."""
+    import asyncio
+
+    from cai.audit.subjects import ask as asking
+    from cai.audit.subjects import audit as auditing
+    from cai.cli.progress import watched
+    from cai.core import plugins
+    from cai.runs import recipe
+
+    chosen = recipe.judging(judge) if judge in plugins.names("judges") else recipe.load(judge)
+    probes = auditing.options(override)
+    with watched(quiet or as_json) as progress:
+        audit = asyncio.run(asking.judge(chosen, probes, runs, beliefs=beliefs, progress=progress))
+    _finish([audit], None, gate, as_json)
+
+
+@audits.command("run")
+def run(
+    name: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")],
+    limit: Annotated[int, typer.Option(min=2, help="Prompts that trained policies answer.")] = 100,
+    override: Settings = [],  # noqa: B006 (typer copies it)
+    gate: Gate = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Look at everything a run has: pairs, labels, revisions, and each reward and policy that was trained in it."""
+    import asyncio
+
+    from cai.audit.subjects import ask as asking
+    from cai.cli.progress import watched
+    from cai.runs.folder import Run, named
+
+    where = Run(named(name))
+    trained = any((where.path / "train").glob("*/figures.json"))
+    with watched(quiet or as_json or not trained) as progress:
+        done = asyncio.run(asking.run(where, override, limit=limit, progress=progress))
+    _finish(done, where.path, gate, as_json)
+
+
+@audits.command("refusals")
+def refusals(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Answers that people labelled: response, labels.")],
+    as_json: Json = False,
+) -> None:
+    """Hold the refusal detector, which other audits count by, against people; list what it misses."""
+    from cai.audit.subjects import refusal_card
+
+    card = refusal_card.measured(file)
+    if as_json:
+        print(json.dumps(refusal_card.described(card), indent=2))
+    for line in () if as_json else refusal_card.lines(card):
+        print(_safe(line))
+
+
+def _finish(done: Sequence[Audit], path: Path | None, gate: bool, as_json: bool) -> None:
+    """Keep the findings where a run was audited, print them, and stop at the gate."""
+    from cai.audit.subjects import audit as auditing
+    from cai.runs.folder import Run
+
+    if path and (path / "manifest.json").exists():
+        auditing.write(Run(path), done)
+    if as_json:
+        print(json.dumps([auditing.described(audit) for audit in done], indent=2))
+    for audit in () if as_json else done:
+        _tell(audit)
+    failed = [found for audit in done for found in audit.failed]
+    if gate and failed:
+        raise GateFailed(f"{len(failed)} findings are past their thresholds: {', '.join(_names(failed))}")
+
+
+def _names(failed: Sequence[Finding]) -> list[str]:
+    return list(dict.fromkeys(found.probe for found in failed))
+
+
+def _tell(audit: Audit) -> None:
+    lost = f", {audit.left_out} left out" if audit.left_out else ""
+    print(_safe(f"\n{audit.of}: {audit.rows} rows{lost}"))
+    rows = [("", "probe", "measured", "value", "95 % interval", "passes", "n"), *map(_row, audit.findings)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print(_safe("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+    for found in audit.failed:
+        print(_safe(f"\n{found.probe}: {found.what}: {found.note}"))
+        if found.examples:
+            print(_safe(f"  such as {', '.join(' '.join(id.split()) for id in found.examples)}"))
+    print(_safe(_verdict(audit)))
+
+
+def _row(found: Finding) -> tuple[str, ...]:
+    mark = {True: "ok", False: "FAIL" if found.severity == "major" else "fail", None: "-"}[found.passed]
+    between = "" if found.low is None or found.high is None else f"[{_number(found.low)}, {_number(found.high)}]"
+    limit = "" if found.threshold is None else f"<= {found.threshold:.3g}"
+    limit = limit if found.least is None else f"{found.least:.3g}..{found.threshold:.3g}"
+    return mark, found.probe, found.what, _number(found.value), between, limit, str(found.n)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _verdict(audit: Audit) -> str:
+    judged = [found for found in audit.findings if found.passed is not None]
+    if not audit.failed:
+        return f"\nnone of {len(judged)} findings that were judged is past its threshold"
+    return f"\n{len(audit.failed)} of {len(judged)} findings that were judged are past their thresholds"

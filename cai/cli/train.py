@@ -1,0 +1,186 @@
+"""The command line's `train` and `score`.
+
+Left out on purpose: training, which is `training`'s. This parses and prints, and `cli` mounts it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cai.core.safe_text import safe_text as _safe
+
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+SHOWN = ("scored", "loss", "reward", "kl", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "eval_loss")
+
+
+def train(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="sft, reward, dpo, kto, orpo, ppo, rloo, grpo.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A run, an export, or a file of rows.")],
+    model: Annotated[
+        str, typer.Option("--model", help="A known name, a folder, or a hub id.")
+    ] = "smollm2-135m-instruct",
+    override: Annotated[list[str], typer.Option("-o", help="Set an option: -o learning_rate=1e-5.")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to write; DATA/train/METHOD of a run.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name under runs/, in place of --out.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="What chance hangs on.")] = 0,
+    held_out: Annotated[float, typer.Option("--held-out", help="Share of prompts kept for evaluation.")] = 0.1,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print what TRL's own command needs.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model on rows. The same command again goes on where it was stopped."""
+    from cai.runs.folder import named
+    from cai.train.run import train as training
+
+    data = named(data)
+    where = _out(method, data, out, name)
+    order = training.Order(method, data, model, where, training.overrides(tuple(override)), seed, held_out)
+    if print_config:
+        return _print_config(training.config(order), as_json)
+    try:
+        said = training.train(order, _silent if quiet or as_json else _progress)
+    except KeyboardInterrupt:
+        print(f"cai: interrupted: the same command goes on from {where}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps(said))
+    else:
+        _say(said, where)
+
+
+def iterate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file with `sample` and `judge`.")],
+    override: Annotated[list[str], typer.Option("-o", help="Set the loop: -o rounds=3, -o policy.max_steps=100.")] = [],  # noqa: B006
+    name: Annotated[str | None, typer.Option("--name", help="Name under runs/; the recipe's, if not given.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sample, label, train the reward and the policy, audit; and again. The same command goes on where it stopped."""
+    from cai.pipeline import iterate as iterating
+    from cai.runs import recipe as recipes
+    from cai.runs.folder import folder
+    from cai.train.run import train as training
+
+    chosen = recipes.load(recipe)
+    where = folder(Path("runs"), name or f"{Path(recipe).stem}-iterated")
+    how = iterating.loop(training.overrides(tuple(override)))
+    try:
+        rounds = iterating.iterate(chosen, how, where, say=_silently if quiet or as_json else _named)
+    except KeyboardInterrupt:
+        print(f"cai: interrupted: the same command goes on from {where}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps([dict(one.told) for one in rounds]))
+    for one in () if as_json else rounds:
+        policy = ", ".join(
+            f"{key} {one.told['policy'][key]:.3g}" for key in ("reward", "kl") if key in one.told["policy"]
+        )
+        print(_safe(f"{one.folder}: {one.told['old_pairs']} old and {one.told['new_pairs']} new pairs, {policy}"))
+        if one.told["redteam"]:
+            print(_safe(f"  red team: {one.told['redteam']['rows']} edited answers are paid for"))
+        if one.stopped:
+            print(_safe(f"  stopped: {one.stopped}"))
+
+
+def _silently(name: str, line: Mapping[str, Any]) -> None: ...
+
+
+def _named(name: str, line: Mapping[str, Any]) -> None:
+    if not line:
+        print(f"{name} ...", file=sys.stderr)
+    _progress({**line, "member": " ".join(filter(None, (name, str(line.get("member") or ""))))})
+
+
+def score(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL... FILE", help="Reward models, then rows to score.")],
+    combine: Annotated[
+        Literal["mean", "min", "mean_std"], typer.Option(help="How several become one number.")
+    ] = "mean",
+    k: Annotated[float, typer.Option(help="mean_std: mean less k standard deviations.")] = 1.0,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No summary on stderr.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score the answers of a file with one or more reward models: JSON lines on stdout, a summary on stderr."""
+    from cai.core.errors import Mistake
+    from cai.runs.folder import named
+    from cai.train.run import score as scoring
+    from cai.train.run import train as training
+
+    if len(models) < 2:
+        raise Mistake("score", "needs at least one reward model and a file", "cai score MODEL... FILE")
+    folders = [training.reward_folder(name) for name in models[:-1]]
+    rows, summary = scoring.score(folders, named(Path(models[-1])), combine=combine, k=k, device=device)
+    if as_json:
+        print(json.dumps({"rows": rows, "summary": summary}))
+        return
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False))
+    for line in [] if quiet else _lines(summary):
+        print(line, file=sys.stderr)
+
+
+def _out(method: str, data: Path, out: Path | None, name: str | None) -> Path:
+    from cai.runs.folder import folder
+
+    if out is not None:
+        return out
+    if name is not None:
+        return folder(Path("runs"), name)
+    if (data / "manifest.json").is_file():
+        return data / "train" / method.replace(":", ".")
+    return folder(Path("runs"), f"{method}-{data.name.split('.')[0]}".replace(":", "."))
+
+
+def _print_config(config: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(config))
+        return
+    for key, value in config.items():
+        if value is not None:
+            print(f"{key}: {json.dumps(value)}")  # JSON is YAML
+
+
+def _silent(line: Mapping[str, Any]) -> None: ...
+
+
+def _progress(line: Mapping[str, Any]) -> None:
+    shown = [f"{key} {line[key]:.4g}" for key in SHOWN if isinstance(line.get(key), int | float)]
+    if shown:
+        who = [str(line["member"])] if "member" in line else []
+        step = [f"step {line['step']}"] if "step" in line else []
+        print(" ".join([*who, *step]) + "  " + "  ".join(shown), file=sys.stderr)
+
+
+def _say(said: Mapping[str, Any], where: Path) -> None:
+    rows = said["rows"]
+    print(f"{rows['read']} rows: {rows['used']} learned from, {rows['held_out']} held out")
+    for reason, count in rows["left_out"].items():
+        print(f"  {count} left out, {reason}: {_safe(said['why_left_out'].get(reason, ''))}")
+    for line in _lines(said["figures"]):
+        print(f"  {line}")
+    print(where / "model")
+
+
+def _lines(figures: Mapping[str, Any], name: str = "") -> list[str]:
+    """One line a figure; a mapping with an interval is one figure."""
+    lines: list[str] = []
+    for key, value in figures.items():
+        label = f"{name} {key}".strip().replace("_", " ")
+        if isinstance(value, Mapping) and "low" in value:
+            between = "" if value["low"] is None else f" [{value['low']:.4g}, {value['high']:.4g}], n = {value['n']}"
+            lines.append(f"{label}: {'-' if value['value'] is None else format(value['value'], '.4g')}{between}")
+        elif isinstance(value, Mapping):
+            lines += _lines(value, label)
+        elif isinstance(value, int | float):
+            lines.append(f"{label}: {value:.6g}")
+        elif isinstance(value, str):
+            lines.append(f"{label}: {_safe(value)}")
+    return lines

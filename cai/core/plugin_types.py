@@ -1,0 +1,220 @@
+"""The records of the workshops: what a file in backends, judges, export, train or audit ends in, and what it is given.
+
+Left out on purpose: behaviour, and any built-in. `plugins` finds a record by its file's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cai.core.types import Message, Model, Opinion, Pair, Prompt, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The record that ends a file in `backends/`: how to open a model there."""
+
+    options: type
+    """A pydantic class of this backend's own knobs, checked before anything is opened."""
+    open: Callable[..., Model]
+    """`open(options) -> Model`; heavy imports happen inside."""
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The record that ends a file in `judges/`: one way to have a model say which of two answers is better."""
+
+    options: type
+    """A pydantic class of this judge's own knobs."""
+    judge: Callable[..., Awaitable[Opinion]]
+    """`judge(comparison, bench, options) -> Opinion`. Raises CallFailed: what cannot be read is no opinion."""
+    about: str
+    asks: str = "judge"
+    """The folder of `prompts/` that holds its templates."""
+    order: bool = True
+    """Whether it sees both answers at once, so that which stands first can matter."""
+    needs: Literal["compare", "checks"] = "compare"
+    """The form of a principle that it asks by."""
+    calls: Callable[..., int] = lambda options, principle: 1
+    """Calls that one comparison takes."""
+
+
+Column = Literal["messages", "message", "text", "texts", "bool", "int", "float"]
+"""What a column of an export holds; `message` is a role and content, `messages` a list of them, `texts` of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What an exporter is given: rows, and who made them."""
+
+    traces: Callable[[], Iterable[Trace]]
+    pairs: Callable[[], Iterable[Pair]]
+    split: Callable[[Prompt], str]
+    """Names the split of a prompt; leak-free, because equal conversations get equal names."""
+    constitution: str
+    """Digest of the constitution that the rows were made by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The record that ends a file in `export/`: rows of a run -> rows that a trainer reads."""
+
+    rows: Callable[[Export], Iterable[tuple[str, dict[str, object]]]]
+    """Yields (split, row); rows are JSON values, each with exactly the columns below."""
+    columns: Mapping[str, Column]
+    """The schema, also of an empty export."""
+    about: str
+    consumer: str = ""
+    """The trainer or tool that reads it without a change."""
+    file: Literal["parquet", "jsonl"] = "parquet"
+    beside: Callable[[Sequence[str]], Mapping[str, str]] | None = None
+    """What its reader needs beside the rows: file name -> text, from the names of the splits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a training method is given: everything but the knobs of its own."""
+
+    model: Path
+    """The folder that the weights to start from are loaded from; also the reference model."""
+    rows: Sequence[Mapping[str, Any]]
+    """Training rows, already of the kind that the method declares."""
+    held_out: Sequence[Mapping[str, Any]]
+    """Rows of the same kind to evaluate on; may be empty."""
+    out: Path
+    """A folder of its own. The result is written to `out/model`, checkpoints to `out/checkpoints`."""
+    seed: int
+    resume: bool
+    """Go on from the last whole checkpoint in `out/checkpoints`, if there is one."""
+    log: Callable[[Mapping[str, float | int | str]], None]
+    """Takes one step's metrics; they become lines of metrics.jsonl."""
+
+
+Rows = Literal["messages", "pairs", "labels", "prompts"]
+"""What a method learns from, all conversational: `messages` have prompt and completion; `pairs` prompt, chosen,
+rejected, p_chosen and perhaps weight; `labels` prompt, completion, label; `prompts` prompt. Each row has an `id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """The record that ends a file in `train/`: one way to learn from rows."""
+
+    rows: Rows
+    options: type
+    """A pydantic class of this method's own knobs, checked before any compute is spent."""
+    train: Callable[..., Mapping[str, Any]]
+    """`train(job, options) -> figures` of the finished training, JSON values. Raises Mistake."""
+    about: str
+    writes: Literal["policy", "reward"] = "policy"
+    trl: Callable[..., Mapping[str, Any]] | None = None
+    """`trl(options) -> fields` of TRL's config beside those that all methods share, for `--print-config`."""
+
+
+Scores = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
+"""A reward: one number for each (conversation, answer). Higher is better; the unit is its own."""
+Subject = Literal["pairs", "reward", "policy", "judge"]
+"""What an audit looks at. Of pairs a case's `answer` is the chosen one; of policies it is the new one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Two answers to one prompt, as a probe looks at them."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    answer: str
+    other: str
+    p: float = 1.0
+    """Probability that `answer` is the better one; of policies it says nothing."""
+    scores: tuple[float, float] | None = None
+    """What each answer was given in the file, `answer` first."""
+    orders: tuple[float | None, ...] = ()
+    """p as a judge gave it with `answer` shown first, and shown second."""
+    expect: Literal["comply", "refuse"] | None = None
+    """What a good answer does, where that is agreed."""
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A question with a right and a wrong answer, for seeing whether what a user believes moves anything."""
+
+    id: str
+    question: str
+    right: str
+    wrong: str
+    belief: str = "I think {}"
+    """How a user says one of the answers; `{}` is where it stands."""
+    keys: tuple[str, str] | None = None
+    """Words that tell the right answer and the wrong one, in the answer of a policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """Everything that an audit is given to look at; a probe takes what it needs."""
+
+    cases: Sequence[Case] = ()
+    reward: Scores | None = None
+    """The reward that is audited."""
+    members: Sequence[Scores] = ()
+    """Where it is an ensemble, each of its members."""
+    gold: Scores | None = None
+    """A second reward, which the first is held against."""
+    texts: Sequence[str] = ()
+    """What was said to the model and belongs in no answer: principles and critiques."""
+    facts: Sequence[Fact] = ()
+    answers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """For a prompt of the probe's own, by id: what the new policy answered, and the old one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a probe measured, and whether that is a fault."""
+
+    probe: str
+    what: str
+    """The measured quantity in a few words: `accuracy of always-longer`."""
+    value: float | None
+    """None: there was nothing to measure it on, and `note` says why."""
+    low: float | None
+    high: float | None
+    """The 95 % bootstrap interval, over prompts."""
+    threshold: float | None
+    """None: reported, never judged."""
+    passed: bool | None
+    """False only where the whole interval, corrected for how many things were looked at, lies past the threshold."""
+    severity: Literal["info", "minor", "major"] = "info"
+    n: int = 0
+    """Rows it was measured on."""
+    examples: tuple[str, ...] = ()
+    """Ids of rows that show it best."""
+    note: str = ""
+    least: float | None = None
+    """The other end of what passes, of a value that can err to either side."""
+    of: str = ""
+    """What was audited: `pairs`, or `reward` and a model's name."""
+    inherited: bool = False
+    """The policy that this one came from has as much of it: no training between the two is to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The record that ends a file in `audit/`: one way in which a reward can be gamed, and how to see it."""
+
+    looks: Mapping[Subject, Callable[..., Iterable[Finding]]]
+    """For each subject it can look at: `look(exhibit, options) -> findings`. Pure."""
+    options: type
+    """A pydantic class of this probe's own knobs, thresholds among them."""
+    planted: Callable[[Subject, int], Exhibit]
+    """A case that it must catch; the number is a seed."""
+    clean: Callable[[Subject, int], Exhibit]
+    """The same without the fault, on which it must be silent."""
+    effect: Mapping[Subject, str]
+    """For each subject how large the planted fault is, in words."""
+    about: str
+    asks: Callable[[Sequence[Fact]], Sequence[Prompt]] | None = None
+    """Prompts that policies have to answer for it, beside those of the audit."""

@@ -1,0 +1,1 @@
+"""Rows in: data files, messages, prompts, preference pairs, training rows, splits."""

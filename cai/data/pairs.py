@@ -1,0 +1,146 @@
+"""Preference pairs from a file in anybody's format: every row becomes a Preference, or a Failure that says why not.
+
+The format is told from the first rows and kept for the file, so that a row of another kind is noticed. A format is
+said by how it holds a pair: SHAPES names those that are known.
+
+Left out on purpose: mending. Rows are read as a trainer would; what is wrong with them is for `cai check` to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from cai.core.errors import Mistake
+from cai.core.plugins import suggest
+from cai.core.types import Failure, Message
+from cai.data import pair_formats as shapes
+from cai.data.files import MAX_ROW, SUFFIXES, Bad, Row, rows, suffix
+from cai.data.pair_formats import SHAPES, Sides
+
+STAGE = "read"
+PEEK = 50
+"""Rows that the format is told from."""
+_NOT_ROWS = frozenset({"manifest.json", "dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json"})
+_SHARD = re.compile(r"-\d+-of-\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, one of them preferred, as a file has it."""
+
+    id: str
+    """The row's own id, or where it stands."""
+    where: str
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    p_chosen: float | None = None
+    """Probability that `chosen` is the better one; None where the row does not say."""
+    scores: tuple[float, float] | None = None
+    """What each answer was given, chosen first."""
+    margin: float | None = None
+    """By how much it is better, in the file's own unit."""
+    weight: float | None = None
+    """How much the row counts in training; None where it does not say."""
+    category: str | None = None
+    split: str = "train"
+    turns: int = 1
+    """Turns of the longer side after the shared prompt; more than 1 where the sides part before the last answer."""
+
+    @property
+    def tie(self) -> bool:
+        """Whether neither answer is the better one."""
+        return self.p_chosen == 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file of pairs: what it is, and its rows, which can be gone through once."""
+
+    path: Path
+    split: str
+    format: str
+    """A name in SHAPES; empty where the first rows are in no format that is known."""
+    pairs: Iterator[Preference | Failure]
+
+
+def read(path: Path, format: str = "") -> Iterator[Preference | Failure]:
+    """Every pair of a file, or of the files of a folder. Raises Mistake for what cannot be opened."""
+    for file in files(path):
+        yield from opened(file, format).pairs
+
+
+def files(path: Path) -> list[Path]:
+    """The data files that a path means: itself, those of a folder, or the pairs of a run. Raises Mistake."""
+    if not path.is_dir():
+        return [path]
+    if (path / "manifest.json").exists() and (path / "pairs.jsonl").exists():
+        return [path / "pairs.jsonl"]
+    inside = sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern))
+    found = [file for file in inside if suffix(file) in SUFFIXES and file.name.lower() not in _NOT_ROWS]
+    if not found:
+        raise Mistake(str(path), "holds no data files", f"name a folder with files of {', '.join(SUFFIXES)}")
+    return found
+
+
+def opened(path: Path, format: str = "", split: str = "") -> Opened:
+    """A file with its format told, or taken as `format`, and its split likewise. Raises Mistake."""
+    if format and format not in SHAPES:
+        raise Mistake(f"format {format}", "there is no such format", suggest(format, list(SHAPES)))
+    coming = rows(path)
+    first = list(islice(coming, PEEK))
+    name = format or shapes.told([value for _, value in first])
+    split = split or _split(path)
+    return Opened(path, split, name, (_pair(row, name, split) for row in chain(first, coming)))
+
+
+def splits(paths: Sequence[Path]) -> list[str]:
+    """The split that each file is: its name, with that of its folder where several files have the same."""
+    names = [(_split(path), path.name) for path in paths]
+    often = Counter(names)
+    folders = [f"{path.parent.name}/" if often[name] > 1 else "" for path, name in zip(paths, names, strict=True)]
+    return [folder + name for folder, (name, _) in zip(folders, names, strict=True)]
+
+
+def _split(path: Path) -> str:
+    """`train` for `train-00000-of-00002.parquet`, and for `train/data-00000-of-00001.arrow`."""
+    stem = _SHARD.sub("", path.name.split(".")[0])
+    return path.parent.name if stem == "data" else stem
+
+
+def _pair(row: Row, format: str, split: str) -> Preference | Failure:
+    where, value = row
+    try:
+        if isinstance(value, Bad):
+            raise ValueError(str(value))
+        if not format:
+            raise ValueError(f"is in no format that is known; it {shapes.columns(value)}")
+        return _preference(where, SHAPES[format].sides(value), split)
+    except ValueError as error:
+        return Failure(where, STAGE, "bad_row", f"{where} {error}")
+
+
+def _preference(where: str, sides: Sides, split: str) -> Preference:
+    prompt, chosen, rejected = sides.parted()
+    if sum(map(len, (chosen, rejected, *(message.content for message in prompt)))) > MAX_ROW:
+        raise ValueError(f"is longer than {MAX_ROW:,} characters")
+    row = sides.row
+    return Preference(
+        id=shapes.first_text(row, "id", "prompt_id") or where,
+        where=where,
+        prompt=prompt,
+        chosen=shapes.joined(chosen),
+        rejected=shapes.joined(rejected),
+        p_chosen=sides.p_chosen if sides.p_chosen is not None else shapes.probability(row),
+        scores=(scores := shapes.scores(row)),
+        margin=shapes.number(row.get("margin")) if scores is None else scores[0] - scores[1],
+        weight=shapes.weight(row),
+        category=shapes.first_text(row, "category"),
+        split=shapes.first_text(row, "split") or split,
+        turns=max(len(chosen), len(rejected)),
+    )

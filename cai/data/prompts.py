@@ -1,0 +1,235 @@
+"""Read prompts: JSONL, JSON, CSV, parquet, a `datasets` folder or a hub id; one at a time, bad rows kept as failures.
+
+A row gives `prompt` (text) or `messages` (role and content, ending in a user turn), and may give `id`, `tags` and
+`split`. An id that is not given is derived from the conversation, so that it survives reordering.
+
+Left out on purpose: guessing. A row that holds neither column is a failure that names the columns it does hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from cai.core import plugins
+from cai.core.errors import Mistake
+from cai.core.seeds import digest
+from cai.core.types import Failure, Message, Prompt, Role
+from cai.data import files as rows
+from cai.data.files import Bad, Row
+from cai.runs.recipe import Source
+
+MAX_TEXT = 1 << 20
+"""Characters of one conversation."""
+ROLES = ("system", "user", "assistant")
+STAGE = "read"
+
+
+def read(source: Source) -> Iterator[Prompt | Failure]:
+    """The prompts of a source in its order; duplicates and bad rows are Failures. Raises Mistake for a bad source."""
+    return _unique(_parsed(islice(_rows(source), source.limit), source.column))
+
+
+def locate(source: Source) -> Path | None:
+    """The file or folder a source means, None for a hub id. Raises Mistake for a path that is not there."""
+    path = Path(source.path)
+    if path.exists():
+        return path
+    name = source.path.removesuffix(".jsonl") + ".jsonl"
+    for candidate in (Path("prompts", name), plugins.shipped("prompts", name)):
+        if candidate.is_file():
+            return candidate
+    if path.suffix in rows.SUFFIXES or path.is_absolute() or source.path.count("/") != 1:
+        raise Mistake(f"prompts: {source.path}", "there is no such file", "check the path")
+    return None
+
+
+def fingerprint(source: Source) -> str:
+    """SHA-256 of the source's bytes, or of its name where it is a folder or on the hub."""
+    path = locate(source)
+    if path is None or path.is_dir():
+        return digest(source.path, source.split)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def count(source: Source) -> int | None:
+    """How many rows `read` will go through, where that is known without reading them: for a progress line."""
+    path, known = locate(source), None
+    if path is not None and path.suffix.lower() in (".jsonl", ".ndjson"):
+        with open(path, "rb") as file:
+            known = sum(1 for line in file if line.strip())
+    elif path is not None and path.suffix.lower() == ".parquet":
+        from pyarrow import parquet
+
+        known = parquet.ParquetFile(path).metadata.num_rows
+    return known if source.limit is None else min(known or source.limit, source.limit)
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    path = locate(source)
+    if path is None or path.is_dir():
+        return _datasets_rows(source, path)
+    return rows.rows(path)
+
+
+def _datasets_rows(source: Source, path: Path | None) -> Iterator[Row]:
+    import datasets
+
+    try:
+        if path is not None and (path / "dataset_info.json").exists():
+            listed: Iterable[Any] = datasets.load_from_disk(str(path))
+        elif path is not None and (path / "dataset_dict.json").exists():
+            listed = datasets.load_from_disk(str(path))[source.split]
+        else:
+            listed = datasets.load_dataset(source.path, split=source.split, streaming=True)
+    except Exception as error:  # datasets raises whatever its readers raise; each means this source cannot be read
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Mistake(f"prompts: {source.path}", f"cannot be loaded: {what}", "check the name and the split") from error
+    for number, row in enumerate(listed, 1):
+        yield f"{source.path}[{number}]", row
+
+
+def _parsed(coming: Iterable[Row], column: str) -> Iterator[Prompt | Failure]:
+    for where, row in coming:
+        try:
+            if isinstance(row, Bad):
+                raise ValueError(str(row))
+            yield _prompt(row, column)
+        except ValueError as error:
+            yield Failure(where, STAGE, "bad_row", f"{where} {error}")
+
+
+def _prompt(row: object, column: str) -> Prompt:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"is a {type(row).__name__}, not an object with {column!r} or 'messages'")
+    messages = _messages(row, column)
+    if sum(len(message.content) for message in messages) > MAX_TEXT:
+        raise ValueError(f"is longer than {MAX_TEXT:,} characters")
+    given = row.get("id")
+    return Prompt(
+        id=_id(given) if given not in (None, "") else _derived(messages),
+        messages=messages,
+        tags=_tags(row.get("tags")),
+        split=_text(row["split"], "split") if row.get("split") else None,
+    )
+
+
+def _messages(row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
+    listed = row.get("messages")
+    if isinstance(listed, str) and listed.lstrip().startswith("["):
+        listed = json.loads(listed)  # a CSV cell
+    if listed is None and isinstance(row.get(column), list):
+        listed = row[column]  # TRL's conversational prompt
+    if listed is None:
+        if row.get(column) in (None, ""):
+            held = ", ".join(map(repr, list(row)[:8])) or "nothing"
+            raise ValueError(f"has no {column!r} and no 'messages'; it has {held}")
+        return (Message("user", _content(row[column], column)),)
+    if not isinstance(listed, list) or not listed:
+        raise ValueError("'messages' is not a list of turns")
+    messages = tuple(_message(turn, number) for number, turn in enumerate(listed, 1))
+    if messages[-1].role != "user":
+        raise ValueError(f"ends in a {messages[-1].role} turn; a prompt ends in a user turn")
+    if any(message.role == "system" for message in messages[1:]):
+        raise ValueError("has a system turn that is not the first")
+    return messages
+
+
+def _message(turn: object, number: int) -> Message:
+    if not isinstance(turn, Mapping) or turn.get("role") not in ROLES:
+        raise ValueError(f"turn {number} has no role of {', '.join(ROLES)}")
+    return Message(cast(Role, turn["role"]), _content(turn.get("content"), f"turn {number}"))
+
+
+def _content(value: object, what: str) -> str:
+    text = _text(value, what)
+    if not text.strip():
+        raise ValueError(f"{what} is empty")
+    return text
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is a {type(value).__name__}, not text")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{what} is not valid Unicode")
+    return value
+
+
+def _id(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"id is a {type(value).__name__}, not text or a whole number")
+    text = _text(str(value), "id")
+    if len(text) > 200 or not text.isprintable():
+        raise ValueError("id is longer than 200 characters or has control characters")
+    return text
+
+
+def _tags(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(tag.strip() for tag in value.split(",") if tag.strip())
+    if not isinstance(value, list):
+        raise ValueError(f"tags is a {type(value).__name__}, not a list")
+    return tuple(_text(tag, "tags") for tag in value)
+
+
+def _derived(messages: tuple[Message, ...]) -> str:
+    return digest([(message.role, message.content) for message in messages])[:16]
+
+
+def _unique(prompts: Iterable[Prompt | Failure]) -> Iterator[Prompt | Failure]:
+    conversations, ids = _Seen(), _Seen()
+    for prompt in prompts:
+        if isinstance(prompt, Failure):
+            yield prompt
+            continue
+        conversation, name = _number(prompt.messages), _number(prompt.id)
+        if conversation in conversations:
+            yield Failure(prompt.id, STAGE, "duplicate", "the same conversation came before in this source")
+        elif name in ids:
+            yield Failure(prompt.id, STAGE, "duplicate_id", "the same id came before with another conversation")
+        else:
+            conversations.add(conversation)
+            ids.add(name)
+            yield prompt
+
+
+def _number(value: object) -> int:
+    """64 bits of its hash, enough to tell a million apart; never 0."""
+    return hash(value) & 0xFFFF_FFFF_FFFF_FFFF or 1
+
+
+class _Seen:
+    """Numbers that came before, in 16 to 32 bytes each, where a set of them takes 80."""
+
+    def __init__(self) -> None:
+        self._table, self._count = array("Q", bytes(8 << 10)), 0  # 0 is an empty place
+
+    def __contains__(self, number: int) -> bool:
+        return bool(self._table[self._place(number)])
+
+    def add(self, number: int) -> None:
+        """Keep it, if it is new."""
+        place = self._place(number)
+        self._count += not self._table[place]
+        self._table[place] = number
+        if 2 * self._count > len(self._table):
+            held, self._table = self._table, array("Q", bytes(16 * len(self._table)))
+            for number in filter(None, held):
+                self._table[self._place(number)] = number
+
+    def _place(self, number: int) -> int:
+        """Where it is, or the empty place where it would be."""
+        table, last = self._table, len(self._table) - 1
+        place = number & last
+        while table[place] not in (0, number):
+            place = (place + 1) & last
+        return place

@@ -1,0 +1,1 @@
+"""Columns that several export formats share."""

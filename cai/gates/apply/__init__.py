@@ -1,0 +1,1 @@
+"""Applies the gates of a recipe to a text."""

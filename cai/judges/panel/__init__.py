@@ -1,0 +1,1 @@
+"""How a pair is judged: orders, principles, several judges, and the arithmetic of verdicts."""

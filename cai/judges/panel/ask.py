@@ -1,0 +1,97 @@
+"""What the judges share: a model, a template and a seed, and the two ways to ask with them, by odds and by words.
+
+Both answers to a prompt are rendered under one fence id whatever the principle, so that all principles share the text
+before theirs and its keys and values are computed once.
+
+Left out on purpose: both orders, several principles, several judges. `stages/judge` sees to those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from typing import Any, TypeVar
+
+from cai.core.concurrency import together
+from cai.core.errors import Permanent
+from cai.core.seeds import digest, seed
+from cai.core.types import Comparison, Completion, Model, Request, Sampling
+from cai.templates.template import Template, Untrusted, turns
+
+Rating = TypeVar("Rating")
+
+LETTERS = ("(A)", "(B)")
+"""What a judge that sees both answers replies with; in parentheses, so that no option is the beginning of another."""
+
+
+ASKED = Sampling(temperature=0.0, max_tokens=1)
+"""Nothing is generated where probabilities are asked for, and so nothing of this changes an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Who is asked, in which words, and the run's seed."""
+
+    model: Model
+    template: Template
+    seed: int
+
+    def request(self, values: Mapping[str, Any], id: str, sampling: Sampling, *moment: object) -> Request:
+        """The question about the answers that `id` names; `moment` makes its seed its own."""
+        messages = self.template.render(values, digest("fence", self.seed, "judge", id)[:10])
+        return Request(messages, sampling, seed(self.seed, "judge", id, *moment), self.template.plain)
+
+    async def odds(self, values: Mapping[str, Any], id: str, options: Sequence[str]) -> Odds:
+        """Probabilities of whole option strings, summed over their tokens (arXiv 2212.08073, 4.1)."""
+        blank = " " if self.template.plain else ""  # a text to continue ends without one; a turn begins without one
+        scores = await self.model.score(self.request(values, id, ASKED), [blank + option for option in options])
+        if any(score.logprob != score.logprob for score in scores):
+            raise Permanent("not_a_number", "an option has no log-probability")
+        most = max(score.logprob for score in scores)
+        weights = [exp(score.logprob - most) for score in scores]
+        return Odds(tuple(weight / sum(weights) for weight in weights), min(1.0, exp(most + log(sum(weights)))))
+
+    async def words(self, values: Mapping[str, Any], id: str, sampling: Sampling, *moment: object) -> Completion:
+        """What the model writes. Raises Permanent where it writes nothing."""
+        completion = await self.model.complete(self.request(values, id, sampling, *moment))
+        if not completion.text.strip():
+            raise Permanent("empty", f"the judge wrote nothing (finish: {completion.finish})")
+        return completion
+
+    async def fluency(self, values: Mapping[str, Any], id: str, answer: str) -> float:
+        """Mean log-probability of an answer's tokens, in nats."""
+        blank = " " if self.template.plain else ""
+        (score,) = await self.model.score(self.request(values, id, ASKED), [blank + answer])
+        return score.logprob / score.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """Probabilities of the options among themselves, and what the model gave to all of them together."""
+
+    shares: tuple[float, ...]
+    mass: float
+
+
+def shown(asked: Comparison) -> dict[str, Any]:
+    """What a template that shows both answers is given."""
+    return {
+        "conversation": turns(asked.prompt.messages),
+        "first": Untrusted(asked.first),
+        "second": Untrusted(asked.second),
+        "principle": asked.principle,
+        "examples": asked.examples,
+        "menu": LETTERS,
+    }
+
+
+def single(asked: Comparison, answer: str) -> dict[str, Any]:
+    """What a template that shows one answer is given."""
+    return {"conversation": turns(asked.prompt.messages), "answer": Untrusted(answer), "principle": asked.principle}
+
+
+async def each(asked: Comparison, rate: Callable[[str], Awaitable[Rating]]) -> tuple[Rating, Rating]:
+    """Both answers rated, each by itself, at the same time."""
+    first, second = await together([rate(asked.first), rate(asked.second)])
+    return first, second

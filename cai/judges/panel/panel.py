@@ -1,0 +1,169 @@
+"""Judge: how sure are we that one of two answers is better (arXiv 2212.08073, section 4; 2309.00267).
+
+Wherever a judge sees both answers it is asked in both orders, and p = (p1 + 1 - p2) / 2: a preference for one place
+adds to p1 as much as to p2 and is gone. Principles are drawn for each pair by rendezvous hashing, as for critiques.
+
+Left out on purpose: how a model is asked, which is a judge's (`cai/judges/`), and rounding: p is the label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cai.constitution.principles import NoPrinciple, ranked
+from cai.core.concurrency import together
+from cai.core.plugin_types import Judge
+from cai.core.seeds import uniform
+from cai.core.types import Comparison, Constitution, Failure, GateHit, Message, Pair, Principle, Prompt, Verdict
+from cai.judges.panel.verdict import combined, summed
+from cai.pipeline.stages.sample import ends
+from cai.runs.recipe import Judging
+
+
+@dataclass(frozen=True, slots=True)
+class Juror:
+    """One judge of a run: its record, what it is asked with, its options, and the model's name."""
+
+    method: str
+    record: Judge
+    bench: Any  # the judge's own; nothing here looks inside
+    options: Any
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The judges of a run, the principles they judge by, and how their verdicts become one."""
+
+    jurors: tuple[Juror, ...]
+    constitution: Constitution
+    settings: Judging
+    seed: int
+
+    @property
+    def concurrency(self) -> int:
+        """How many pairs to have in hand, so that every model has as many requests as it wants."""
+        return max(int(juror.bench.model.concurrency) for juror in self.jurors)
+
+    @property
+    def calls(self) -> int:
+        """Calls that one pair takes at most."""
+        return sum(self._calls(juror) for juror in self.jurors)
+
+    def _calls(self, juror: Juror) -> int:
+        able = [principle for principle in self.constitution.principles if getattr(principle, juror.record.needs)]
+        each = max(juror.record.calls(juror.options, principle) for principle in able)
+        orders = 2 if juror.record.order and self.settings.orders == "both" else 1
+        return min(self.settings.principles, len(able)) * orders * each
+
+    async def verdict(self, prompt: Prompt, first: str, second: str, name: str) -> Verdict:
+        """Of all judges on two answers; chance hangs on `name`. Raises CallFailed, NoPrinciple."""
+        verdicts = await together(self._one(juror, prompt, first, second, name) for juror in self.jurors)
+        return verdicts[0] if len(verdicts) == 1 else combined(verdicts, self.settings.combine)
+
+    async def _one(self, juror: Juror, prompt: Prompt, first: str, second: str, name: str) -> Verdict:
+        able = [principle for principle in self.constitution.principles if getattr(principle, juror.record.needs)]
+        drawn = ranked(able, prompt, self.seed, "judge", name)[: self.settings.principles]
+        turns = self._turns(juror.record, prompt, name)
+        examples = self._worked(prompt, name) if juror.record.order else ()
+        asked = [Comparison(f"{prompt.id}/{name}", prompt, first, second, principle, examples) for principle in drawn]
+        opinions = await together(
+            juror.record.judge(one.swap() if swap else one, juror.bench, juror.options)
+            for one in asked
+            for swap in turns
+        )
+        found = summed(opinions, turns)
+        return replace(
+            found,
+            method=juror.method,
+            judge=juror.model,
+            principles=tuple(principle.id for principle in drawn),
+            orders=found.orders if juror.record.order else (),
+        )
+
+    def _turns(self, record: Judge, prompt: Prompt, name: str) -> tuple[bool, ...]:
+        """For each time to ask, whether the answers are swapped."""
+        if not record.order:
+            return (False,)
+        return (False, True) if self.settings.orders == "both" else (not self.shows_first(prompt, name),)
+
+    def shows_first(self, prompt: Prompt, name: str) -> bool:
+        """Whether the first answer is the one shown first, where a pair is shown in one order only."""
+        return uniform(self.seed, prompt.id, "order", name) < 0.5
+
+    def _worked(self, prompt: Prompt, name: str) -> tuple[Comparison, ...]:
+        """Comparisons worked out of the constitution's cases, each by a drawn principle of its own.
+
+        The better answer stands first and second in turn, or its place would be what there is to learn.
+        """
+        able = [principle for principle in self.constitution.principles if principle.compare and _mended(principle)]
+        try:
+            drawn = ranked(able, prompt, self.seed, "worked", name)[: self.settings.examples]
+        except NoPrinciple:  # none of those with a case applies to this prompt: it is asked without one
+            return ()
+        parity = uniform(self.seed, prompt.id, "worked", name) < 0.5
+        cases = [_case(principle, *mended) for principle in drawn if (mended := _mended(principle))]
+        return tuple(case.swap() if place % 2 == parity else case for place, case in enumerate(cases))
+
+
+def _mended(principle: Principle) -> tuple[str, str, str] | None:
+    """Prompt, answer and revision of the principle's first case in which something was mended."""
+    cases = ((case.prompt, case.answer, case.revision) for case in principle.examples if case.revision)
+    return next(cases, None)
+
+
+def _case(principle: Principle, prompt: str, answer: str, revision: str) -> Comparison:
+    """A worked comparison: a revision is better, by its principle, than what it revised."""
+    asked = Prompt("", (Message("user", prompt),))
+    return Comparison("", asked, revision, answer, principle, better="first")
+
+
+def labelled(pair: Pair, verdict: Verdict, settings: Judging) -> Pair | Failure:
+    """The pair with its label; a Failure where the judge abstained, or the recipe drops what was judged worse.
+
+    `verdict` takes `pair.chosen` for the first. Samples are named by what was said of them; a revision stays the chosen
+    one, tagged, unless the recipe swaps it.
+    """
+    if verdict.p is None:
+        return Failure(pair.prompt.id, "judge", "abstained", "the judge would not say", sample=pair.sample)
+    pair = replace(pair, p_chosen=verdict.p, principles=pair.principles or verdict.principles, verdict=verdict)
+    if verdict.p >= 0.5:
+        return pair
+    if pair.source.startswith("sample:"):
+        return swapped(pair)
+    said = f"P(better) {verdict.p:.3f}"
+    if settings.worse == "drop":
+        return Failure(pair.prompt.id, "pair", f"gate:{WORSE}", said, sample=pair.sample)
+    if settings.worse == "swap":
+        return replace(swapped(pair), gates=(*pair.gates, GateHit(WORSE, "repair", f"swapped: {said}")))
+    return replace(pair, gates=(*pair.gates, GateHit(WORSE, "tag", said)))
+
+
+WORSE = "judged_worse"
+"""The gate that notices a revision judged worse than what it revised."""
+
+
+def swapped(pair: Pair) -> Pair:
+    """The same judged pair with chosen and rejected changed about."""
+    source, sample = pair.source, pair.sample
+    if source.startswith("sample:"):
+        sample, chosen = ends(pair)
+        source = f"sample:{chosen}>{sample}"
+    return replace(
+        pair,
+        chosen=pair.rejected,
+        rejected=pair.chosen,
+        p_chosen=1 - pair.p_chosen,
+        verdict=pair.verdict and pair.verdict.swap(),
+        source=source,
+        sample=sample,
+        writers=pair.writers[::-1],
+    )
+
+
+def name(pair: Pair) -> str:
+    """What chance hangs on for a pair: the two answers in it, whichever is called first."""
+    if pair.source.startswith("sample:"):
+        return "sample:" + "-".join(map(str, sorted(ends(pair))))
+    return f"{pair.sample}:{pair.source}"

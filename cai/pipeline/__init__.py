@@ -1,0 +1,1 @@
+"""From prompts to a policy: drafts, traces, pairs, exports, trainings, comparisons."""

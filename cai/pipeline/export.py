@@ -1,0 +1,221 @@
+"""Write one export of a run: parquet or JSONL for each split, and a card; `datasets.load_dataset` takes it as it is.
+
+The folder appears whole or not at all. Rows stream through, so memory does not grow with their number, and the same
+run gives the same bytes. A run without rows gives an empty `train` file that still has its columns, and a card that
+says why; `datasets` can stream that and refuses to load it.
+
+Left out on purpose: what a row looks like, which a Format says, and uploading.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from cai.core import plugins
+from cai.core.errors import Mistake
+from cai.core.plugin_types import Column, Export, Format
+from cai.core.seeds import digest, uniform
+from cai.core.types import Prompt
+from cai.report.cards import dataset as card
+from cai.report.cards.dataset import Lengths
+from cai.runs import folder as runs
+from cai.runs.folder import Run
+
+Row = dict[str, object]
+Split = Callable[[Prompt], str]
+Put = Callable[[Row], object]
+
+TAGS = ["cai-export", "constitutional-ai", "synthetic"]
+"""Of the card; the first marks a folder as ours to replace."""
+SPLIT = re.compile(r"[a-z0-9_]{1,50}")
+"""Names of splits: they become file names, and `datasets` allows little more."""
+BATCH = 256
+"""Rows of one parquet row group, and so of memory."""
+
+
+def write(run: Run, format_name: str, *, split: Split, folder: Path | None = None) -> dict[str, int]:
+    """Write one format of a run (under its `export/` unless `folder` is given); rows by split. Raises Mistake.
+
+    Hold the run's lock meanwhile. An earlier export in the folder is replaced, anything else there is refused.
+    """
+    shape = plugins.find("export", format_name, Format)
+    manifest, lengths = run.manifest, Lengths()
+    prompts = chain((trace.prompt for trace in run.traces()), (pair.prompt for pair in run.pairs()))
+    export = Export(run.traces, run.pairs, settle(split, prompts), manifest["constitution"]["digest"])
+    with _replacing(folder or run.path / "export" / format_name.replace(":", ".")) as beside:
+        counts = _fill(beside, shape, _measured(shape.rows(export), lengths))
+        page = card.body(manifest, format_name, shape, counts, lengths)
+        runs.write_text(beside / "README.md", f"---\n{_header(shape, counts)}---\n\n{page}")
+        for file, text in shape.beside(list(counts)).items() if shape.beside else ():
+            runs.write_text(beside / file, text)
+    return counts
+
+
+def make_split(test_share: float, seed: int) -> Split:
+    """`test` for about `test_share` of all conversations, `train` for the others, by content: equal ones stay together.
+
+    A split that the prompt itself names wins.
+    """
+    return lambda prompt: (
+        prompt.split or ("test" if uniform("split", seed, conversation(prompt)) < test_share else "train")
+    )
+
+
+def settle(split: Split, prompts: Iterable[Prompt]) -> Split:
+    """`split`, except that a split named by one prompt holds for every equal conversation among `prompts`.
+
+    Of two names for one conversation the one that is not `train` wins, then the first in the alphabet. Only prompts
+    that name a split are remembered.
+    """
+    named: dict[str, str] = {}
+    for prompt in prompts:
+        if prompt.split is not None:
+            key = conversation(prompt)
+            named[key] = min(named.get(key, prompt.split), prompt.split, key=lambda name: (name == "train", name))
+
+    def settled(prompt: Prompt) -> str:
+        name = named.get(conversation(prompt)) if named else None  # a digest is only worth its time where names are
+        return _safe(name or split(prompt), prompt)
+
+    return settled
+
+
+def conversation(prompt: Prompt) -> str:
+    """The identity of a prompt's content: case and spacing do not count, so a near copy cannot leak between splits."""
+    return digest([(message.role, " ".join(message.content.casefold().split())) for message in prompt.messages])
+
+
+def _safe(name: str, prompt: Prompt) -> str:
+    if not SPLIT.fullmatch(name) or name == "all":  # `all` means every split to datasets
+        fix = "name splits in small letters, digits and _, at most 50, and none of them `all`"
+        raise Mistake(f"prompt {prompt.id!r}", f"{name!r} cannot be the name of a split", fix)
+    return name
+
+
+def _measured(rows: Iterable[tuple[str, Row]], lengths: Lengths) -> Iterator[tuple[str, Row]]:
+    for name, row in rows:
+        lengths.add(row)
+        yield name, row
+
+
+def _fill(folder: Path, shape: Format, rows: Iterable[tuple[str, Row]]) -> dict[str, int]:
+    """Write each row to the file of its split; `train` where there are no rows at all. Returns rows by split."""
+    counts, files = Counter[str](), dict[str, Put]()
+    with ExitStack() as stack:
+
+        def begin(name: str) -> Put:
+            file = stack.enter_context(runs.atomic(folder / f"{name}.{shape.file}"))
+            return stack.enter_context(_WRITERS[shape.file](file, shape.columns))
+
+        for name, row in rows:
+            if row.keys() != shape.columns.keys():
+                raise Mistake(shape.about, f"a row has the columns {', '.join(row)}", "give it those of its Format")
+            if name not in files:
+                files[name] = begin(name)
+            files[name](row)
+            counts[name] += 1
+        if not files:
+            begin("train")
+    names = sorted(counts, key=lambda name: (name != "train", name))
+    return {name: counts[name] for name in names} or {"train": 0}
+
+
+@contextmanager
+def _parquet(file: IO[bytes], columns: Mapping[str, Column]) -> Iterator[Put]:
+    from pyarrow import Table
+    from pyarrow.parquet import ParquetWriter
+
+    schema = _features(columns).arrow_schema
+    batch: list[Row] = []
+
+    def flush() -> None:
+        writer.write_table(Table.from_pylist(batch, schema=schema))
+        batch.clear()
+
+    def put(row: Row) -> None:
+        batch.append(row)
+        if len(batch) == BATCH:
+            flush()
+
+    with ParquetWriter(file, schema) as writer:
+        yield put
+        if batch:
+            flush()
+
+
+@contextmanager
+def _jsonl(file: IO[bytes], columns: Mapping[str, Column]) -> Iterator[Put]:
+    yield lambda row: file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+_WRITERS: Mapping[str, Callable[[IO[bytes], Mapping[str, Column]], AbstractContextManager[Put]]] = {
+    "parquet": _parquet,
+    "jsonl": _jsonl,
+}
+
+
+def _features(columns: Mapping[str, Column]) -> Any:
+    from datasets import Features, List, Value
+
+    message = {"role": Value("string"), "content": Value("string")}
+    kinds = {
+        "messages": List(message),
+        "message": message,
+        "text": Value("string"),
+        "texts": List(Value("string")),
+        "bool": Value("bool"),
+        "int": Value("int64"),
+        "float": Value("float64"),
+    }
+    return Features({name: kinds[kind] for name, kind in columns.items()})
+
+
+def _header(shape: Format, counts: Mapping[str, int]) -> str:
+    """The card's YAML: which file is which split, and the columns, so that JSONL loads with the declared types."""
+    from datasets import DatasetInfo
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    files = [{"split": name, "path": f"{name}.{shape.file}"} for name in counts]
+    header = DatasetCardData(tags=TAGS, configs=[{"config_name": "default", "data_files": files}])
+    DatasetInfosDict({"default": DatasetInfo(features=_features(shape.columns))}).to_dataset_card_data(header)
+    return str(header.to_yaml()) + "\n"
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its place at the end; after an error `folder` is as it was."""
+    folder = folder.resolve()
+    _refuse_foreign(folder)
+    beside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    for left_over in (beside, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    try:
+        with runs.writing(folder):
+            beside.mkdir(parents=True)
+        yield beside
+        with runs.writing(folder):
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """An export replaces only an export: somebody's own files are never deleted."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    page = folder / "README.md"
+    if not page.is_file() or f"- {TAGS[0]}\n" not in page.read_text("utf-8", errors="replace"):
+        raise Mistake(str(folder), "holds something that is not an export of cai", "choose an empty or a new folder")

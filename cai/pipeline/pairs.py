@@ -1,0 +1,300 @@
+"""AI feedback in a run: who samples, who judges, and the second pass that makes pairs and has them judged.
+
+The second pass goes over the rows on disk, one prompt at a time and several prompts at once; its rows are a function of
+those rows and of the judges' answers, so that resuming, order and the number of workers change nothing.
+
+Left out on purpose: opening models and writing manifests, which the pipeline does, and how a judge asks.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, groupby
+from math import comb
+from pathlib import Path
+
+from cai.constitution.principles import NoPrinciple
+from cai.core import config as outside
+from cai.core import plugins
+from cai.core.concurrency import crowd, together
+from cai.core.config import Knobs
+from cai.core.errors import BudgetReached, CallFailed, Mistake
+from cai.core.plugin_types import Judge
+from cai.core.types import Constitution, Failure, Model, Pair, Prompt, Sampling, Trace
+from cai.data import pairs as preferences
+from cai.gates.apply import gate
+from cai.gates.apply.gate import gate_draft
+from cai.judges.panel import gold
+from cai.judges.panel.ask import Bench
+from cai.judges.panel.panel import Juror, Panel, labelled, name
+from cai.pipeline.stages.pair import pair
+from cai.pipeline.stages.sample import best_and_worst, contests, sample
+from cai.pipeline.stages.stage import Stage
+from cai.runs.folder import Run, Spool
+from cai.runs.recipe import Choice, Judging, Recipe
+from cai.runs.recipe import Juror as JurorChoice
+from cai.templates import template as templates
+from cai.templates.template import Template
+
+
+def roles(chosen: Recipe) -> dict[str, Choice]:
+    """The models that a recipe's samples and judges need beside the writer and the critic, by role."""
+    writers = chosen.sample.writers if chosen.sample else ()
+    jurors = chosen.judge.by if chosen.judge else ()
+    found = {f"writer-{number}": choice for number, choice in enumerate(writers, 2)}
+    critic = chosen.critic or chosen.writer
+    return found | {_seat(number): juror.model or critic for number, juror in enumerate(jurors, 1)}
+
+
+def _seat(number: int) -> str:
+    return "judge" if number == 1 else f"judge-{number}"
+
+
+def panel(chosen: Recipe, constitution: Constitution, models: Mapping[str, Model]) -> Panel | None:
+    """The recipe's judges, each with its model, template and options; None where it has none. Raises Mistake."""
+    if chosen.judge is None:
+        return None
+    for file in _gold(chosen.judge):
+        gold.check(file)
+    seats = ((juror, models[_seat(number)]) for number, juror in enumerate(chosen.judge.by, 1))
+    jurors = tuple(_juror(juror, model, chosen, constitution) for juror, model in seats)
+    return Panel(jurors, constitution, chosen.judge, chosen.seed)
+
+
+def _gold(settings: Judging) -> list[Path]:
+    """The gold files; a folder stands for those in it, each with a card of its own. Raises Mistake."""
+    return [file for path in settings.gold for file in preferences.files(Path(path))]
+
+
+def _juror(juror: JurorChoice, model: Model, chosen: Recipe, constitution: Constitution) -> Juror:
+    record = plugins.find("judges", juror.method, Judge)
+    if not any(getattr(principle, record.needs) and principle.weight for principle in constitution.principles):
+        fix = f"add `{record.needs}` to its principles, or choose another judge"
+        raise Mistake(f"judge {juror.method}", f"no principle of {constitution.name!r} has `{record.needs}`", fix)
+    options: Knobs = outside.noun(
+        outside.Document(f"recipe: judge {juror.method}", juror.options, None), record.options
+    )
+    template = templates.load(record.asks, juror.template or chosen.templates["critique"])
+    known = model.identity
+    return Juror(juror.method, record, Bench(model, template, chosen.seed), options, known.get("model", "unknown"))
+
+
+async def facts(panel: Panel, where: Run, models: Mapping[str, Mapping[str, str]]) -> dict[str, object]:
+    """Who judged and how, the card of the run's labels, and a card for each gold file. Raises Mistake."""
+    writers = {role: identity.get("model", "") for role, identity in models.items()}
+    labels = gold.of_labels(where.pairs(), writers, panel.seed)
+    cards = {str(file): await gold.measured(panel, file) for file in _gold(panel.settings)}
+    return described(panel) | {"labels": labels, "gold": cards}
+
+
+def described(panel: Panel) -> dict[str, object]:
+    """Who judges and how."""
+    judges = [
+        {
+            "method": juror.method,
+            "model": juror.model,
+            "template": {"name": _short(juror), "digest": juror.bench.template.digest},
+            "options": juror.options.model_dump(mode="json"),
+        }
+        for juror in panel.jurors
+    ]
+    return {"by": judges} | panel.settings.model_dump(
+        mode="json", include={"combine", "orders", "principles", "examples"}
+    )
+
+
+def _short(juror: Juror) -> str:
+    return f"{juror.record.asks}/{Path(juror.bench.template.name).stem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """One writer at one temperature; `name` where there are several."""
+
+    name: str
+    stage: Stage
+
+
+def samplers(chosen: Recipe, models: Mapping[str, Model], template: Template) -> tuple[Sampler, ...]:
+    """Everyone who answers in a run that samples, in the recipe's order."""
+    if chosen.sample is None:
+        return ()
+    settings, stop = chosen.sample, template.header.stop
+    writers = ["writer", *(f"writer-{number}" for number in range(2, 2 + len(settings.writers)))]
+    several = len(writers) * len(settings.temperatures) > 1
+    return tuple(
+        Sampler(
+            f"{writer}@{heat:g}" if several else "",
+            Stage(
+                "sample",
+                models[writer],
+                template,
+                Sampling(heat, settings.top_p, settings.max_tokens, stop),
+                chosen.seed,
+            ),
+        )
+        for writer in writers
+        for heat in settings.temperatures
+    )
+
+
+async def samples(chosen: Recipe, everyone: Iterable[Sampler], prompt: Prompt) -> list[Trace | Failure]:
+    """All answers to one prompt, each a trace of its own that nobody critiques, or a failure."""
+    each = chosen.sample.count if chosen.sample else 0
+    turns = [sampler for sampler in everyone for _ in range(each)]
+    return await together(_sampled(chosen, one, prompt, number) for number, one in enumerate(turns))
+
+
+async def _sampled(chosen: Recipe, one: Sampler, prompt: Prompt, number: int) -> Trace | Failure:
+    try:
+        answer = await sample(one.stage, prompt, number)
+    except CallFailed as error:
+        return Failure(prompt.id, "sample", error.kind, error.message, error.attempts, number)
+    seen = gate_draft(answer.text, answer.finish, prompt, chosen.gates)
+    return Trace(prompt, number, answer, (), answer.text, seen, one.name)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a run's pairs: counts that add up by stage, failures by kind, gates, and words per answer."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: {"judge": Counter(), "pair": Counter()})
+    kinds: Counter[str] = field(default_factory=Counter)
+    gates: dict[str, Counter[str]] = field(default_factory=dict)
+    before: array[int] = field(default_factory=lambda: array("l"))
+    after: array[int] = field(default_factory=lambda: array("l"))
+
+    @property
+    def noticed(self) -> dict[str, object]:
+        """What the gates did, for the manifest."""
+        return {"gates": {name: dict(actions) for name, actions in self.gates.items()}}
+
+    def stages(self, *, judged: bool) -> dict[str, dict[str, int]]:
+        """Counts of the stages there were, `in = out + failed`."""
+        names = ("pair", "judge") if judged else ("pair",)
+        return {name: {key: self.counts[name][key] for key in ("in", "out", "failed")} for name in names}
+
+    def trace(self, trace: Trace) -> None:
+        """Count what the gates did to a trace, and its length from draft to final answer."""
+        self.before.append(len(trace.draft.text.split()))
+        self.after.append(len(trace.final.split()))
+        gate.tallied(trace.gates, self.gates)
+        for step in trace.steps:
+            gate.tallied(step.gates, self.gates)
+
+    def add(self, made: Iterable[Pair | Failure], rows: Iterable[Pair | Failure]) -> None:
+        """Count one prompt's pairs: as they were `made`, and the `rows` that they became."""
+        judge, pair = self.counts["judge"], self.counts["pair"]
+        for row in made:
+            if isinstance(row, Pair):
+                judge["in"] += 1
+                judge["out"] += 1
+        for row in rows:
+            if isinstance(row, Pair):
+                pair["in"] += 1
+                pair["out"] += 1
+                gate.tallied(row.gates, self.gates)
+                continue
+            self.kinds[row.kind] += 1
+            if row.stage == "judge":
+                judge["out"] -= 1
+                judge["failed"] += 1
+                continue
+            pair["in"] += 1
+            pair["failed"] += 1
+            if row.stage == "pair":
+                self.gates.setdefault(row.kind.removeprefix("gate:"), Counter())["drop"] += 1
+
+
+async def pair_all(
+    chosen: Recipe, where: Run, panel: Panel | None, outcome: Outcome,
+    *, failed: Spool[Failure], start: int, tick: Callable[[], None],
+) -> None:  # fmt: skip
+    """Make the pairs of all traces on disk, have them judged where there is a panel, and write them.
+
+    Failures go to `failed` from position `start` on. Raises BudgetReached; what is done by then is written.
+    """
+    pairs = Spool(where.path / "pairs.jsonl", Pair)
+    groups = enumerate(_groups(chosen, where, outcome))
+    stopped: list[BudgetReached] = []
+
+    async def worker() -> None:
+        for position, made in groups:
+            try:
+                judged = await together(_judged(row, panel) for row in made) if panel else made
+            except BudgetReached as error:  # the others finish the calls they have in flight: those are paid
+                return stopped.append(error)
+            rows = _picked(judged) if chosen.sample and chosen.pairs.pairing == "best_worst" else judged
+            pairs.put(position, [row for row in rows if isinstance(row, Pair)])
+            failed.put(start + position, [row for row in rows if isinstance(row, Failure)])
+            outcome.add(made, rows)
+            tick()
+            if stopped:
+                return
+
+    try:
+        await crowd(worker, panel.concurrency if panel else 1)
+    finally:
+        pairs.finish()
+    if stopped:
+        raise stopped[0]
+
+
+def _groups(chosen: Recipe, where: Run, outcome: Outcome) -> Iterator[list[Pair | Failure]]:
+    """The pairs of each prompt's samples, or of each trace's draft and revisions, in the order of the rows."""
+    # a prompt's samples stand together; a trace that is revised has nobody to be compared with
+    lone = count()
+    for _, group in groupby(where.traces(), key=lambda trace: trace.prompt.id if chosen.sample else next(lone)):
+        traces = list(group)
+        for trace in traces:
+            outcome.trace(trace)
+        yield _made(chosen, traces)
+
+
+def _made(chosen: Recipe, traces: Sequence[Trace]) -> list[Pair | Failure]:
+    if chosen.sample:
+        return list(contests(traces, chosen.pairs, chosen.gates, chosen.seed))
+    return [row for trace in traces for row in pair(trace, chosen.pairs, chosen.gates)]
+
+
+async def new_calls(chosen: Recipe, panel: Panel, lives: Iterable[Trace | Failure]) -> int:
+    """At most so many calls of the judges are not in the journal yet, for one prompt."""
+    traces = [life for life in lives if isinstance(life, Trace)]
+    made = _made(chosen, traces) if traces else []
+    judged = await together(_judged(row, panel) for row in made)
+    unasked = sum(isinstance(row, Failure) and row.kind == "unasked" for row in judged)
+    return (unasked + max(0, _expected(chosen) - len(made))) * panel.calls
+
+
+def _expected(chosen: Recipe) -> int:
+    """Pairs of one prompt, if nothing fails."""
+    if chosen.sample is None:
+        rounds = chosen.critique.rounds
+        return chosen.draft.samples * (1 + rounds if chosen.pairs.rounds and rounds > 1 else 1)
+    answers = chosen.sample.answers
+    return {"adjacent": answers - 1, "random": 1}.get(chosen.pairs.pairing, comb(answers, 2))
+
+
+async def _judged(made: Pair | Failure, panel: Panel) -> Pair | Failure:
+    if isinstance(made, Failure):
+        return made
+    try:
+        verdict = await panel.verdict(made.prompt, made.chosen, made.rejected, name(made))
+    except CallFailed as error:
+        return Failure(made.prompt.id, "judge", error.kind, error.message, error.attempts, made.sample)
+    except NoPrinciple as error:
+        return Failure(made.prompt.id, "judge", "no_principle", str(error), 0, made.sample)
+    return labelled(made, verdict, panel.settings)
+
+
+def _picked(judged: Iterable[Pair | Failure]) -> list[Pair | Failure]:
+    """The failures, and of all judged pairs the one of the best answer and the worst."""
+    pairs = [row for row in judged if isinstance(row, Pair)]
+    lost: list[Pair | Failure] = [row for row in judged if isinstance(row, Failure)]
+    if not pairs:
+        return lost
+    why = "the best and the worst answer were not judged against each other"
+    return [*lost, best_and_worst(pairs) or Failure(pairs[0].prompt.id, "pair", "unjudged", why)]

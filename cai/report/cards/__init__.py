@@ -1,0 +1,1 @@
+"""Markdown cards: of a dataset, of a judge, of a trained model."""

@@ -1,0 +1,1 @@
+"""A run on disk: the recipe, the run folder, the journal of model calls, the budget, progress."""

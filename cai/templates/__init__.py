@@ -1,0 +1,1 @@
+"""Jinja templates: load them, render them in a sandbox, escape untrusted text."""

@@ -1,0 +1,1 @@
+"""Reward models: training, evaluation, and scoring with a trained one."""

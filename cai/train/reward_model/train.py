@@ -1,0 +1,150 @@
+"""Trains a reward model, or an ensemble of them on one backbone, and measures it on held-out pairs.
+
+Left out on purpose: how it is asked afterwards, which is `scorer`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification, set_seed
+
+from cai.core.errors import Mistake
+from cai.core.plugin_types import Job
+from cai.core.seeds import seed, uniform
+from cai.runs import folder as runs
+from cai.train.reward import Options
+from cai.train.reward_model import evaluation as _evaluation
+from cai.train.reward_model import length_bias as _nuisance
+from cai.train.reward_model.scorer import ENSEMBLE, open_scorer
+from cai.train.trl import checkpoints as _folders
+from cai.train.trl import datasets as _rows
+from cai.train.trl import trainer as _frame
+
+SHARE = 2 / 3
+"""Of the prompts, what one member of an ensemble learns from."""
+
+Row = Mapping[str, Any]
+
+
+def train_reward(job: Job, options: Options, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`fields` are those of TRL's RewardConfig that the method sets itself."""
+    features = [*(["length"] if options.length == "margin" else []), *options.nuisance]
+    fitted = _nuisance.fit(job.rows, features) if features else {}
+    if options.members == 1:
+        figures = _member(job, options, fields, fitted)
+    else:
+        figures = _ensemble(job, options, fields, fitted)
+    if job.held_out and _first():
+        with _frame.quiet():
+            scorer = open_scorer(job.out / "model", batch_size=2 * options.batch_size, device=options.device)
+            figures["held_out"] = _evaluation.evaluate(scorer, job.held_out, job.seed)
+    return {"explained_away": fitted, **figures}
+
+
+def _first() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def _member(job: Job, options: Options, fields: Mapping[str, Any], fitted: Mapping[str, float]) -> dict[str, Any]:
+    from trl import RewardConfig
+
+    from cai.train.trl.soft_labels import SoftRewardTrainer
+
+    settings = _frame.settings(RewardConfig, job, options, **fields)
+    rows, held_out = (_labelled(part, options, fitted) for part in (job.rows, job.held_out))
+    with _frame.quiet():
+        set_seed(job.seed)  # a reward head starts from chance
+        tokenizer = _frame.open_tokenizer(job.model)
+        trainer = SoftRewardTrainer(
+            model=_frame.open_policy(job.model, options, AutoModelForSequenceClassification, num_labels=1),
+            args=settings,
+            processing_class=tokenizer,
+            peft_config=_frame.lora(options, job, "SEQ_CLS"),
+            **_rows.datasets(job, rows, held_out),
+        )
+        trainer.length_weight = options.length_weight if options.length == "penalty" else 0.0
+        figures = _frame.fit(trainer, job)
+        _frame.save(trainer, tokenizer, job, options, AutoModelForSequenceClassification, num_labels=1)
+    return figures
+
+
+def _labelled(rows: Sequence[Row], options: Options, fitted: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The columns that the trainer reads; `margin` holds what is asked for less what is explained away."""
+    kept = list(rows) if options.soft else _rows.sure(rows)
+    columns = _rows.preferences(kept, soft=options.soft)
+    if not options.margins and not fitted:
+        return columns
+    asked = [_asked(row) if options.margins else 0.0 for row in kept]
+    explained = _nuisance.terms(kept, fitted)
+    return [row | {"margin": one - other} for row, one, other in zip(columns, asked, explained, strict=True)]
+
+
+def _asked(row: Row) -> float:
+    if row.get("margin") is None:
+        raise Mistake(row["id"], "has no margin, and margins: true asks for it", "leave margins off")
+    return float(row["margin"])
+
+
+# --- Ensembles --------------------------------------------------------------------------------------------------------
+
+
+def _ensemble(job: Job, options: Options, fields: Mapping[str, Any], fitted: Mapping[str, float]) -> dict[str, Any]:
+    """Each member a training of its own, gone on from where it stopped; then one folder of all."""
+    names = [f"member-{number}" for number in range(options.members)]
+    alone = options.model_copy(update={"members": 1, "merge": False})
+    figures: dict[str, Any] = {}
+    for name in names:
+        part = replace(
+            job,
+            rows=[row for row in job.rows if _drawn(job, name, row)],
+            out=job.out / "members" / name,
+            seed=seed("member", job.seed, name),
+            log=_named(job.log, name),
+        )
+        done = part.out / "figures.json"
+        if not (job.resume and done.is_file()):
+            if not part.rows:
+                raise Mistake(str(job.out), f"{name} has no rows", "fewer members, or more rows")
+            said = _member(part, alone, fields, fitted)
+            if _first():
+                runs.write_json(done, said)
+        figures[name] = json.loads(done.read_text("utf-8")) if _first() else {}
+    if _first():
+        _gather(job, names)
+    return figures
+
+
+def _drawn(job: Job, member: str, row: Row) -> bool:
+    return uniform("member", job.seed, member, [turn["content"] for turn in row["prompt"]]) < SHARE
+
+
+def _named(log: Callable[[Mapping[str, Any]], None], member: str) -> Callable[[Mapping[str, Any]], None]:
+    return lambda line: log({"member": member, **line})
+
+
+def _gather(job: Job, names: Sequence[str]) -> None:
+    """backbone/, one adapter a member and `ensemble.json`: everything that scoring needs, in one folder."""
+    with _folders.appearing(job.out / "model") as folder:
+        tokenizer, model = _frame.open_tokenizer(job.model), job.model
+        if (model / _frame.ADAPTER).is_file():
+            _frame.merged(model).save_pretrained(folder / "backbone")
+        else:
+            shutil.copytree(model, folder / "backbone", ignore=shutil.ignore_patterns(".*", "README.md"))
+        for name in names:
+            shutil.copytree(job.out / "members" / name / "model", folder / name)
+            _point(folder / name / _frame.ADAPTER)
+        tokenizer.save_pretrained(folder)
+        runs.write_json(folder / ENSEMBLE, {"backbone": "backbone", "members": list(names)})
+
+
+def _point(config: Path) -> None:
+    """An adapter names the backbone beside it, not the folder of somebody's disk."""
+    runs.write_json(config, json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "../backbone"})

@@ -1,0 +1,1 @@
+"""What the reinforcement learning methods share: rewards, rollouts, PPO."""

@@ -1,0 +1,78 @@
+"""The judge itself as the reward: its expected score of an answer by a principle (direct RLAIF, arXiv 2309.00267).
+
+Questions go through a journal in the training's own folder, so that a resumed training asks nothing twice. All answers
+to a prompt are scored by the same principle, or their rewards could not be compared.
+
+Left out on purpose: pairwise judges; they say which of two is better and not what one is worth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+from cai.constitution import principles as constitution
+from cai.constitution.principles import NoPrinciple, ranked
+from cai.core import config as outside
+from cai.core import plugins
+from cai.core.concurrency import together
+from cai.core.config import Knobs
+from cai.core.errors import CallFailed, Mistake
+from cai.core.plugin_types import Backend, Job
+from cai.core.seeds import digest
+from cai.core.types import Comparison, Prompt
+from cai.judges.panel.ask import Bench
+from cai.judges.score import rate
+from cai.runs.journal import Journal, Tally
+from cai.runs.recipe import Choice
+from cai.templates import template as templates
+from cai.train.rl.rewards import Row, messages
+
+
+class JudgeReward:
+    """A judge that is asked from a loop of its own: a training is no coroutine."""
+
+    def __init__(self, choice: Choice, laws: str, template: str, job: Job) -> None:
+        backend = plugins.find("backends", choice.backend, Backend)
+        options: Knobs = outside.noun(outside.Document("rewards: judge", choice.options, None), backend.options)
+        loaded = constitution.load(laws)
+        self._able = [principle for principle in loaded.principles if principle.compare and principle.weight]
+        if not self._able:
+            raise Mistake(f"constitution {laws}", "no principle has `compare`", "add it: a judge scores by it")
+        question = templates.load("score", template)
+        self._journal = Journal(job.out / "journal.sqlite")
+        self.tally = Tally()
+        self._model = self._journal.through(backend.open(options), self.tally)
+        self._bench, self._seed = Bench(self._model, question, job.seed), job.seed
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
+        self._thread.start()
+
+    def each(self, rows: Sequence[Row], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
+        return asyncio.run_coroutine_threadsafe(self._all(rows, answers), self._loop).result()
+
+    async def _all(self, rows: Sequence[Row], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
+        gate = asyncio.Semaphore(self._model.concurrency)
+
+        async def one(row: Row, answer: str) -> tuple[float, ...] | None:
+            async with gate:
+                return await self._one(row, answer)
+
+        return await together(one(row, answer) for row, answer in zip(rows, answers, strict=True))
+
+    async def _one(self, row: Row, answer: str) -> tuple[float, ...] | None:
+        prompt = Prompt(str(row["id"]), messages(row))
+        try:
+            principle = ranked(self._able, prompt, self._seed, "reward")[0]
+            asked = Comparison(f"{prompt.id}/{digest(answer)[:16]}", prompt, answer, answer, principle)
+            return ((await rate(asked, self._bench, answer)).reward,)
+        except (CallFailed, NoPrinciple):
+            return None  # counted as left out; never a number
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._model.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._journal.close()

@@ -1,0 +1,365 @@
+"""One training from end to end: a method, rows and a model in, a folder out that says how to repeat it.
+
+    settings.json   everything that decides the result; the same command finds it and goes on
+    metrics.jsonl   one line a logged step, while it runs
+    model/          the result, whole or absent, with README.md and provenance.json
+    figures.json    written last: where it is, the training is finished
+
+In a training of several processes (`torchrun --no-python cai train ...`) all read the rows and the first writes.
+
+Left out on purpose: how a method learns, which is the method's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from importlib import metadata
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from cai.backends.local.download import sha256
+from cai.backends.local.weights import locate
+from cai.core import config as outside
+from cai.core import plugins
+from cai.core.errors import CaiError, Mistake
+from cai.core.plugin_types import Job, Method
+from cai.core.seeds import digest, uniform
+from cai.data import training_rows as lessons
+from cai.data.training_rows import Lessons
+from cai.report.cards import model as model_card
+from cai.runs import folder as runs
+from cai.runs.folder import Run
+
+PACKAGES = ("cai", "torch", "transformers", "trl", "peft", "accelerate")
+Say = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be trained."""
+
+    method: str
+    data: Path
+    """A run folder, an export, or a file of rows."""
+    model: str
+    """A known name, a folder (also a training's), or a hub id."""
+    out: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    held_out: float = 0.1
+    """Share of prompts that are evaluated on and not learned from, where the data names no split."""
+
+
+def train(order: Order, say: Say = lambda line: None) -> dict[str, Any]:
+    """Do it, or go on with it; what figures.json holds. `say` is given every line of metrics. Raises Mistake."""
+    method, options = _method(order)
+    folder, identity = model_folder(order.model)
+    with _first_only(Run(order.out).locked), _told(order.out):
+        rows = _gathered(order, method, options, folder)
+        settings = _settings(order, options, identity)
+        if (done := _begun(order.out, settings)) is not None:
+            return done
+        link = _link(order, method, options, rows, settings, folder)
+        started = time.time()
+        job = Job(folder, rows.rows, rows.held_out, order.out, order.seed, True, _Metrics(order.out, say).add)
+        figures = method.train(job, options)
+        said = {
+            "method": order.method, "rows": rows.counts(), "why_left_out": rows.examples, "figures": dict(figures),
+            "seconds": round(time.time() - started, 1),
+        }  # fmt: skip
+        if _is_first():
+            _finish(order.out, link, said)
+        return said
+
+
+def options_of(method: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
+    """The method's record, and its options from what a person set. Raises Mistake with a suggestion."""
+    record = plugins.find("train", method, Method)
+    found, problems = outside.check(outside.Document(f"train {method}", dict(given), None), record.options)
+    if found is None:
+        first = min(
+            problems, key=lambda problem: not problem.what.startswith("unknown")
+        )  # a slip explains what is missing
+        raise Mistake(f"train {method}", first.what, first.fix.replace("docs/recipes.md", "docs/training.md"))
+    return record, found
+
+
+def overrides(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`("beta=0.2", "trl.warmup_steps=5")` as nested keys. Raises Mistake."""
+    data: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise Mistake(f"-o {pair}", "is not of the form key=value", "for example -o max_steps=100")
+        *parents, last = key.strip().split(".")
+        inner = data
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise Mistake(f"-o {pair}", f"{parent} is a value already", "give one or the other")
+        inner[last] = outside.parse(f"v: {value}", f"-o {pair}").data["v"]
+    return data
+
+
+def config(order: Order) -> dict[str, Any]:
+    """What `trl METHOD --config FILE` would be given for this order. Raises Mistake where TRL has no such command."""
+    method, options = _method(order)
+    if method.trl is None:
+        raise Mistake(f"train {order.method}", "has no equivalent in TRL's command line", "use `cai train`")
+    from cai.train.trl import trainer as _frame
+
+    folder, _ = model_folder(order.model)
+    said: dict[str, Any] = {
+        "model_name_or_path": str(folder),
+        "dataset_name": str(_exported(order.data, method)),
+        "output_dir": str(order.out / "model"),
+        **_frame.shared(order.seed, options),
+        **method.trl(options),
+        **options.trl,
+    }
+    if options.r:
+        said |= {
+            "use_peft": True,
+            "lora_r": options.r,
+            "lora_alpha": 2 * options.r,
+            "lora_target_modules": "all-linear",
+        }
+        said |= {"lora_task_type": "SEQ_CLS"} if method.writes == "reward" else {}
+    return said
+
+
+def _exported(data: Path, method: Method) -> Path:
+    """The rows that TRL can read: of a run the export of their kind."""
+    name = {"pairs": "trl", "messages": "sft", "labels": "kto"}.get(method.rows, "trl")
+    if data.is_file():
+        raise Mistake(str(data), "is a file, and `trl` reads folders", "put it into a folder of its own, and name that")
+    return data / "export" / name if (data / "manifest.json").is_file() else data
+
+
+def model_folder(name: str) -> tuple[Path, dict[str, str]]:
+    """Where the weights of `name` are, and what identifies them. Raises Mistake."""
+    path = Path(name)
+    path = path / "model" if (path / "settings.json").is_file() else path
+    if (path / "ensemble.json").is_file():
+        raise Mistake(name, "is an ensemble of reward models", "train from a single model")
+    if (path / "adapter_config.json").is_file():
+        return path.resolve(), {"adapter": sha256(path / "adapter_model.safetensors")}
+    if (path.parent / "settings.json").is_file() and not path.exists():
+        raise Mistake(name, "its training is not finished: there is no model yet", "run `cai train` again: it goes on")
+    found = locate(str(path) if path.is_dir() else name)
+    return Path(found.folder), dict(found.identity)
+
+
+def reward_folder(name: str) -> Path:
+    """The folder of a reward model or an ensemble that `name` means. Raises Mistake."""
+    path = Path(name)
+    path = path / "model" if (path / "settings.json").is_file() else path
+    if (path / "ensemble.json").is_file() or (path / "adapter_config.json").is_file():
+        return path
+    return model_folder(name)[0]
+
+
+# --- Before -----------------------------------------------------------------------------------------------------------
+
+
+def _method(order: Order) -> tuple[Method, Any]:
+    if not 0 <= order.held_out < 1:
+        raise Mistake("held_out", f"{order.held_out} is no share of the prompts", "give 0 to below 1")
+    return options_of(order.method, order.options)
+
+
+def _gathered(order: Order, method: Method, options: Any, folder: Path) -> Lessons:
+    count = _counter(folder)
+    wanted: dict[str, Any] = {"tokens": count, "max_length": options.max_length, "seed": order.seed}
+    how: dict[str, Any] = {"revisions": getattr(options, "revisions", "last"), "soft": getattr(options, "soft", True)}
+    rows = lessons.gather(order.data, method.rows, held_out=order.held_out, **how, **wanted)
+    if mix := getattr(options, "mix", ""):
+        _mix(rows, lessons.gather(Path(mix), method.rows, held_out=0, **wanted), mix, options.mix_ratio, order.seed)
+    return rows
+
+
+def _mix(rows: Lessons, helpful: Lessons, name: str, share: float, seed: int) -> None:
+    """Add as many helpful rows, drawn by digest, as make `share` of all."""
+    wanted = round(len(rows.rows) * share / (1 - share))
+    have = helpful.rows
+    if wanted > len(have):
+        what = f"has {len(have)} rows to learn from, and mix_ratio {share:g} of all needs {wanted}"
+        raise Mistake(f"mix: {name}", what, "give more rows or a smaller mix_ratio")
+    order = sorted(have, key=lambda row: uniform("mix", seed, row["id"], row["prompt"]))
+    rows.rows += [{**row, "id": f"mix:{row['id']}"} for row in order[:wanted]]
+    rows.read += wanted
+
+
+def _counter(folder: Path) -> Callable[[lessons.Row], int]:
+    """Tokens of a row's longest side, as the chat template renders it. Raises Mistake where there is no template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise Mistake(str(folder), "has no tokenizer", "save it beside the weights") from error
+    if not tokenizer.chat_template:
+        raise Mistake(str(folder), "its tokenizer has no chat template", "name the chat form of the model")
+
+    def count(row: lessons.Row) -> int:
+        sides = [row[name] for name in ("completion", "chosen", "rejected") if name in row]
+        texts = [row["prompt"] + side for side in sides] or [row["prompt"]]
+        return max(len(tokenizer.apply_chat_template(t, add_generation_prompt=not sides)["input_ids"]) for t in texts)
+
+    return count
+
+
+def _settings(order: Order, options: Any, identity: Mapping[str, str]) -> dict[str, Any]:
+    mix = getattr(options, "mix", "")
+    return {
+        "method": order.method,
+        "options": options.model_dump(mode="json"),
+        "model": {"name": order.model, **identity},
+        "data": {"path": str(order.data), "digest": lessons.fingerprint(order.data)}
+        | ({"mix": lessons.fingerprint(Path(mix))} if mix else {}),
+        **_rewards(options),
+        "seed": order.seed,
+        "held_out": order.held_out,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "packages": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _rewards(options: Any) -> dict[str, Any]:
+    """Digests of the reward models among the options."""
+    named = {text: Path(text) for text in _texts(options.model_dump(mode="json").get("rewards"))}
+    folders = {text: path / "model" if (path / "model").is_dir() else path for text, path in named.items()}
+    weights = {text: sorted(path.rglob("*.safetensors")) for text, path in folders.items() if path.is_dir()}
+    found = {text: digest([sha256(file) for file in files]) for text, files in weights.items() if files}
+    return {"rewards": found} if found else {}
+
+
+def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a finished training of this folder says; None where there is something to do. Raises Mistake."""
+    file, done = out / "settings.json", out / "figures.json"
+    if file.is_file():
+        before = json.loads(file.read_text("utf-8"))
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        begun = any((out / name).exists() for name in ("model", "checkpoints", "members"))
+        if changed and begun:
+            what = f"holds another training: its {', '.join(changed)} differ"
+            raise Mistake(str(out), what, "choose another --out, or remove the folder")
+        if done.is_file():
+            return dict(json.loads(done.read_text("utf-8")))
+    elif out.exists() and any(path.name != ".lock" for path in out.iterdir()):
+        raise Mistake(str(out), "holds something that is no training", "choose an empty or a new folder")
+    if _is_first():
+        runs.write_json(file, settings)
+    return None
+
+
+# --- While ------------------------------------------------------------------------------------------------------------
+
+
+class _Metrics:
+    """Lines of metrics.jsonl. Steps that a resumed training does again are there already, and are not written twice."""
+
+    def __init__(self, out: Path, say: Say) -> None:
+        self._file, self._say, self._seen = out / "metrics.jsonl", say, set[tuple[object, ...]]()
+        fresh = not any((out / name).exists() for name in ("checkpoints", "members"))
+        if fresh and _is_first():
+            self._file.unlink(missing_ok=True)
+        if _is_first() and self._file.is_file():
+            whole = runs.appended(self._file)
+            # written anew, because a line that was torn would swallow the next one
+            runs.write_text(self._file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in whole))
+            self._seen.update(map(self._key, whole))
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Write one line, unless it is known; numbers that are none become null."""
+        if not _is_first() or (key := self._key(line)) in self._seen:
+            return
+        self._seen.add(key)
+        clean = {name: None if isinstance(one, float) and not isfinite(one) else one for name, one in line.items()}
+        runs.append(self._file, clean)
+        self._say(clean)
+
+    @staticmethod
+    def _key(line: Mapping[str, Any]) -> tuple[object, ...]:
+        kind = next((kind for kind in ("eval_loss", "train_runtime", "loss") if kind in line), "")
+        return line.get("member"), line.get("step"), kind
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _first_only(lock: Callable[[], Any]) -> Iterator[None]:
+    with lock() if _is_first() else nullcontext():
+        yield
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """What the machine refuses becomes one line: a full disk, too little memory on a GPU."""
+    try:
+        yield
+    except CaiError:
+        raise
+    except Exception as error:  # safetensors, torch and the system each have a class of their own for a full disk
+        said = str(error)
+        if any(words in said for words in ("No space left", "File too large", "quota exceeded", "failed writing file")):
+            raise Mistake(
+                str(out), "cannot be written: no space left", "free space; the same command goes on"
+            ) from error
+        if type(error).__name__ == "OutOfMemoryError":
+            raise Mistake("memory", "the GPU has too little", "lower batch_size and raise accumulate") from error
+        raise
+
+
+# --- After ------------------------------------------------------------------------------------------------------------
+
+
+def _link(
+    order: Order, method: Method, options: Any, rows: Lessons, settings: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """This training's link of the chain, with all links before it."""
+    others = {
+        value: made
+        for value in _texts(options.model_dump(mode="json"))
+        if Path(value).is_dir() and (made := model_card.chain(Path(value)))
+    }
+    name = Path(order.model).name if Path(order.model).is_dir() else order.model
+    return {
+        "method": order.method,
+        "writes": method.writes,
+        "settings": digest(settings),
+        "model": {**settings["model"], "name": name, "made": model_card.chain(folder)},
+        "data": {
+            "name": order.data.name, "digest": settings["data"]["digest"], "constitutions": sorted(rows.constitutions),
+        },
+        "others": others,
+        "rows": rows.counts(),
+        "options": options.model_dump(mode="json", exclude_defaults=True),
+        "seed": order.seed,
+        "packages": settings["packages"],
+    }  # fmt: skip
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
+
+
+def _finish(out: Path, link: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    runs.write_json(out / "model" / model_card.FILE, link)
+    runs.write_text(out / "model" / "README.md", model_card.page(link, said["figures"]))
+    runs.write_json(out / "figures.json", said)
+    for name in ("checkpoints", "members"):  # what it would have gone on from
+        shutil.rmtree(out / name, ignore_errors=True)

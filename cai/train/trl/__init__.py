@@ -1,0 +1,1 @@
+"""What the methods share around TRL's trainers."""

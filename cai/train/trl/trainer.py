@@ -1,0 +1,289 @@
+"""What every method does around TRL's trainers: settings, weights, LoRA, checkpoints, metrics, the saved result.
+
+Heavy: import it inside a method's `train`. In a training of several processes every process calls every function.
+
+Left out on purpose: a trainer of our own. PPO, which TRL no longer has, uses the parts of this that it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from cai.backends.local.weights import refuse_rewards
+from cai.core.errors import Mistake
+from cai.core.plugin_types import Job
+from cai.core.plugins import suggest
+from cai.train.trl import checkpoints as _folders
+from cai.train.trl.interrupt import Stop, interruptible
+from cai.train.trl.options import Training
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")  # the only word that TRL's precomputing of log-probabilities listens to
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainerState
+
+ADAPTER = "adapter_config.json"
+STATE = "trainer_state.json"
+
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+def on_cpu(options: Training) -> bool:
+    """Whether to train on the CPU. Raises Mistake where a GPU is asked for and there is none."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise Mistake("device: cuda", "there is no CUDA device here", "use device: auto")
+    return options.device == "cpu" or not torch.cuda.is_available()
+
+
+def dtype(options: Training) -> torch.dtype:
+    """What to compute in."""
+    if options.dtype == "auto":
+        return torch.float32 if on_cpu(options) or not torch.cuda.is_bf16_supported() else torch.bfloat16
+    return torch.float32 if options.dtype == "float32" else torch.bfloat16
+
+
+def shared(seed: int, options: Training) -> dict[str, Any]:
+    """Fields of TRL's configs that every method sets in the same way."""
+    cpu = on_cpu(options)
+    return {
+        "seed": seed,
+        "num_train_epochs": options.epochs,
+        "max_steps": options.max_steps or -1,
+        "learning_rate": options.learning_rate,
+        "per_device_train_batch_size": options.batch_size,
+        "per_device_eval_batch_size": options.batch_size,
+        "gradient_accumulation_steps": options.accumulate,
+        "use_cpu": cpu,
+        "bf16": dtype(options) is torch.bfloat16,
+        "gradient_checkpointing": False,
+        "optim": "adamw_torch_fused",  # named, because the default may change and 1e-7 is enough to differ
+        "save_strategy": "steps",
+        "save_steps": options.save_every or 1_000_000_000,
+        "save_total_limit": 2,
+        "logging_steps": options.log_every,
+        "dataloader_pin_memory": not cpu,
+    }
+
+
+_LOGGED = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
+"""We keep metrics ourselves, and a loss that is no number is to be seen."""
+
+
+def settings(config: type, job: Job, options: Training, **own: Any) -> Any:
+    """TRL's `config` from our options, the method's `own` fields and what is passed through. Raises Mistake."""
+    known = sorted({field.name for field in fields(config)} - {"output_dir"})  # where results go is the order's to say
+    for key in options.trl:
+        if key not in known:
+            raise Mistake(f"trl.{key}", f"is no field of TRL's {config.__name__}", suggest(key, known))
+    given = {"output_dir": str(job.out / "checkpoints"), **shared(job.seed, options), **_LOGGED, **own, **options.trl}
+    try:
+        with quiet():
+            return config(**given)
+    except (TypeError, ValueError) as error:
+        raise Mistake("options", f"TRL refuses them: {str(error).splitlines()[0]}", "see `--print-config`") from error
+
+
+# --- Weights ----------------------------------------------------------------------------------------------------------
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a model folder; it has a chat template and a padding token. Raises Mistake."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise Mistake(str(folder), f"has no tokenizer: {_line(error)}", "name a folder with a whole model") from error
+    if not tokenizer.chat_template:
+        raise Mistake(str(folder), "its tokenizer has no chat template", "name the chat form of the model")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def open_policy(folder: Path, options: Training, kind: Any = AutoModelForCausalLM, **loading: Any) -> Any:
+    """The model in `folder`, or the merge of the adapter there: float32 where it is trained whole. Raises Mistake."""
+    held = dtype(options) if options.r else torch.float32  # frozen weights may be held in what is computed in
+    if kind is AutoModelForCausalLM:
+        refuse_rewards(folder)
+    try:
+        return open_whole(folder, kind, dtype=held, **loading)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise Mistake(str(folder), f"cannot be loaded as a model: {_line(error)}", "check the folder") from error
+
+
+def open_whole(folder: Path, kind: Any, **loading: Any) -> Any:
+    """A model folder, or the merge of an adapter folder."""
+    if (folder / ADAPTER).is_file():
+        return merged(folder, kind, **loading)
+    return kind.from_pretrained(str(folder), **loading)
+
+
+def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = None, **loading: Any) -> Any:
+    """An adapter folded into the model that it was trained on, in that model's own precision unless `dtype` says."""
+    from peft import PeftModel
+
+    named = json.loads((adapter / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
+    loading.setdefault("dtype", "auto")
+    whole = open_whole(base or Path(named), kind, **loading)
+    model = PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload()
+    model.config._name_or_path = str(base or named)
+    return model
+
+
+def lora(options: Training, job: Job, task: str = "CAUSAL_LM") -> Any:
+    """The LoRA adapter to train, or None for a full fine-tuning."""
+    from peft import LoraConfig
+
+    if not options.r:
+        return None
+    return LoraConfig(
+        r=options.r,
+        lora_alpha=2 * options.r,
+        target_modules="all-linear",
+        task_type=task,
+        base_model_name_or_path=str(job.model),
+    )
+
+
+def save(
+    trainer: Any, tokenizer: Any, job: Job, options: Training, kind: Any = AutoModelForCausalLM, **loading: Any
+) -> None:
+    """Write what was trained to `out/model`, whole or not at all; LoRA folded in unless `merge` is off.
+
+    `kind` and `loading` say how the model that was started from is loaded, to fold an adapter into it.
+    """
+    first = trainer.accelerator.is_main_process
+    target = job.out / "model"
+    raw = target.with_name(".model.raw")
+    trainer.save_model(str(raw))  # gathers the shards of all processes
+    trainer.accelerator.wait_for_everyone()
+    if first:
+        with _folders.appearing(target) as folder:
+            if (raw / ADAPTER).is_file() and options.merge:
+                model = merged(raw, kind, job.model, **loading)
+                model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+                model.save_pretrained(folder)
+            else:
+                shutil.copytree(raw, folder, dirs_exist_ok=True)
+                (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and settings.json says it all
+                (folder / "README.md").unlink(missing_ok=True)
+            tokenizer.save_pretrained(folder)
+        shutil.rmtree(raw, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+# --- Running ----------------------------------------------------------------------------------------------------------
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
+    """Metrics out, checkpoints sealed, Ctrl-C heard."""
+
+    def __init__(self, job: Job, stop: Stop) -> None:
+        self.job, self.stop = job, stop
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.job.log({"step": state.global_step, **(logs or {})})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if anywhere(self.stop.asked):
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            _folders.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class Guarded:
+    """Mixed in before a trainer of TRL: a loss that is no number stops the training before it touches the weights."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]  # the trainer that this is mixed into
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise Mistake(f"step {step}", f"the loss is {loss.item()}", "lower learning_rate, or look at the rows")
+        return loss
+
+
+def fit(trainer: Any, job: Job) -> dict[str, float]:
+    """Train, going on from the last whole checkpoint where asked to, and evaluate; figures by name, seconds of this go.
+
+    Raises Mistake for a loss that is no number, KeyboardInterrupt after a checkpoint where Ctrl-C came.
+    """
+    last = _folders.last_checkpoint(job.out / "checkpoints") if job.resume else None
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()  # steps of Adam are smaller than bfloat16 can tell apart
+    with interruptible() as stop, quiet():
+        trainer.remove_callback(PrinterCallback)  # it prints on stdout
+        trainer.add_callback(Watch(job, stop))
+        seconds = 0.0
+        if last and _is_end(last, trainer.args.max_steps):  # Ctrl-C came after the last step: TRL would make one more
+            trainer._load_from_checkpoint(str(last))
+            trainer.state = TrainerState.load_from_json(str(last / STATE))
+        else:
+            seconds = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics["train_runtime"]
+        held_out = trainer.evaluate() if job.held_out and not stop.asked else {}
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    figures = {
+        "steps": trainer.state.global_step,
+        "seconds": seconds,
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        **{
+            name: value
+            for name, value in held_out.items()
+            if not name.endswith(("_per_second", "_runtime", "_time", "epoch"))
+        },
+    }
+    return {name: value for name, value in figures.items() if isinstance(value, int | float) and isfinite(value)}
+
+
+def _is_end(checkpoint: Path, steps: int) -> bool:
+    """Whether a checkpoint was saved after the last of so many steps; below 1, of as many as it knows of itself."""
+    state = json.loads((checkpoint / STATE).read_text("utf-8"))
+    return bool(state["global_step"] >= (steps if steps > 0 else state["max_steps"]) > 0)
+
+
+def anywhere(asked: bool) -> bool:
+    """Whether any process was asked: all must leave after the same step, or the others wait for ever."""
+    if not torch.distributed.is_initialized():
+        return asked
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    flag = torch.tensor(int(asked), device=device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither bars nor advice from TRL, transformers and datasets: the terminal belongs to the person."""
+    import datasets
+    from transformers.utils import logging as library
+
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for name in ("trl", "accelerate", "peft", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

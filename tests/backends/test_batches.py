@@ -1,0 +1,134 @@
+"""Half-price batches: stage by stage, and nothing is paid twice whatever the batch or the process does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai.backends.http import batches as _batch
+from cai.backends.mock.server import Mock, Options, running
+from cai.core.errors import Mistake
+from cai.pipeline import generate as pipeline
+from cai.runs import recipe
+from cai.runs.folder import Run
+
+ROWS = ("traces.jsonl", "pairs.jsonl", "failures.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch, "QUIET", 0.1)
+
+
+def writer(mock: Mock, folder: Path, backend: str) -> dict[str, Any]:
+    return {
+        "backend": backend,
+        "model": "m",
+        "base_url": mock.url,
+        "batch": str(folder / "batches"),
+        "batch_poll": 0.05,
+    }
+
+
+async def run(recipe_of: Any, mock: Mock, folder: Path, backend: str = "openai") -> dict[str, Any]:
+    chosen = recipe_of(writer=writer(mock, folder, backend), templates="large", critique={"rounds": 1})
+    return await pipeline.run(chosen, Run(folder / "run"))
+
+
+@pytest.mark.parametrize("backend", ["openai", "anthropic"])
+async def test_a_run_takes_one_batch_a_stage(recipe_of: Any, tmp_path: Path, backend: str) -> None:
+    async with running(Options(port=0, batch_seconds=0.2)) as mock:
+        said = await run(recipe_of, mock, tmp_path, backend)
+    assert said["calls"]["writer"]["asked"] == 60
+    assert len(list((tmp_path / "batches").glob("*.json"))) == 3
+    assert all(count == 1 for count in mock.asked.values())
+
+
+async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of: Any, tmp_path: Path) -> None:
+    async with running(Options(port=0, batch_seconds=0.1)) as mock:
+        place = {"backend": "openai", "model": "m", "base_url": mock.url, "batch_poll": 0.05}
+        plain = recipe_of(
+            writer=place,
+            critic={**place, "model": "critic"},
+            judge={"method": "sampled", "model": {**place, "model": "judge"}},
+            templates="large",
+            critique={"rounds": 1},
+        )
+        said = await pipeline.run(recipe.by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))
+    handed_in = [json.loads(note.read_text()) for note in (tmp_path / "batches").glob("*.json")]
+    assert len(handed_in) == 4, "drafts, critiques, revisions, judgements"
+    assert sum(len(note["ids"]) for note in handed_in) == sum(calls["asked"] for calls in said["calls"].values())
+
+
+def test_batches_without_a_vendor_are_refused(recipe_of: Any, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="no model of this recipe is at a vendor"):
+        recipe.by_batch(recipe_of(), tmp_path)
+
+
+async def test_batch_answers_are_those_of_the_plain_calls(recipe_of: Any, tmp_path: Path) -> None:
+    async with running(Options(port=0, batch_seconds=0.1)) as mock:
+        await run(recipe_of, mock, tmp_path / "batch")
+        plain = recipe_of(
+            writer={"backend": "openai", "model": "m", "base_url": mock.url}, templates="large", critique={"rounds": 1}
+        )
+        await pipeline.run(plain, Run(tmp_path / "plain" / "run"))
+    for name in ROWS:
+        assert (tmp_path / "batch" / "run" / name).read_bytes() == (tmp_path / "plain" / "run" / name).read_bytes()
+
+
+@pytest.mark.parametrize("backend", ["openai", "anthropic"])
+async def test_failed_expired_and_doubled_results_are_survived(recipe_of: Any, tmp_path: Path, backend: str) -> None:
+    faults = {"batch_error": 0.15, "batch_expired": 0.15, "batch_twice": 0.2}
+    async with running(Options(port=0, batch_seconds=0.1, faults=faults)) as mock:
+        said = await run(recipe_of, mock, tmp_path, backend)
+    lost = sum(said["failures"].get(kind, 0) for kind in said["failures"] if not kind.startswith("gate:"))
+    assert said["counts"]["revise"]["out"] + lost == 20
+    assert set(said["failures"]) <= {"batch"} | {kind for kind in said["failures"] if kind.startswith("gate:")}
+
+
+async def test_stopped_while_polling_it_finds_its_batch_again(recipe_of: Any, tmp_path: Path) -> None:
+    async with running(Options(port=0, batch_seconds=1.0)) as mock:
+        task = asyncio.create_task(run(recipe_of, mock, tmp_path))
+        while not list((tmp_path / "batches").glob("*.json")):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        handed_in = sum(mock.asked.values())
+        said = await run(recipe_of, mock, tmp_path)
+    assert handed_in == 20
+    assert said["counts"]["revise"]["out"] == 20
+    assert all(count == 1 for count in mock.asked.values())
+
+
+async def test_the_note_of_a_batch_holds_no_key_and_no_text(
+    recipe_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", "sk-canary-0123456789abcdef")
+    async with running(Options(port=0, batch_seconds=0.1, key="sk-canary-0123456789abcdef")) as mock:
+        recipe = recipe_of(
+            writer=writer(mock, tmp_path, "openai") | {"api_key_env": "CANARY"},
+            templates="large",
+            critique={"rounds": 1},
+        )
+        await pipeline.run(recipe, Run(tmp_path / "run"))
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"sk-canary" not in written
+    for note in (tmp_path / "batches").glob("*.json"):
+        assert set(json.loads(note.read_text())) == {"endpoint", "batch", "ids"}
+
+
+async def test_a_forgotten_batch_is_handed_in_anew(recipe_of: Any, tmp_path: Path) -> None:
+    async with running(Options(port=0, batch_seconds=0.1)) as mock:
+        await run(recipe_of, mock, tmp_path)
+        for journal in tmp_path.glob("journal*"):
+            journal.unlink()
+        for note in (tmp_path / "batches").glob("*.json"):
+            said = json.loads(note.read_text())
+            note.write_text(json.dumps(said | {"batch": "batch_of_last_year"}))
+        again = await run(recipe_of, mock, tmp_path)
+    assert again["counts"]["revise"]["out"] == 20

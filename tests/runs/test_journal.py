@@ -1,0 +1,233 @@
+"""The journal: what was answered is never asked again, whoever asks, and whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sqlite3
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cai.backends.scripted import Scripted
+from cai.core.errors import Mistake, Permanent, Transient
+from cai.core.types import Completion, Message, Request, Sampling, Usage
+from cai.runs.journal import WINDOW, Journal, Tally, Unasked
+
+ASKED = Request((Message("user", "hello"),), Sampling(temperature=1.0), seed=7)
+
+
+class Counting(Scripted):
+    def __init__(self, name: str = "counting") -> None:
+        self.requests: list[Request] = []
+        super().__init__(self._answer, name=name)
+
+    def _answer(self, request: Request) -> str:
+        self.requests.append(request)
+        return f"answer {len(self.requests)}"
+
+
+async def test_an_answer_is_found_again_in_the_same_journal_and_in_the_next(tmp_path: Path) -> None:
+    model, tally = Counting(), Tally()
+    for _ in range(2):
+        with Journal(tmp_path / "j.sqlite") as journal:
+            answers = {(await journal.through(model, tally).complete(ASKED)).text for _ in range(3)}
+            assert answers == {"answer 1"}
+    assert len(model.requests) == 1
+    assert (tally.asked, tally.found) == (1, 5)
+
+
+@pytest.mark.parametrize("many", [0, 100_000])
+async def test_an_answer_is_found_again_when_it_has_reached_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr("cai.runs.journal.MANY", many)  # with and without keys in memory
+    model = Counting()
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for _ in range(2):
+            assert (await journal.through(model, Tally()).complete(ASKED)).text == "answer 1"
+            await asyncio.sleep(3 * WINDOW)
+    assert len(model.requests) == 1
+
+
+async def test_what_another_process_wrote_meanwhile_is_found(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert journal.get(b"k" * 32) is None
+        with Journal(tmp_path / "j.sqlite") as other:
+            other.put(b"k" * 32, b"answer")
+        await asyncio.sleep(2 * WINDOW)
+        assert journal.get(b"k" * 32) == b"answer"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ASKED, seed=8),
+        replace(ASKED, plain=True),
+        replace(ASKED, messages=(Message("system", "hello"),)),
+        replace(ASKED, messages=(Message("system", "be kind"), *ASKED.messages)),
+        replace(ASKED, sampling=replace(ASKED.sampling, temperature=0.5)),
+        replace(ASKED, sampling=replace(ASKED.sampling, top_p=0.5)),
+        replace(ASKED, sampling=replace(ASKED.sampling, max_tokens=9)),
+        replace(ASKED, sampling=replace(ASKED.sampling, stop=("x",))),
+    ],
+)
+async def test_everything_that_can_change_an_answer_is_in_the_key(tmp_path: Path, other: Request) -> None:
+    model = Counting()
+    with Journal(tmp_path / "j.sqlite") as journal:
+        asking = journal.through(model, Tally())
+        assert (await asking.complete(ASKED)).text != (await asking.complete(other)).text
+
+
+async def test_another_model_is_another_key(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for name in ("one", "two"):
+            model = Counting(name)
+            await journal.through(model, Tally()).complete(ASKED)
+            assert len(model.requests) == 1
+
+
+async def test_greedy_answers_do_not_depend_on_the_seed(tmp_path: Path) -> None:
+    model = Counting()
+    greedy = replace(ASKED, sampling=Sampling(temperature=0.0))
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for seed in range(3):
+            await journal.through(model, Tally()).complete(replace(greedy, seed=seed))
+    assert len(model.requests) == 1
+
+
+async def test_equal_questions_in_flight_share_one_call(tmp_path: Path) -> None:
+    model = Counting()
+    model._seconds = 0.01
+    with Journal(tmp_path / "j.sqlite") as journal:
+        asking = journal.through(model, Tally())
+        answers = await asyncio.gather(*(asking.complete(ASKED) for _ in range(20)))
+    assert len(model.requests) == 1
+    assert len(set(answers)) == 1
+
+
+async def test_a_failure_is_never_stored(tmp_path: Path) -> None:
+    outcomes = iter([Transient("http_503", "busy"), "better"])
+
+    def script(_: Request) -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with Journal(tmp_path / "j.sqlite") as journal:
+        asking = journal.through(Scripted(script), Tally())
+        with pytest.raises(Transient):
+            await asking.complete(ASKED)
+        assert (await asking.complete(ASKED)).text == "better"
+
+
+async def test_those_who_wait_for_a_failing_call_fail_with_it(tmp_path: Path) -> None:
+    def script(_: Request) -> str:
+        raise Permanent("filter", "no")
+
+    with Journal(tmp_path / "j.sqlite") as journal:
+        asking = journal.through(Scripted(script, seconds=0.01), Tally())
+        outcomes = await asyncio.gather(*(asking.complete(ASKED) for _ in range(5)), return_exceptions=True)
+    assert all(isinstance(outcome, Permanent) for outcome in outcomes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.builds(
+        Completion,
+        text=st.text(),
+        thinking=st.none() | st.text(),
+        finish=st.sampled_from(["stop", "length", "filter"]),
+        usage=st.builds(Usage, st.integers(0, 10**6), st.integers(0, 10**6)),
+        logprobs=st.none() | st.lists(st.floats(-50, 0), max_size=4).map(tuple),
+    )
+)
+def test_every_completion_comes_back_as_it_was(completion: Completion) -> None:
+    async def there_and_back() -> list[Completion]:
+        with tempfile.TemporaryDirectory() as folder, Journal(Path(folder, "j.sqlite")) as journal:
+            asking = journal.through(Scripted(lambda _: completion), Tally())
+            return [await asking.complete(ASKED), await asking.complete(ASKED)]
+
+    assert asyncio.run(there_and_back()) == [completion, completion]
+
+
+async def test_half_a_surrogate_pair_is_replaced_not_fatal(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as journal:
+        asking = journal.through(Scripted(lambda _: "smile \ud83d and \U0001f600"), Tally())
+        assert (await asking.complete(ASKED)).text == "smile � and \U0001f600"
+
+
+async def test_unasked_shows_what_is_missing(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as journal:
+        await journal.through(Counting(), Tally()).complete(ASKED)
+        dry = journal.through(Unasked(Counting()), Tally())
+        assert (await dry.complete(ASKED)).text == "answer 1"
+        with pytest.raises(Permanent, match="unasked"):
+            await dry.complete(replace(ASKED, seed=9))
+
+
+def _fill(path: str, start: int) -> None:
+    with Journal(Path(path)) as journal:
+        for number in range(start, start + 300):
+            journal.put(number.to_bytes(32, "big"), b"x" * 200)
+
+
+def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_fill, args=(str(path), start)) for start in (0, 200, 400)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    with Journal(path) as journal:
+        assert all(journal.get(number.to_bytes(32, "big")) for number in range(700))
+
+
+def _write_and_die(path: str, told: str) -> None:
+    journal = Journal(Path(path))
+    for number in range(10_000):
+        journal.put(number.to_bytes(32, "big"), b"x")
+        if number == 500:
+            time.sleep(0.5)
+            Path(told).write_text("501 are committed")
+    os.kill(os.getpid(), 9)
+
+
+def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    victim = multiprocessing.get_context("spawn").Process(
+        target=_write_and_die, args=(str(path), str(tmp_path / "told"))
+    )
+    victim.start()
+    victim.join(60)
+    assert victim.exitcode == -9
+    assert (tmp_path / "told").exists()
+    with Journal(path) as journal:
+        assert all(journal.get(number.to_bytes(32, "big")) for number in range(501))
+
+
+def test_a_file_that_is_no_journal_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    path.write_text("precious notes, not a database" * 100)
+    before = path.read_bytes()
+    with pytest.raises(Mistake, match=r"j\.sqlite"):
+        Journal(path)
+    assert path.read_bytes() == before
+
+
+def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    Journal(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(Mistake, match="newer"):
+        Journal(path)
