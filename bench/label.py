@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 from cai.backends.transformers import BACKEND, Options
 from cai.constitution import principles as constitution
 from cai.core.types import Message, Model, Prompt, Request, Score
+from cai.judges.panel import open
 from cai.judges.panel.panel import Panel
-from cai.pipeline import pairs as labelling
 from cai.runs.recipe import Recipe
 
 PRINCIPLES = (1, 4, 16)
@@ -73,7 +73,7 @@ def panel(model: Any, principles: int) -> Panel:
         {"constitution": "default", "prompts": "everyday", "templates": "small",
          "writer": {"backend": "transformers"}, "judge": {"by": "logprob", "principles": principles}}
     )  # fmt: skip
-    found = labelling.panel(recipe, constitution.load("default"), {"judge": model})
+    found = open.panel(recipe, constitution.load("default"), {"judge": model})
     assert found
     return found
 

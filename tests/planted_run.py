@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.core.types import Completion, Message, Pair, Prompt, Step, Trace
-from cai.runs import folder as runs
+from cai.runs.files import write_json
 from cai.runs.folder import Run, Spool
 
 DIGEST = "c" * 64
@@ -64,5 +64,5 @@ def plant(path: Path, traces: Sequence[Trace] = (), pairs: Sequence[Pair] = (), 
         for position, row in enumerate(rows):
             spool.put(position, [row])
         spool.finish()
-    runs.write_json(path / "manifest.json", MANIFEST | manifest)
+    write_json(path / "manifest.json", MANIFEST | manifest)
     return Run(path)

@@ -57,7 +57,7 @@ def show_constitution(name: Annotated[str, typer.Argument(metavar="NAME")], as_j
 def new(file: File) -> None:
     """Write a commented constitution to start from."""
     from cai.constitution import principles as constitution
-    from cai.runs.folder import write_text
+    from cai.runs.files import write_text
 
     if file.exists():
         raise Mistake(str(file), "is there already", "choose another name")
@@ -77,7 +77,7 @@ def schema() -> None:
 def import_(file: File, out: Annotated[Path | None, typer.Option("--out", help="Where to write.")] = None) -> None:
     """Turn another project's principles (llm-swarm, NeMo, LangChain, ICAI) into a constitution; lint it next."""
     from cai.constitution import convert as foreign
-    from cai.runs.folder import write_text
+    from cai.runs.files import write_text
 
     text = foreign.convert(file)
     if out is None:

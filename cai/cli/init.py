@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai.core import plugins
 from cai.core.errors import Mistake
-from cai.runs.folder import write_text
+from cai.runs.files import write_text
 
 MINE = (
     ("constitutions/starter.yaml", "constitutions/mine.yaml"),

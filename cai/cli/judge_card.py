@@ -37,7 +37,8 @@ def judge_card(
     from cai.pipeline import judge_card as measure
     from cai.report import judge_page as page
     from cai.runs.budget import Budget
-    from cai.runs.folder import Run, folder, write_text
+    from cai.runs.files import write_text
+    from cai.runs.folder import Run, folder
 
     chosen = _recipe(judge, tuple(override))
     where = Run(folder(runs, name or f"card-{Path(judge).stem}"))

@@ -222,7 +222,7 @@ def report(
     """Build report.html of a run anew; of two runs, a page of what changed, row by row."""
     from cai.report import compare_page as compare
     from cai.report import run_page as page
-    from cai.runs.folder import write_text
+    from cai.runs.files import write_text
 
     where = _run(run)
     if other is None:

@@ -44,7 +44,8 @@ def reward(
     from cai.audit.redteam import reward as team
     from cai.audit.subjects import audit as auditing
     from cai.cli.progress import watched
-    from cai.runs.folder import named, write_text
+    from cai.runs.files import write_text
+    from cai.runs.folder import named
 
     with watched(quiet or as_json) as progress:
         cases, scores = auditing.scored_cases(model, named(rows), limit, told=progress.scored)
@@ -102,7 +103,7 @@ def policy(
 
     from cai.audit.redteam import policy as team
     from cai.cli.progress import watched
-    from cai.runs.folder import write_text
+    from cai.runs.files import write_text
     from cai.runs.recipe import Source
 
     source = Source(path=prompts, limit=limit)

@@ -320,3 +320,9 @@ class Model(Protocol):
     async def close(self) -> None:
         """Give back threads, sessions and memory."""
         ...
+
+
+def sample_numbers(pair: Pair) -> tuple[int, int]:
+    """The numbers of the rejected and the chosen sample."""
+    rejected, _, chosen = pair.source.removeprefix("sample:").partition(">")
+    return int(rejected), int(chosen)

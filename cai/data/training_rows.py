@@ -26,7 +26,7 @@ from cai.data import pairs as preferences
 from cai.data import prompts as sources
 from cai.data.files import Bad
 from cai.data.pairs import Preference
-from cai.pipeline import export as dataset
+from cai.data.splits import make_split
 from cai.runs import recipe
 from cai.runs.folder import Run
 from cai.runs.recipe import Source
@@ -178,7 +178,7 @@ def _coming(path: Path, kind: Rows, revisions: str, soft: bool) -> Coming:
 
 def _of_run(run: Run, kind: Rows, revisions: str, soft: bool) -> Coming:
     chosen = recipe.load(run.path / "recipe.yaml")
-    split = dataset.make_split(chosen.export.test_share, chosen.seed)
+    split = make_split(chosen.export.test_share, chosen.seed)
     export = Export(run.traces, run.pairs, split, run.manifest["constitution"]["digest"])
     if kind == "pairs":
         for pair in run.pairs():
@@ -333,3 +333,8 @@ def _turns(messages: Iterable[Message]) -> list[dict[str, str]]:
 
 def _answer(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
+
+
+def prompt_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The conversation that a row asks to be answered."""
+    return tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])

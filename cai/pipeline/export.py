@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,21 +22,17 @@ from typing import IO, Any
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Column, Export, Format
-from cai.core.seeds import digest, uniform
-from cai.core.types import Prompt
+from cai.data.splits import Split, settle
 from cai.report.cards import dataset as card
 from cai.report.cards.dataset import Lengths
-from cai.runs import folder as runs
+from cai.runs.files import atomic, write_text, writing
 from cai.runs.folder import Run
 
 Row = dict[str, object]
-Split = Callable[[Prompt], str]
 Put = Callable[[Row], object]
 
 TAGS = ["cai-export", "constitutional-ai", "synthetic"]
 """Of the card; the first marks a folder as ours to replace."""
-SPLIT = re.compile(r"[a-z0-9_]{1,50}")
-"""Names of splits: they become file names, and `datasets` allows little more."""
 BATCH = 256
 """Rows of one parquet row group, and so of memory."""
 
@@ -54,51 +49,10 @@ def write(run: Run, format_name: str, *, split: Split, folder: Path | None = Non
     with _replacing(folder or run.path / "export" / format_name.replace(":", ".")) as beside:
         counts = _fill(beside, shape, _measured(shape.rows(export), lengths))
         page = card.body(manifest, format_name, shape, counts, lengths)
-        runs.write_text(beside / "README.md", f"---\n{_header(shape, counts)}---\n\n{page}")
+        write_text(beside / "README.md", f"---\n{_header(shape, counts)}---\n\n{page}")
         for file, text in shape.beside(list(counts)).items() if shape.beside else ():
-            runs.write_text(beside / file, text)
+            write_text(beside / file, text)
     return counts
-
-
-def make_split(test_share: float, seed: int) -> Split:
-    """`test` for about `test_share` of all conversations, `train` for the others, by content: equal ones stay together.
-
-    A split that the prompt itself names wins.
-    """
-    return lambda prompt: (
-        prompt.split or ("test" if uniform("split", seed, conversation(prompt)) < test_share else "train")
-    )
-
-
-def settle(split: Split, prompts: Iterable[Prompt]) -> Split:
-    """`split`, except that a split named by one prompt holds for every equal conversation among `prompts`.
-
-    Of two names for one conversation the one that is not `train` wins, then the first in the alphabet. Only prompts
-    that name a split are remembered.
-    """
-    named: dict[str, str] = {}
-    for prompt in prompts:
-        if prompt.split is not None:
-            key = conversation(prompt)
-            named[key] = min(named.get(key, prompt.split), prompt.split, key=lambda name: (name == "train", name))
-
-    def settled(prompt: Prompt) -> str:
-        name = named.get(conversation(prompt)) if named else None  # a digest is only worth its time where names are
-        return _safe(name or split(prompt), prompt)
-
-    return settled
-
-
-def conversation(prompt: Prompt) -> str:
-    """The identity of a prompt's content: case and spacing do not count, so a near copy cannot leak between splits."""
-    return digest([(message.role, " ".join(message.content.casefold().split())) for message in prompt.messages])
-
-
-def _safe(name: str, prompt: Prompt) -> str:
-    if not SPLIT.fullmatch(name) or name == "all":  # `all` means every split to datasets
-        fix = "name splits in small letters, digits and _, at most 50, and none of them `all`"
-        raise Mistake(f"prompt {prompt.id!r}", f"{name!r} cannot be the name of a split", fix)
-    return name
 
 
 def _measured(rows: Iterable[tuple[str, Row]], lengths: Lengths) -> Iterator[tuple[str, Row]]:
@@ -113,7 +67,7 @@ def _fill(folder: Path, shape: Format, rows: Iterable[tuple[str, Row]]) -> dict[
     with ExitStack() as stack:
 
         def begin(name: str) -> Put:
-            file = stack.enter_context(runs.atomic(folder / f"{name}.{shape.file}"))
+            file = stack.enter_context(atomic(folder / f"{name}.{shape.file}"))
             return stack.enter_context(_WRITERS[shape.file](file, shape.columns))
 
         for name, row in rows:
@@ -200,10 +154,10 @@ def _replacing(folder: Path) -> Iterator[Path]:
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
     try:
-        with runs.writing(folder):
+        with writing(folder):
             beside.mkdir(parents=True)
         yield beside
-        with runs.writing(folder):
+        with writing(folder):
             if folder.exists():
                 os.replace(folder, old)
             os.replace(beside, folder)

@@ -9,26 +9,23 @@ Left out on purpose: retry and throttling (a backend's), what a question looks l
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from cai.audit.subjects import audit as auditing
 from cai.constitution import principles as constitution
-from cai.core import config as outside
-from cai.core import plugins
 from cai.core.concurrency import crowd as _together
 from cai.core.concurrency import turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
-from cai.core.plugin_types import Backend
-from cai.core.types import Constitution, Failure, Message, Model, Prompt, Step, Trace
+from cai.core.types import Constitution, Failure, Message, Prompt, Step, Trace
 from cai.data import prompts as sources
+from cai.data.splits import make_split
 from cai.gates.apply.gate import gate_draft, gate_revision
+from cai.judges.panel import open
+from cai.judges.panel.open import facts, roles
 from cai.judges.panel.panel import Panel
 from cai.pipeline import export as dataset
 from cai.pipeline import manifest
@@ -38,21 +35,17 @@ from cai.pipeline.stages.critique import body, critique, worked
 from cai.pipeline.stages.draft import draft
 from cai.pipeline.stages.revise import revise
 from cai.pipeline.stages.stage import Round, Stage
-from cai.runs import folder as runs
 from cai.runs import recipe
-from cai.runs.budget import Budget, Price, listed_price
+from cai.runs.budget import Budget
+from cai.runs.files import write_json, write_text
 from cai.runs.folder import Manifest, Run, Spool
-from cai.runs.journal import Journal, Journaled, Tally, Unasked
+from cai.runs.journal import Journal, Journaled, Unasked
+from cai.runs.models import Way, _distinct, open_all
 from cai.runs.progress import Progress as Progress
-from cai.runs.recipe import Choice, Recipe
+from cai.runs.recipe import Recipe
 from cai.templates import template as templates
 
 Counts = dict[str, dict[str, int]]
-
-
-_LOOPBACK = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)", re.IGNORECASE)
-Way = Callable[[Model], Model] | None
-"""What stands between the journal and a model: nothing, or what asks it in another way or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +88,7 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budg
             said |= await _pair_all(work, where, failures, outcome, said["counts"], progress)
             if work.panel:
                 progress.begin("judge card")
-                said["judge"] = await labelling.facts(work.panel, where, said["models"])
+                said["judge"] = await facts(work.panel, where, said["models"])
             said["status"] = "finished"
         finally:
             failures.finish()
@@ -105,13 +98,13 @@ async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budg
                 "calls": _calls(progress),
                 "seconds": round(time.time() - started, 2),
             }
-            runs.write_json(where.path / "manifest.json", said)
+            write_json(where.path / "manifest.json", said)
         progress.stage = "exports"
         said["exports"] = _export(chosen, where, chosen.export.formats)
         # last, because it takes numpy, which the rest of a run against an endpoint has no use for
         said |= {} if work.samplers else manifest.lengths(outcome.before, outcome.after)
         said["seconds"] = round(time.time() - started, 2)
-        runs.write_json(where.path / "manifest.json", said)
+        write_json(where.path / "manifest.json", said)
         if chosen.audit:
             progress.stage = "audit"
             auditing.kept(where, chosen.audit)
@@ -200,7 +193,7 @@ def prepare(
         fix = "set critique.stop_when_clean: false, or use a template that declares `verdict: true`"
         raise Mistake(loaded["critique"].name, "asks for no verdict, so no critique can be clean", fix)
     critic = {} if chosen.sample else {"critic": chosen.critic or chosen.writer}
-    models = open_all({"writer": chosen.writer} | critic | labelling.roles(chosen), journal, progress, budget, by=by)
+    models = open_all({"writer": chosen.writer} | critic | roles(chosen), journal, progress, budget, by=by)
     settings = {"draft": chosen.draft, "critique": chosen.critique, "revise": chosen.revise}
     asked = {"draft": "writer", "critique": "critic", "revise": "writer"}
     stages = {
@@ -214,49 +207,8 @@ def prepare(
         for name, each in loaded.items()
     }
     samplers = labelling.samplers(chosen, models, loaded["draft"])
-    panel = labelling.panel(chosen, principles, models)
+    panel = open.panel(chosen, principles, models)
     return Work(chosen, principles, **stages, models=models, samplers=samplers, panel=panel)
-
-
-def open_all(
-    roles: Mapping[str, Choice], journal: Journal, progress: Progress, budget: Budget | None, *, by: Way = None
-) -> dict[str, Journaled]:
-    """The model of each role, asked through the journal; roles of the same choice share one. Raises Mistake."""
-    models: dict[str, Journaled] = {}
-    for role, choice in roles.items():
-        if twins := [models[other] for other in models if roles[other] == choice]:
-            models[role] = twins[0]
-            continue
-        price = _price(choice, budget)
-        model = open_model(choice, role)
-        progress.tallies[role] = Tally()
-        models[role] = journal.through(by(model) if by else model, progress.tallies[role], budget, price)
-    progress.status = lambda: _status(models)
-    return models
-
-
-def open_model(choice: Choice, role: str) -> Any:
-    """The Model a recipe chose, its options checked by its own backend. Raises Mistake."""
-    backend = plugins.find("backends", choice.backend, Backend)
-    return backend.open(outside.noun(outside.Document(f"recipe: {role}", choice.options, None), backend.options))
-
-
-def _price(choice: Choice, budget: Budget | None) -> Price | None:
-    price = choice.price
-    if price is None and not _LOOPBACK.match(str(choice.options.get("base_url", ""))):
-        # what this machine serves is in no price list, whatever it is called
-        price = listed_price(str(choice.options.get("model", "")))
-    if price is None and budget and budget.max_cost is not None:
-        fix = "add `price: {input: ..., output: ...}` (per million tokens) to the model in the recipe"
-        raise Mistake("--max-cost", f"the price of {choice.options.get('model', choice.backend)} is not known", fix)
-    return price
-
-
-def _status(models: dict[str, Journaled]) -> Mapping[str, float]:
-    total: Counter[str] = Counter()
-    for model in _distinct(models).values():
-        total.update(model.status())
-    return total
 
 
 async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress) -> Counts:
@@ -356,7 +308,7 @@ def export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict
 
 
 def _export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    split = dataset.make_split(chosen.export.test_share, chosen.seed)
+    split = make_split(chosen.export.test_share, chosen.seed)
     return {name: dataset.write(where, name, split=split) for name in names}
 
 
@@ -365,7 +317,7 @@ def report(where: Run, progress: Progress) -> None:
     from cai.report import run_page as page
 
     progress.stage = "report"
-    runs.write_text(where.path / "report.html", page.build(where))
+    write_text(where.path / "report.html", page.build(where))
 
 
 def write_recipe(chosen: Recipe, path: Path) -> None:
@@ -376,7 +328,7 @@ def write_recipe(chosen: Recipe, path: Path) -> None:
 
     text = BytesIO()
     YAML(typ="safe", pure=True).dump(chosen.model_dump(mode="json", by_alias=True), text)
-    runs.write_text(path, text.getvalue().decode())
+    write_text(path, text.getvalue().decode())
 
 
 def _provenance(work: Work, where: Run, started: float) -> Manifest:
@@ -384,13 +336,6 @@ def _provenance(work: Work, where: Run, started: float) -> Manifest:
     asked = {stage.name: stage.template for stage in stages}
     identities = {role: dict(model.identity) for role, model in _distinct(work.models).items()}
     return manifest.provenance(work.recipe, work.constitution, asked, where.path, started) | {"models": identities}
-
-
-def _distinct(models: dict[str, Journaled]) -> dict[str, Journaled]:
-    first: dict[int, str] = {}
-    for role, model in models.items():
-        first.setdefault(id(model), role)
-    return {role: models[role] for role in first.values()}
 
 
 def _calls(progress: Progress) -> dict[str, dict[str, int]]:

@@ -36,7 +36,7 @@ from cai.data import pairs as preferences
 from cai.data import training_rows as lessons
 from cai.data.pairs import Preference
 from cai.pipeline import generate as pipeline
-from cai.runs import folder as runs
+from cai.runs.files import write_json, write_text
 from cai.runs.folder import Run
 from cai.runs.progress import Progress
 from cai.runs.recipe import Choice, Recipe
@@ -131,7 +131,7 @@ def _same(out: Path, chosen: Recipe, how: Loop) -> None:
     file = out / "loop.json"
     if file.is_file() and json.loads(file.read_text("utf-8")) != asked:
         raise Mistake(str(out), "holds another loop", "choose another --name, or remove the folder")
-    runs.write_json(file, asked)
+    write_json(file, asked)
 
 
 def _round(
@@ -169,7 +169,7 @@ def _round(
         "reward": reward["figures"], "policy": figures, "redteam": found, "findings": findings,
         "stopped": _why(how, figures, findings),
     }  # fmt: skip
-    runs.write_json(here / DONE, told)
+    write_json(here / DONE, told)
     return Round(number, here, told)
 
 
@@ -204,7 +204,7 @@ def _mixed(how: Loop, here: Path, before: list[Round]) -> tuple[Path, dict[str, 
     if not kinds["new_pairs"]:
         raise Mistake(str(here / "labels"), "made no pair", "the policy's answers are all alike, or no judge answered")
     rows = [row for kind in kinds.values() for row in kind]
-    runs.write_text(here / "pairs.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(here / "pairs.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return here / "pairs.jsonl", {kind: len(listed) for kind, listed in kinds.items()}
 
 
@@ -250,7 +250,7 @@ def _redteamed(how: Loop, here: Path, seed: int, tell: Callable[[Mapping[str, An
     except Mistake as error:  # answers with no room for edits, or a reward that tells none apart: no reason to end
         return {"rows": 0, "note": str(error)}
     rows = team.rows_of(attack.best)
-    runs.write_text(here / FOUND, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(here / FOUND, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     said = attack.described()
     return {"rows": len(rows)} | {name: said[name] for name in ("answers", "scored", "chain", "held_out")}
 
@@ -262,7 +262,7 @@ def _audited(chosen: Recipe, how: Loop, here: Path, start: str, progress: Progre
     sampling = Sampling(temperature=0.7, max_tokens=chosen.sample.max_tokens if chosen.sample else 192)
     asked, law = asking.Asked(prompts, sampling, chosen.seed), chosen.constitution
     audit = asyncio.run(asking.audit(str(here / "policy"), start, asked, probes, here, law=law, progress=progress))
-    runs.write_json(here / auditing.FINDINGS, {"audits": [auditing.described(audit)]})
+    write_json(here / auditing.FINDINGS, {"audits": [auditing.described(audit)]})
     return [
         {name: getattr(one, name) for name in ("probe", "what", "value", "severity", "inherited", "note")}
         for one in audit.failed

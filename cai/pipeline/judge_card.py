@@ -13,14 +13,14 @@ from cai.constitution import principles as constitution
 from cai.core.errors import Mistake
 from cai.data import pairs as preferences
 from cai.data import prompts as sources
-from cai.judges.panel import gold
-from cai.pipeline import generate as pipeline
-from cai.pipeline import pairs as labelling
+from cai.judges.panel import gold, open
+from cai.judges.panel.open import described, roles
 from cai.report.cards.judge import Card
-from cai.runs import folder as runs
 from cai.runs.budget import Budget
+from cai.runs.files import write_json
 from cai.runs.folder import Run
 from cai.runs.journal import Journal, Tally
+from cai.runs.models import open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import Recipe, Source
 
@@ -42,10 +42,10 @@ async def judge_card(
     laws = constitution.load(chosen.constitution)
     named = _named(files)
     with where.locked(), Journal(where.path.parent / "journal.sqlite") as journal:
-        seats = {role: choice for role, choice in labelling.roles(chosen).items() if role.startswith("judge")}
-        models = pipeline.open_all(seats, journal, progress, budget)
+        seats = {role: choice for role, choice in roles(chosen).items() if role.startswith("judge")}
+        models = open_all(seats, journal, progress, budget)
         try:
-            panel = labelling.panel(chosen, laws, models)
+            panel = open.panel(chosen, laws, models)
             if panel is None:
                 raise Mistake("recipe", "has no judge to measure", "add one, for example judge: logprob")
             progress.begin("labels")
@@ -53,7 +53,7 @@ async def judge_card(
         finally:
             for model in set(models.values()):
                 await model.close()
-        judge = labelling.described(panel) | {
+        judge = described(panel) | {
             "models": {role: dict(model.identity) for role, model in models.items()},
             "constitution": {"name": laws.name, "version": laws.version, "digest": laws.digest},
             "seed": chosen.seed,
@@ -65,7 +65,7 @@ async def judge_card(
             "gold": {name: {"file": str(named[name]), "digest": digests[name]} | card for name, card in cards.items()},
             "cost": cost(list(progress.tallies.values()), labels, time.time() - started),
         }
-        runs.write_json(where.path / "judge_card.json", said)
+        write_json(where.path / "judge_card.json", said)
     return said
 
 

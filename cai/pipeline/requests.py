@@ -19,7 +19,7 @@ from cai.backends.http.batch_api import custom_id, line, result
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Completion, Model, Request, Score
 from cai.pipeline import generate as pipeline
-from cai.runs import folder as runs
+from cai.runs.files import atomic
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe
 
@@ -64,7 +64,7 @@ class Carried:
 async def export(chosen: Recipe, where: Run, file: Path) -> int:
     """Write what can be asked now; how many questions that is. Raises Mistake."""
     carried: list[Carried] = []
-    with runs.atomic(file) as out:
+    with atomic(file) as out:
         await pipeline.ask_all(chosen, where, lambda model: _kept(carried, Carried(model, out, {})))
     return sum(len(model.asked) for model in carried)
 

@@ -30,13 +30,14 @@ from cai.core.plugin_types import Backend, Case, Exhibit, Method
 from cai.core.stats import change, interval
 from cai.core.types import Prompt, Sampling
 from cai.data import prompts as sources
+from cai.data.splits import make_split
 from cai.data.training_rows import HELD_OUT
-from cai.pipeline import export as dataset
 from cai.pipeline import generate as pipeline
-from cai.runs import folder as runs
 from cai.runs.budget import Budget
+from cai.runs.files import write_json
 from cai.runs.folder import Manifest, Run
 from cai.runs.journal import Journal
+from cai.runs.models import open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import Recipe, Training
 from cai.train.run import train as training
@@ -61,11 +62,11 @@ async def run(
     if not chosen.train:
         return said
     said["train"] = _taught(chosen, where, progress, say)
-    runs.write_json(where.path / "manifest.json", said)
+    write_json(where.path / "manifest.json", said)
     if policies := [step for step in chosen.train if _method(step).writes == "policy"]:
         said["policy"] = await _compared(chosen, where, policies[-1], progress)
     said["seconds"] = round(time.time() - started, 2)
-    runs.write_json(where.path / "manifest.json", said)
+    write_json(where.path / "manifest.json", said)
     pipeline.report(where, progress)
     return said
 
@@ -154,7 +155,7 @@ def _options(step: Training, into: Path, known: Mapping[str, Method]) -> dict[st
 
 async def _compared(chosen: Recipe, where: Run, last: Training, progress: Progress) -> dict[str, Any]:
     """The writer and the trained policy on the prompts kept out; findings of the probes join the run's."""
-    split = dataset.make_split(chosen.export.test_share, chosen.seed)
+    split = make_split(chosen.export.test_share, chosen.seed)
     read = (prompt for prompt in sources.read(chosen.prompts) if isinstance(prompt, Prompt))
     prompts = [prompt for prompt in read if split(prompt) in HELD_OUT]
     if not prompts:
@@ -165,7 +166,7 @@ async def _compared(chosen: Recipe, where: Run, last: Training, progress: Progre
     said, lost = dict[str, Mapping[str, str]](), Counter[str]()
     with Journal(where.path.parent / "journal.sqlite") as journal:
         for side, name in names.items():
-            model = pipeline.open_all({side: asking.policy(name)}, journal, progress, None)[side]
+            model = open_all({side: asking.policy(name)}, journal, progress, None)[side]
             progress.begin(f"policy {side}", len(prompts))
             try:
                 said[side] = await asking.answers(model, prompts, sampling, chosen.seed, progress, lost)
@@ -178,7 +179,7 @@ async def _compared(chosen: Recipe, where: Run, last: Training, progress: Progre
         for prompt, (old, new) in zip(both, pairs, strict=True)
     ]
     facts = {"policy": last.folder, "models": names, "n": len(both), "lost": dict(lost)} | moved(pairs, chosen.seed)
-    runs.write_json(where.path / POLICY, facts | {"rows": rows})
+    write_json(where.path / POLICY, facts | {"rows": rows})
     cases = tuple(Case(p.id, p.messages, new, old) for p, (old, new) in zip(both, pairs, strict=True))
     of = f"policy {last.folder} against the writer"
     exhibit = Exhibit(cases, texts=tuple(auditing.spoken(where)))

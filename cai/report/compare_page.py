@@ -20,7 +20,7 @@ from typing import Any
 from cai.core.seeds import uniform
 from cai.core.stats import Interval, change
 from cai.core.types import Trace
-from cai.report.run_page import rendered
+from cai.report.html import rendered
 from cai.report.training_sections import marked
 from cai.runs.folder import Run
 

@@ -26,10 +26,10 @@ def facts(judge: Card) -> dict[str, object]:
 
 def page(said: Card) -> str:
     """One offline page of a card that `cai judge-card` made."""
-    from cai.report import run_page as frame
+    from cai.report.html import rendered
 
     found = facts(said["judge"] | {"gold": said["gold"]})
-    return frame.rendered("judge.page.html.j2", said=said, found=found, version=metadata.version("cai"))
+    return rendered("judge.page.html.j2", said=said, found=found, version=metadata.version("cai"))
 
 
 def _card(name: str, card: Card) -> dict[str, object]:

@@ -8,31 +8,24 @@ the rest is in the run's JSONL.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cai.core.safe_text import safe_text
 from cai.core.stats import Interval, interval
 from cai.report import examples, svg, tally
 from cai.report import judge_page as judge
 from cai.report import training_sections as after
 from cai.report.examples import Example
+from cai.report.html import rendered
 from cai.report.tally import Drawn, Tally
 from cai.runs.folder import Run
 
 Facts = Mapping[str, object]
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +54,6 @@ def build(run: Run, sample: int = 200) -> str:
     sections = [(section, facts) for section in SECTIONS if (facts := section.facts(view)) is not None]
     data = _data(view)
     return rendered("page.html.j2", manifest=view.manifest, headline=headline(view), sections=sections, data=data)
-
-
-def rendered(template: str, **values: object) -> str:
-    """A page with this room's style and script, under a policy that lets nothing else in."""
-    style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    policy = _policy(style, script)
-    page = _environment().get_template(template)
-    return page.render(style=Markup(style), script=Markup(script), policy=policy, **values)
 
 
 def headline(view: View) -> Facts:
@@ -270,46 +255,3 @@ def _data(view: View) -> Markup:
     titles = {one["id"]: one["title"] for one in view.manifest["constitution"]["principles"]}
     shown = Markup(",").join(example.json for example in view.examples)
     return Markup('{{"principles":{},"examples":[{}]}}').format(examples.embedded(titles), shown)
-
-
-def _policy(style: str, script: str) -> str:
-    """A content security policy under which this style and this script work, and nothing else does."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
-    )
-
-
-@cache  # a page is built after every stage of a course, and compiling its templates takes as long as the rest
-def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: safe_text(value) if type(value) is str else value,
-    )
-    made.filters |= {"number": number, "span": span, "clock": clock}
-    return made
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """1234.5 -> `1,234`, with a true minus; None -> a dash."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
-
-
-def span(found: Interval, digits: int = 1) -> str:
-    """`−60.2 [−75.1, −46.0]`; what few values cannot say is left out."""
-    if found.low is None or found.high is None:
-        return number(found.value, digits)
-    return f"{number(found.value, digits)} [{number(found.low, digits)}, {number(found.high, digits)}]"
-
-
-def clock(seconds: float) -> str:
-    """212.4 -> `3 min 32 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    named = ((hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in named if count) or f"{seconds:.1f} s"

@@ -17,7 +17,8 @@ from cai.core import diff
 from cai.core.safe_text import safe_text
 from cai.core.stats import Interval
 from cai.report import curve, svg
-from cai.runs.folder import Run, appended
+from cai.runs.files import appended
+from cai.runs.folder import Run
 
 Facts = dict[str, object]
 

@@ -13,16 +13,17 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from cai.core.errors import Mistake
 from cai.core.types import Failure, Pair, Trace
+from cai.runs.files import atomic, writing
 
 Row = TypeVar("Row", Trace, Pair, Failure)
 Manifest = dict[str, Any]  # JSON as written: read by people and reports, not passed between stages
@@ -44,57 +45,6 @@ def named(path: Path) -> Path:
     """A file or folder as it is, or the run of that name under runs/."""
     run = Path("runs") / path
     return run if not path.exists() and (run / "manifest.json").exists() else path
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at `path` whole, or not at all: written beside it, flushed to disk, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with writing(path):
-            with open(beside, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raises Mistake where what is written within fails."""
-    try:
-        yield
-    except OSError as error:
-        raise Mistake(str(path), f"cannot be written: {error.strerror}", "free space, or another folder") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
-    with atomic(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair from a model is shown, not fatal
-
-
-def write_json(path: Path, value: Mapping[str, object] | list[object]) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def appended(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that `append` writes; one that a full disk or a kill has torn is left out."""
-    found = list[dict[str, Any]]()
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            found.append(dict(json.loads(line)))
-    return found
-
-
-def append(path: Path, value: Mapping[str, object]) -> None:
-    """Add one line of JSON to a file that is read while it grows."""
-    with writing(path), open(path, "ab") as file:
-        file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
 
 class Spool(Generic[Row]):

@@ -50,9 +50,18 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn the preferences. Raises Mistake."""
-    from cai.train.trl.supervised import train_dpo
+    from trl import DPOConfig
 
-    return train_dpo(job, options, trl(options))
+    from cai.train.trl import datasets, trainer
+    from cai.train.trl.soft_labels import SoftDPOTrainer
+    from cai.train.trl.supervised import per_process, train_supervised
+
+    soft = options.soft and options.loss == "sigmoid" and "loss_type" not in options.trl
+    rows, held_out = (datasets.preferences(part, soft=soft) for part in (job.rows, job.held_out))
+    data = datasets.datasets(job, rows, held_out)
+    settings = trainer.settings(DPOConfig, job, options, **per_process(trl(options)))
+    ties = 0 if soft else len(job.rows) - len(data["train_dataset"])
+    return {"ties_left_out": ties, **train_supervised(SoftDPOTrainer, settings, job, options, data, reference=True)}
 
 
 METHOD = Method(rows="pairs", options=Options, train=train, about="pairs in, policy out, no reward model", trl=trl)

@@ -45,9 +45,18 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn from thumbs up and down. Raises Mistake."""
-    from cai.train.trl.supervised import train_kto
+    from trl import KTOConfig, KTOTrainer
 
-    return train_kto(job, options, trl(options))
+    from cai.train.trl import datasets, trainer
+    from cai.train.trl.supervised import per_process, train_supervised
+
+    class Trainer(trainer.Guarded, KTOTrainer):  # type: ignore[misc]  # TRL has no types here
+        pass
+
+    rows, held_out = (datasets.labelled(part, job.seed) for part in (job.rows, job.held_out))
+    data = datasets.datasets(job, rows, held_out)
+    settings = trainer.settings(KTOConfig, job, options, **per_process(trl(options)))
+    return train_supervised(Trainer, settings, job, options, data, reference=True)
 
 
 METHOD = Method(

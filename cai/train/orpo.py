@@ -27,9 +27,19 @@ def _trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn the preferences and the chosen answers at once. Raises Mistake."""
-    from cai.train.trl.supervised import train_orpo
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    return train_orpo(job, options, _trl(options))
+    from cai.train.trl import datasets, trainer
+    from cai.train.trl.supervised import train_supervised
+
+    class Trainer(trainer.Guarded, ORPOTrainer):  # type: ignore[misc]  # TRL has no types here
+        pass
+
+    rows, held_out = (datasets.preferences(part, soft=False) for part in (job.rows, job.held_out))
+    data = datasets.datasets(job, rows, held_out)
+    ties = len(job.rows) - len(data["train_dataset"])
+    settings = trainer.settings(ORPOConfig, job, options, **_trl(options))
+    return {"ties_left_out": ties, **train_supervised(Trainer, settings, job, options, data)}
 
 
 METHOD = Method(rows="pairs", options=Options, train=train, about="pairs in, policy out, no reference model")

@@ -11,38 +11,10 @@ Left out on purpose: several heads on one adapter; measured, their disagreement 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from cai.core.plugin_types import Job, Method
-from cai.train.trl.options import Training
-
-Feature = Literal["markup", "preamble"]
-
-
-class Options(Training):
-    soft: bool = True
-    """Learn from p_chosen and weight; False takes every label for sure, a run's revision for
-    better than its draft whatever a judge said, and leaves ties out."""
-    margins: bool = False
-    """Ask for the distance that a row's `margin` names (Llama 2, arXiv 2307.09288, eq. 2)."""
-    center: Annotated[float, Field(ge=0)] = 0.01
-    """Weight of (r_chosen + r_rejected)^2, which keeps rewards about 0."""
-    length: Literal["none", "margin", "penalty"] = "none"
-    """`margin` explains length away by a fitted term; `penalty` punishes its correlation with reward in a batch."""
-    length_weight: Annotated[float, Field(ge=0)] = 0.3
-    """Weight of the penalty."""
-    nuisance: tuple[Feature, ...] = ()
-    """What else is explained away by a fitted term: list markup, a preamble."""
-    members: Annotated[int, Field(ge=1, le=64)] = 1
-    """Reward models in the ensemble."""
-
-    @model_validator(mode="after")
-    def _members_are_adapters(self) -> Options:
-        if self.members > 1 and not self.r:
-            raise ValueError("members share a backbone and differ in their LoRA adapters; set r: 16, or members: 1")
-        return self
+from cai.train.reward_model.options import Options
 
 
 def trl(options: Options) -> Mapping[str, Any]:

@@ -32,9 +32,16 @@ def trl(options: Options) -> Mapping[str, Any]:
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn the completions. Raises Mistake."""
-    from cai.train.trl.supervised import train_sft
+    from trl import SFTConfig, SFTTrainer
 
-    return train_sft(job, options, trl(options))
+    from cai.train.trl import datasets, trainer
+    from cai.train.trl.supervised import train_supervised
+
+    class Trainer(trainer.Guarded, SFTTrainer):  # type: ignore[misc]  # TRL has no types here
+        pass
+
+    data = datasets.datasets(job, datasets.completions(job.rows), datasets.completions(job.held_out))
+    return train_supervised(Trainer, trainer.settings(SFTConfig, job, options, **trl(options)), job, options, data)
 
 
 METHOD = Method(rows="messages", options=Options, train=train, about="imitates answers: prompt and completion", trl=trl)

@@ -231,10 +231,11 @@ def test_a_run_is_its_pairs(tmp_path: Path) -> None:
 def test_our_exports_are_read_as_they_are(tmp_path: Path, format: str) -> None:
     from planted_run import pair, plant, prompt
 
+    from cai.data.splits import make_split
     from cai.pipeline import export as dataset
 
     run = plant(tmp_path / "run", pairs=[pair(prompt(f"p{n}"), "short", "long and long") for n in range(20)])
-    dataset.write(run, format, split=dataset.make_split(0.3, 0))
+    dataset.write(run, format, split=make_split(0.3, 0))
     pairs, bad = read(run.path / "export" / format)
     assert (len(pairs), bad) == (20, [])
     assert {pair.split for pair in pairs} == {"train", "test"}

@@ -21,6 +21,7 @@ from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Export, Format
 from cai.core.types import Completion, GateHit, Message, Pair, Prompt, Step, Trace
+from cai.data.splits import make_split, settle
 from cai.export import kto
 from cai.export.columns.completions import completions
 from cai.export.columns.row import PROVENANCE
@@ -61,7 +62,7 @@ def load(folder: Path, cache: Path) -> Any:
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_loads_with_its_columns_and_all_its_rows(name: str, tmp_path: Path) -> None:
     run = planted(tmp_path / "run", 40)
-    counts = dataset.write(run, name, split=dataset.make_split(0.3, 0))
+    counts = dataset.write(run, name, split=make_split(0.3, 0))
     loaded = load(run.path / "export" / name, tmp_path / "cache")
     assert {split: rows.num_rows for split, rows in loaded.items()} == counts
     assert counts.keys() == {"train", "test"}
@@ -78,7 +79,7 @@ def test_an_export_is_the_same_to_the_byte_when_written_again(name: str, tmp_pat
     run = planted(tmp_path / "run", 300)
 
     def written() -> dict[str, bytes]:
-        dataset.write(run, name, split=dataset.make_split(0.3, 0))
+        dataset.write(run, name, split=make_split(0.3, 0))
         return {file.name: file.read_bytes() for file in (run.path / "export" / name).iterdir()}
 
     assert written() == written()
@@ -153,7 +154,7 @@ def test_memory_holds_one_batch_of_rows(tmp_path: Path) -> None:
 
 @given(st.text(min_size=1), st.integers(), st.floats(0, 1))
 def test_equal_conversations_share_a_split_whatever_their_case_and_spacing(text: str, seed: int, share: float) -> None:
-    split = dataset.make_split(share, seed)
+    split = make_split(share, seed)
     spaced = f"  {text.upper()}\n"
     if spaced.casefold().split() == text.casefold().split():  # a few letters do not come back from upper case
         assert split(prompt("b", spaced)) == split(prompt("a", f"{text} "))
@@ -161,21 +162,21 @@ def test_equal_conversations_share_a_split_whatever_their_case_and_spacing(text:
 
 def test_the_test_share_is_kept_and_the_seed_chooses() -> None:
     asked = [prompt(str(number)) for number in range(2000)]
-    tests = [{each.id for each in asked if dataset.make_split(0.1, seed)(each) == "test"} for seed in (0, 1)]
+    tests = [{each.id for each in asked if make_split(0.1, seed)(each) == "test"} for seed in (0, 1)]
     assert all(150 < len(each) < 250 for each in tests)
     assert tests[0] != tests[1]
-    assert {dataset.make_split(0, 0)(each) for each in asked} == {"train"}
-    assert {dataset.make_split(1, 0)(each) for each in asked} == {"test"}
+    assert {make_split(0, 0)(each) for each in asked} == {"train"}
+    assert {make_split(1, 0)(each) for each in asked} == {"test"}
 
 
 def test_a_split_that_the_prompt_names_wins() -> None:
-    assert dataset.make_split(1, 0)(prompt("a", split="validation")) == "validation"
+    assert make_split(1, 0)(prompt("a", split="validation")) == "validation"
 
 
 def test_a_named_split_takes_its_equal_conversations_along() -> None:
     asked = [prompt("a", "Why?", split="train"), prompt("b", "why? ", split="validation"), prompt("c", "WHY?")]
     for order in (asked, asked[::-1]):
-        split = dataset.settle(dataset.make_split(0, 0), order)
+        split = settle(make_split(0, 0), order)
         assert {split(each) for each in asked} == {"validation"}
 
 
@@ -186,7 +187,7 @@ def test_no_conversation_is_written_to_two_splits(tmp_path: Path) -> None:
         for copy in range(3)
     ]
     run = plant(tmp_path / "run", pairs=[pair(each, "yes", "no") for each in asked])
-    counts = dataset.write(run, "trl", split=dataset.make_split(0.2, 0))
+    counts = dataset.write(run, "trl", split=make_split(0.2, 0))
     assert sum(counts.values()) == 150
     loaded = load(run.path / "export/trl", tmp_path / "cache")
     train, test = ({texts(row["prompt"])[0].strip() for row in loaded[name]} for name in ("train", "test"))
@@ -406,7 +407,7 @@ def test_an_interrupted_run_is_called_so(tmp_path: Path) -> None:
 
 def test_llamafactory_finds_its_columns_in_dataset_info(tmp_path: Path) -> None:
     run = planted(tmp_path / "run", 20)
-    counts = dataset.write(run, "llamafactory", split=dataset.make_split(0.3, 0))
+    counts = dataset.write(run, "llamafactory", split=make_split(0.3, 0))
     folder = run.path / "export" / "llamafactory"
     info = json.loads((folder / "dataset_info.json").read_text())
     assert set(info) == {f"cai_{split}" for split in counts}

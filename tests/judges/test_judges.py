@@ -18,11 +18,11 @@ from cai.core import plugins
 from cai.core.errors import Mistake, Permanent
 from cai.core.plugin_types import Judge
 from cai.core.types import Completion, Message, Opinion, Prompt, Request, Verdict
+from cai.judges.panel import open
 from cai.judges.panel.panel import Panel
 from cai.judges.panel.verdict import combined, summed
 from cai.judges.sampled import read
 from cai.judges.score import higher
-from cai.pipeline import pairs as labelling
 from cai.runs.recipe import Recipe
 
 PROMPT = Prompt("p", (Message("user", "How do I keep basil alive?"),))
@@ -40,8 +40,8 @@ def panel(model: Any, by: object = "logprob", template: str = "small", **setting
             "judge": {"by": by} | settings,
         }
     )
-    roles = labelling.roles(recipe)
-    found = labelling.panel(recipe, LAWS, dict.fromkeys(roles, model))
+    roles = open.roles(recipe)
+    found = open.panel(recipe, LAWS, dict.fromkeys(roles, model))
     assert found
     return found
 
@@ -311,7 +311,7 @@ def test_a_constitution_without_the_form_a_judge_needs_is_refused() -> None:
     laws = LAWS
     bare = type(laws)("bare", "1", tuple(type(one)(one.id, one.critique, one.revise) for one in laws.principles), "d")
     with pytest.raises(Mistake, match="`checks`"):
-        labelling.panel(recipe, bare, {"judge": scored()})
+        open.panel(recipe, bare, {"judge": scored()})
 
 
 @pytest.mark.parametrize("name", plugins.names("judges"))

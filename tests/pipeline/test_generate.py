@@ -26,6 +26,7 @@ from cai.core.seeds import digest
 from cai.core.types import Request
 from cai.pipeline import generate as pipeline
 from cai.pipeline import manifest
+from cai.runs import models
 from cai.runs.folder import Run
 
 ROWS = ("traces.jsonl", "pairs.jsonl", "failures.jsonl")
@@ -88,12 +89,12 @@ def test_the_context_is_reset_after_each_revision(recipe_of: Any, tmp_path: Path
 
 
 async def _with_model(recipe: Any, folder: Path, model: Scripted) -> dict[str, Any]:
-    opened = pipeline.open_model
-    pipeline.open_model = lambda choice, role: model  # type: ignore[assignment]
+    opened = models.open_model
+    models.open_model = lambda choice, role: model  # type: ignore[assignment]
     try:
         return await pipeline.run(recipe, Run(folder))
     finally:
-        pipeline.open_model = opened
+        models.open_model = opened
 
 
 def test_a_clean_verdict_ends_the_trace_and_an_unclear_one_does_not(recipe_of: Any, tmp_path: Path) -> None:

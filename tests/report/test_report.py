@@ -22,8 +22,10 @@ from cai.core.safe_text import safe_text
 from cai.core.types import Completion, Failure, GateHit, Message, Pair, Prompt, Step, Trace
 from cai.pipeline import generate as pipeline
 from cai.report import examples, svg, tally
+from cai.report import html as html_module
 from cai.report import run_page as page
-from cai.runs import folder as runs
+from cai.report.html import clock
+from cai.runs.files import write_json, write_text
 from cai.runs.folder import Run, Spool
 
 XSS = (
@@ -87,7 +89,7 @@ def made(path: Path, traces: Sequence[Trace], failures: Sequence[Failure] = (), 
         for position, line in enumerate(lines):
             spool.put(position, [line])
         spool.finish()
-    runs.write_json(path / "manifest.json", manifest(len(traces), len(failures)) | changed)
+    write_json(path / "manifest.json", manifest(len(traces), len(failures)) | changed)
     return Run(path)
 
 
@@ -201,7 +203,7 @@ def test_in_a_browser_the_script_runs_and_foreign_markup_does_not(tmp_path: Path
     if not chromium:
         pytest.skip("there is no chromium on this machine")
     file = tmp_path / "report.html"
-    runs.write_text(file, page.build(everywhere(tmp_path / "run", "".join(XSS))))
+    write_text(file, page.build(everywhere(tmp_path / "run", "".join(XSS))))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
     command = [chromium, *flags, "--dump-dom", file.as_uri()]
     dom = Page(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
@@ -294,7 +296,7 @@ def test_an_interrupted_run_without_a_trace_has_an_honest_page(tmp_path: Path) -
     facts = manifest(0) | {"status": "interrupted", "counts": {}, "gates": {}, "calls": {}}
     del facts["lengths"]
     run = made(tmp_path, [])
-    runs.write_json(tmp_path / "manifest.json", facts)
+    write_json(tmp_path / "manifest.json", facts)
     html = page.build(run)
     assert "interrupted" in visible(html)
     assert "NaN" not in html
@@ -325,12 +327,12 @@ def test_one_far_out_value_does_not_press_the_others_together() -> None:
     ("number", "text"), [(None, "–"), (1234.5, "1,234"), (-3, "−3"), (0, "0")], ids=["none", "large", "minus", "zero"]
 )
 def test_numbers_read_well(number: float | None, text: str) -> None:
-    assert page.number(number) == text
+    assert html_module.number(number) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0.2 s"), (212.4, "3 min 32 s"), (3600, "1 h")])
 def test_durations_read_well(seconds: float, text: str) -> None:
-    assert page.clock(seconds) == text
+    assert clock(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cai.core.errors import Mistake
 from cai.core.types import Completion, Failure, GateHit, Message, Pair, Prompt, Step, Trace, Usage
 from cai.runs import folder as runs
+from cai.runs.files import atomic
 from cai.runs.folder import Run, Spool
 
 TEXT = st.text(max_size=40)
@@ -97,14 +98,14 @@ def test_a_position_with_no_rows_leaves_no_gap(tmp_path: Path) -> None:
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    with pytest.raises(RuntimeError), runs.atomic(path) as file:
+    with pytest.raises(RuntimeError), atomic(path) as file:
         file.write(b"half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match="No space left"), runs.atomic(tmp_path / "x"):
+    with pytest.raises(Mistake, match="No space left"), atomic(tmp_path / "x"):
         raise OSError(28, "No space left on device")
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
-from cai.train.ppo import METHOD, Options
+from cai.train.ppo import METHOD
 from cai.train.rl.adaptive_kl import AdaptiveKL
 from cai.train.rl.options import Prompted
+from cai.train.rl.ppo_options import Options
 
 ROWS = micro.prompts()
 BASE = {

@@ -35,8 +35,8 @@ from cai.core.stats import Interval
 from cai.core.types import Message, Model, Prompt, Request, Sampling
 from cai.data import prompts as sources
 from cai.judges.panel.ask import Bench
-from cai.pipeline import generate as pipeline
 from cai.runs.journal import Journal
+from cai.runs.models import open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import Source
 from cai.templates import template as templates
@@ -164,7 +164,7 @@ async def besiege(
     every = wrappers or load()
     with Journal(runs / "journal.sqlite") as journal:
         roles = {"policy": asking.policy(name)} | ({"judge": asking.policy(judge)} if judge else {})
-        models = pipeline.open_all(roles, journal, progress, None)
+        models = open_all(roles, journal, progress, None)
         try:
             bench = Bench(models["judge"], templates.load("checks", "small"), start) if judge else None
             progress.begin("wrapped prompts", len(prompts) * len(every))

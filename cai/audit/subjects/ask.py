@@ -28,12 +28,13 @@ from cai.core.seeds import seed
 from cai.core.types import Model, Prompt, Request, Sampling
 from cai.data import prompts as sources
 from cai.data.files import rows
+from cai.judges.panel import open
+from cai.judges.panel.open import roles
 from cai.judges.panel.panel import Panel
-from cai.pipeline import generate as pipeline
-from cai.pipeline import pairs as labelling
 from cai.runs import recipe
 from cai.runs.folder import Run
 from cai.runs.journal import Journal
+from cai.runs.models import open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import Choice, Recipe, Source
 
@@ -73,7 +74,7 @@ async def audit(
     said: list[Mapping[str, str]] = []
     with Journal(runs / "journal.sqlite") as journal:
         for name in (new, old):  # one after the other: two models need not fit into memory together
-            model = pipeline.open_all({name: policy(name)}, journal, progress, None)[name]
+            model = open_all({name: policy(name)}, journal, progress, None)[name]
             try:
                 progress.begin(name, len(prompts) + len(own))
                 answered = await answers(model, prompts, asked.sampling, asked.seed, progress, lost)
@@ -102,10 +103,10 @@ async def judge(
     progress, lost = progress or Progress(), Counter[str]()
     facts, law = auditing.facts(beliefs), constitution.load(chosen.constitution)
     with Journal(runs / "journal.sqlite") as journal:
-        seats = {role: choice for role, choice in labelling.roles(chosen).items() if role.startswith("judge")}
-        models = pipeline.open_all(seats, journal, progress, None)
+        seats = {role: choice for role, choice in roles(chosen).items() if role.startswith("judge")}
+        models = open_all(seats, journal, progress, None)
         try:
-            panel = labelling.panel(chosen, law, models)
+            panel = open.panel(chosen, law, models)
             if panel is None:
                 raise Mistake("recipe", "has no judge to audit", "add one, for example judge: logprob")
             cases = await _verdicts(panel, sycophancy.contests(facts), progress, lost)

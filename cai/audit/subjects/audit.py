@@ -27,7 +27,7 @@ from cai.core.seeds import digest, uniform
 from cai.core.types import Failure, Message, Pair
 from cai.data import pairs as preferences
 from cai.data.files import Bad, rows
-from cai.runs import folder as runs
+from cai.runs.files import write_json
 from cai.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def write(run: Run, audits: Iterable[Audit]) -> None:
     new = {audit.of for audit in listed}
     held: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     kept = [one for one in held.get("audits", []) if one["of"] not in new]
-    runs.write_json(path, {"audits": [*kept, *map(described, listed)]})
+    write_json(path, {"audits": [*kept, *map(described, listed)]})
 
 
 def described(audit: Audit) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from cai.backends.http.client import Remote
 from cai.backends.http.retry import Retry
 from cai.core.errors import Mistake, Refused, Transient
 from cai.core.types import Completion, Request, Score
-from cai.runs import folder as runs
+from cai.runs.files import write_json
 
 QUIET = 1.0
 """Seconds without a new question after which a batch is handed in."""
@@ -128,7 +128,7 @@ class Batches:
         questions = [(id, self._open[id].body) for id in ids]
         batch = await self._retry(lambda: self._desk.hand_in(path, questions))
         place = {"endpoint": self.identity["endpoint"], "batch": batch, "ids": ids}
-        runs.write_json(self._folder / f"{hashlib.sha256(batch.encode()).hexdigest()[:16]}.json", place)
+        write_json(self._folder / f"{hashlib.sha256(batch.encode()).hexdigest()[:16]}.json", place)
         self._handed_in |= dict.fromkeys(ids, batch)
         self._watch(batch, ids)
 

@@ -15,9 +15,19 @@ from cai.constitution.principles import NoPrinciple, ranked
 from cai.core.concurrency import together
 from cai.core.plugin_types import Judge
 from cai.core.seeds import uniform
-from cai.core.types import Comparison, Constitution, Failure, GateHit, Message, Pair, Principle, Prompt, Verdict
+from cai.core.types import (
+    Comparison,
+    Constitution,
+    Failure,
+    GateHit,
+    Message,
+    Pair,
+    Principle,
+    Prompt,
+    Verdict,
+    sample_numbers,
+)
 from cai.judges.panel.verdict import combined, summed
-from cai.pipeline.stages.sample import ends
 from cai.runs.recipe import Judging
 
 
@@ -148,7 +158,7 @@ def swapped(pair: Pair) -> Pair:
     """The same judged pair with chosen and rejected changed about."""
     source, sample = pair.source, pair.sample
     if source.startswith("sample:"):
-        sample, chosen = ends(pair)
+        sample, chosen = sample_numbers(pair)
         source = f"sample:{chosen}>{sample}"
     return replace(
         pair,
@@ -165,5 +175,5 @@ def swapped(pair: Pair) -> Pair:
 def name(pair: Pair) -> str:
     """What chance hangs on for a pair: the two answers in it, whichever is called first."""
     if pair.source.startswith("sample:"):
-        return "sample:" + "-".join(map(str, sorted(ends(pair))))
+        return "sample:" + "-".join(map(str, sorted(sample_numbers(pair))))
     return f"{pair.sample}:{pair.source}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
 
 from cai.core.seeds import uniform
-from cai.core.types import Completion, Failure, Pair, Prompt, Trace
+from cai.core.types import Completion, Failure, Pair, Prompt, Trace, sample_numbers
 from cai.gates.apply.gate import gate_pair
 from cai.pipeline.stages.stage import Stage
 from cai.runs.recipe import Gates, Pairs
@@ -64,14 +64,8 @@ def best_and_worst(judged: Sequence[Pair]) -> Pair | None:
     """
     strengths: dict[int, list[float]] = {}
     for pair in judged:
-        for number, p in zip(ends(pair), (1 - pair.p_chosen, pair.p_chosen), strict=True):
+        for number, p in zip(sample_numbers(pair), (1 - pair.p_chosen, pair.p_chosen), strict=True):
             strengths.setdefault(number, []).append(p)
     order = sorted(strengths, key=lambda number: (-sum(strengths[number]) / len(strengths[number]), number))
     wanted = {order[0], order[-1]} if order else set()
-    return next((pair for pair in judged if set(ends(pair)) == wanted), None)
-
-
-def ends(pair: Pair) -> tuple[int, int]:
-    """The numbers of the rejected and the chosen sample."""
-    rejected, _, chosen = pair.source.removeprefix("sample:").partition(">")
-    return int(rejected), int(chosen)
+    return next((pair for pair in judged if set(sample_numbers(pair)) == wanted), None)

@@ -17,10 +17,10 @@ from transformers import AutoModelForSequenceClassification, set_seed
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import seed, uniform
-from cai.runs import folder as runs
-from cai.train.reward import Options
+from cai.runs.files import write_json
 from cai.train.reward_model import evaluation as _evaluation
 from cai.train.reward_model import length_bias as _nuisance
+from cai.train.reward_model.options import Options
 from cai.train.reward_model.scorer import ENSEMBLE, open_scorer
 from cai.train.trl import checkpoints as _folders
 from cai.train.trl import datasets as _rows
@@ -115,7 +115,7 @@ def _ensemble(job: Job, options: Options, fields: Mapping[str, Any], fitted: Map
                 raise Mistake(str(job.out), f"{name} has no rows", "fewer members, or more rows")
             said = _member(part, alone, fields, fitted)
             if _first():
-                runs.write_json(done, said)
+                write_json(done, said)
         figures[name] = json.loads(done.read_text("utf-8")) if _first() else {}
     if _first():
         _gather(job, names)
@@ -142,9 +142,9 @@ def _gather(job: Job, names: Sequence[str]) -> None:
             shutil.copytree(job.out / "members" / name / "model", folder / name)
             _point(folder / name / _frame.ADAPTER)
         tokenizer.save_pretrained(folder)
-        runs.write_json(folder / ENSEMBLE, {"backbone": "backbone", "members": list(names)})
+        write_json(folder / ENSEMBLE, {"backbone": "backbone", "members": list(names)})
 
 
 def _point(config: Path) -> None:
     """An adapter names the backbone beside it, not the folder of somebody's disk."""
-    runs.write_json(config, json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "../backbone"})
+    write_json(config, json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "../backbone"})

@@ -22,12 +22,13 @@ from cai.core.errors import CallFailed, Mistake
 from cai.core.plugin_types import Backend, Job
 from cai.core.seeds import digest
 from cai.core.types import Comparison, Prompt
+from cai.data.training_rows import prompt_messages
 from cai.judges.panel.ask import Bench
 from cai.judges.score import rate
 from cai.runs.journal import Journal, Tally
 from cai.runs.recipe import Choice
 from cai.templates import template as templates
-from cai.train.rl.rewards import Row, messages
+from cai.train.rl.rewards import Row
 
 
 class JudgeReward:
@@ -62,7 +63,7 @@ class JudgeReward:
         return await together(one(row, answer) for row, answer in zip(rows, answers, strict=True))
 
     async def _one(self, row: Row, answer: str) -> tuple[float, ...] | None:
-        prompt = Prompt(str(row["id"]), messages(row))
+        prompt = Prompt(str(row["id"]), prompt_messages(row))
         try:
             principle = ranked(self._able, prompt, self._seed, "reward")[0]
             asked = Comparison(f"{prompt.id}/{digest(answer)[:16]}", prompt, answer, answer, principle)

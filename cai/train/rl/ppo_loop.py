@@ -25,9 +25,9 @@ from torch.nn.utils.rnn import pad_sequence
 from cai.core import seeds as digest
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
-from cai.train.ppo import Options
 from cai.train.rl import ppo_losses as _ppo_math
 from cai.train.rl.options import fitting
+from cai.train.rl.ppo_options import Options
 from cai.train.rl.ppo_policy import Answer, Policy
 from cai.train.rl.rewards import Rewards
 from cai.train.trl import checkpoints as _folders

@@ -21,7 +21,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
-from cai.train.ppo import Options
+from cai.train.rl.ppo_options import Options
 from cai.train.trl import trainer as _frame
 
 SAMPLED_AT_ONCE = 64

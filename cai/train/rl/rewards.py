@@ -22,7 +22,7 @@ from cai.core import plugins
 from cai.core.config import Knobs
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
-from cai.core.types import Message
+from cai.data.training_rows import prompt_messages
 from cai.runs.recipe import Choice
 
 Row = Mapping[str, Any]
@@ -162,7 +162,7 @@ class _Model:
         self._scorer = open_scorer(folder, combine=source.members, k=source.k, batch_size=16)
 
     def each(self, rows: Sequence[Row], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
-        asked = [(messages(row), answer) for row, answer in zip(rows, answers, strict=True)]
+        asked = [(prompt_messages(row), answer) for row, answer in zip(rows, answers, strict=True)]
         fits = [len(self._scorer.tokens(*one)) <= self._scorer.limit for one in asked]
         found = iter(self._scorer.each([one for one, fit in zip(asked, fits, strict=True) if fit]) if any(fits) else ())
         return [next(found) if fit else None for fit in fits]
@@ -197,8 +197,3 @@ class _Function:
         return (number,) if number is not None and isfinite(number) else None
 
     def close(self) -> None: ...
-
-
-def messages(row: Row) -> tuple[Message, ...]:
-    """The conversation that a row asks to be answered."""
-    return tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])

@@ -21,7 +21,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from cai.core.plugin_types import Job
-from cai.runs import folder as runs
+from cai.runs.files import write_json
 from cai.train.rl.options import FREE, Grouped, Prompted, fitting
 from cai.train.rl.rewards import Rewards
 from cai.train.trl import trainer as _frame
@@ -67,7 +67,7 @@ class AdaptiveKL:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         if self.args.should_save:  # type: ignore[attr-defined]
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
-            runs.write_json(folder / STATE, {"coefficient": self.kl.coefficient})
+            write_json(folder / STATE, {"coefficient": self.kl.coefficient})
 
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]

@@ -35,7 +35,7 @@ from cai.core.seeds import digest, uniform
 from cai.data import training_rows as lessons
 from cai.data.training_rows import Lessons
 from cai.report.cards import model as model_card
-from cai.runs import folder as runs
+from cai.runs.files import append, appended, write_json, write_text
 from cai.runs.folder import Run
 
 PACKAGES = ("cai", "torch", "transformers", "trl", "peft", "accelerate")
@@ -257,7 +257,7 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     elif out.exists() and any(path.name != ".lock" for path in out.iterdir()):
         raise Mistake(str(out), "holds something that is no training", "choose an empty or a new folder")
     if _is_first():
-        runs.write_json(file, settings)
+        write_json(file, settings)
     return None
 
 
@@ -273,9 +273,9 @@ class _Metrics:
         if fresh and _is_first():
             self._file.unlink(missing_ok=True)
         if _is_first() and self._file.is_file():
-            whole = runs.appended(self._file)
+            whole = appended(self._file)
             # written anew, because a line that was torn would swallow the next one
-            runs.write_text(self._file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in whole))
+            write_text(self._file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in whole))
             self._seen.update(map(self._key, whole))
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -284,7 +284,7 @@ class _Metrics:
             return
         self._seen.add(key)
         clean = {name: None if isinstance(one, float) and not isfinite(one) else one for name, one in line.items()}
-        runs.append(self._file, clean)
+        append(self._file, clean)
         self._say(clean)
 
     @staticmethod
@@ -358,8 +358,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _finish(out: Path, link: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    runs.write_json(out / "model" / model_card.FILE, link)
-    runs.write_text(out / "model" / "README.md", model_card.page(link, said["figures"]))
-    runs.write_json(out / "figures.json", said)
+    write_json(out / "model" / model_card.FILE, link)
+    write_text(out / "model" / "README.md", model_card.page(link, said["figures"]))
+    write_json(out / "figures.json", said)
     for name in ("checkpoints", "members"):  # what it would have gone on from
         shutil.rmtree(out / name, ignore_errors=True)

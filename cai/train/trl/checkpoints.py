@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cai.runs import folder as runs
+from cai.runs.files import write_json
 
 _SEAL = "whole.json"
 
@@ -35,7 +35,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 def seal(checkpoint: Path) -> None:
     """Say that everything of a checkpoint (`checkpoints/checkpoint-12`, 12 steps done) has been written."""
-    runs.write_json(checkpoint / _SEAL, {"step": step(checkpoint)})
+    write_json(checkpoint / _SEAL, {"step": step(checkpoint)})
 
 
 def last_checkpoint(folder: Path) -> Path | None:
