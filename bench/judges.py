@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cai.pipeline import judge_card as measure
-from cai.report.cards import judge as judge_card
+from cai.report.cards.judge import lines
 from cai.runs import recipe
 from cai.runs.folder import Run
 
@@ -53,7 +53,7 @@ def measured(gold: list[Path], limit: int, runs: Path) -> dict[str, Any]:
         where = Run(runs / name.replace(", ", "-").replace(" ", "-"))
         card = asyncio.run(measure.judge_card(recipe.judging(judge, overrides), gold, where, limit=limit))
         said[name] = {
-            file: {"pairs": each["pairs"]} | {k: v for k, v in judge_card.lines(each) if k in LINES}
+            file: {"pairs": each["pairs"]} | {k: v for k, v in lines(each) if k in LINES}
             for file, each in card["gold"].items()
         }
         print(

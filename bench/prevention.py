@@ -54,11 +54,11 @@ import micro
 
 from cai.audit.measure.edits import Edit
 from cai.audit.redteam import reward as team
+from cai.backends.local.reward_model import open_scorer
 from cai.core import plugins, stats
 from cai.core.plugin_types import Case, Job, Method
 from cai.core.seeds import uniform
 from cai.core.types import Message
-from cai.train.reward_model.scorer import open_scorer
 
 REWARD: dict[str, Any] = {"r": 0, "device": "cpu", "batch_size": 32, "learning_rate": 1e-3, "epochs": 6}
 PPO: dict[str, Any] = {

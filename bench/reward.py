@@ -21,9 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from scipy.optimize import minimize
 
+from cai.backends.local.model_folders import model_folder
+from cai.backends.local.reward_model import open_scorer
 from cai.core import stats
+from cai.core.config import overrides
 from cai.core.types import Message
-from cai.train.reward_model.scorer import open_scorer
 from cai.train.run import train as training
 
 WORD = re.compile(r"[a-z']+")
@@ -76,13 +78,13 @@ def main() -> None:
     parser.add_argument("-o", dest="options", action="append", default=[])
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    options = training.overrides(tuple(asked.options))
+    options = overrides(tuple(asked.options))
     order = training.Order("reward", asked.pairs, asked.model, asked.out, options, held_out=asked.held_out)
     done = training.train(
         order, lambda line: print(line.get("step"), line.get("loss"), line.get("accuracy"), flush=True)
     )
     method, chosen = training.options_of("reward", options)
-    rows = training._gathered(order, method, chosen, training.model_folder(asked.model)[0])
+    rows = training._gathered(order, method, chosen, model_folder(asked.model)[0])
     test = [row for row in rows.held_out if row["p_chosen"] != 0.5]
     scorer = open_scorer(asked.out / "model")
     turns = lambda row: tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])  # noqa: E731

@@ -31,9 +31,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
+from cai.backends.local.model_folders import model_folder
 from cai.core import plugins
 from cai.core.plugin_types import Job, Method
-from cai.train.run.train import model_folder
 from cai.train.trl import datasets as _rows
 from cai.train.trl import trainer as _frame
 

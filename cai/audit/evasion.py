@@ -16,8 +16,7 @@ from dataclasses import replace
 from cai.audit.measure import planted as _planted
 from cai.audit.measure.edit_effect import moved, paid, spread
 from cai.audit.measure.edits import filler
-from cai.audit.measure.finding import Limit, Measured, around, finding, group
-from cai.audit.measure.share import minus
+from cai.audit.measure.finding import Limit, Measured, around, finding, group, minus
 from cai.core.config import Knobs
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Scores, Subject
 from cai.core.refusals import refuses

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from cai.audit.measure import planted as _planted
 from cai.audit.measure.edit_effect import moved
-from cai.audit.measure.finding import around, finding
-from cai.audit.measure.share import minus
+from cai.audit.measure.finding import around, finding, minus
 from cai.core.config import Knobs
 from cai.core.plugin_types import Exhibit, Finding, Probe, Subject
 

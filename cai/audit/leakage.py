@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from cai.audit.measure import planted as _planted
-from cai.audit.measure.finding import Limit, finding
-from cai.audit.measure.share import minus
+from cai.audit.measure.finding import Limit, finding, minus
 from cai.core.config import Knobs
 from cai.core.phrases import words
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject

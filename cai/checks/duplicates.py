@@ -17,7 +17,7 @@ from cai.checks.run.fingerprints import Look
 from cai.checks.run.minhash import Signatures, nearest
 from cai.checks.run.options import Options
 from cai.core.phrases import words
-from cai.core.shares import share
+from cai.core.stats import share
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from rapidfuzz.distance import Indel
 from cai.checks.run.finding import Finding, Tally, finding
 from cai.checks.run.fingerprints import Look
 from cai.checks.run.options import Options
-from cai.core.shares import share
+from cai.core.stats import share
 
 LONGEST = 20_000
 """Words of an answer that are compared."""

@@ -12,7 +12,7 @@ from cai.checks.run.finding import Finding, Tally, finding
 from cai.checks.run.fingerprints import Look
 from cai.checks.run.options import Options
 from cai.core.language import language
-from cai.core.shares import share
+from cai.core.stats import share
 
 SHOWN = 3
 """Languages of a side that are named."""

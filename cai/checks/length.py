@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from cai.checks.run.finding import EXAMPLES, Finding, Tally, finding
 from cai.checks.run.fingerprints import Look
 from cai.checks.run.options import Options
-from cai.core.shares import difference, share
+from cai.core.stats import difference, share
 
 
 class Length:

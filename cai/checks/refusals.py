@@ -11,8 +11,7 @@ from cai.checks.run.finding import Finding, Tally, finding
 from cai.checks.run.fingerprints import Look
 from cai.checks.run.options import Options
 from cai.core.refusals import refuses
-from cai.core.shares import difference, share
-from cai.core.stats import Interval
+from cai.core.stats import Interval, difference, share
 
 
 class Refusals:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from cai.checks.run.finding import EXAMPLES, Finding, Tally, finding
 from cai.checks.run.options import Options
-from cai.core.shares import share
+from cai.core.stats import share
 from cai.core.types import Failure
 from cai.data.pairs import Preference
 

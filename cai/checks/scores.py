@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from cai.checks.run.finding import EXAMPLES, Finding, Tally, finding
 from cai.checks.run.fingerprints import Look
 from cai.checks.run.options import Options
-from cai.core.shares import share
+from cai.core.stats import share
 
 FENCE = 3.0
 """Interquartile ranges."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from cai.checks.run.finding import Finding, Tally, finding
 from cai.checks.run.fingerprints import Look
 from cai.checks.run.options import Options
-from cai.core.shares import share
+from cai.core.stats import share
 
 _OPEN = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>|\[THINK\]", re.IGNORECASE)
 _CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning|scratchpad)>|\[/THINK\]", re.IGNORECASE)

@@ -13,8 +13,7 @@ from cai.checks.run.finding import EXAMPLES, Finding, finding
 from cai.checks.run.fingerprints import Look
 from cai.checks.run.options import Options
 from cai.core.phrases import SUPPORT, Couple, Phrase, Sample, couple, rises
-from cai.core.shares import share
-from cai.core.stats import Interval
+from cai.core.stats import Interval, share
 
 SAMPLE = 2000
 """Rows that are looked at."""

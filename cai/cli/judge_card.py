@@ -14,7 +14,7 @@ import typer
 from cai.core.safe_text import safe_text as _safe
 
 if TYPE_CHECKING:
-    from cai.report.cards.judge import Card
+    from cai.judges.panel.card import Card
     from cai.runs.recipe import Recipe
 
 
@@ -62,11 +62,11 @@ def _recipe(judge: str, overrides: tuple[str, ...]) -> Recipe:
 
 
 def _tell(said: Card, folder: Path) -> None:
-    from cai.report.cards import judge as judge_card
+    from cai.report.cards.judge import lines
 
     for name, card in said["gold"].items():
         print(f"\n{_safe(name)}")
-        for what, value in judge_card.lines(card):
+        for what, value in lines(card):
             print(_safe(f"  {what:38} {value}"))
     cost = said["cost"]
     print(f"\n{cost['labels']} labels, {cost['calls_per_label']:.1f} calls each; {cost['new_calls']} new calls", end="")

@@ -36,12 +36,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on rows. The same command again goes on where it was stopped."""
+    from cai.core import config
     from cai.runs.folder import named
     from cai.train.run import train as training
 
     data = named(data)
     where = _out(method, data, out, name)
-    order = training.Order(method, data, model, where, training.overrides(tuple(override)), seed, held_out)
+    order = training.Order(method, data, model, where, config.overridden({}, override), seed, held_out)
     if print_config:
         return _print_config(training.config(order), as_json)
     try:
@@ -63,14 +64,14 @@ def iterate(
     as_json: Json = False,
 ) -> None:
     """Sample, label, train the reward and the policy, audit; and again. The same command goes on where it stopped."""
+    from cai.core import config
     from cai.pipeline import iterate as iterating
     from cai.runs import recipe as recipes
     from cai.runs.folder import folder
-    from cai.train.run import train as training
 
     chosen = recipes.load(recipe)
     where = folder(Path("runs"), name or f"{Path(recipe).stem}-iterated")
-    how = iterating.loop(training.overrides(tuple(override)))
+    how = iterating.loop(config.overridden({}, override))
     try:
         rounds = iterating.iterate(chosen, how, where, say=_silently if quiet or as_json else _named)
     except KeyboardInterrupt:
@@ -109,14 +110,14 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score the answers of a file with one or more reward models: JSON lines on stdout, a summary on stderr."""
+    from cai.backends.local.model_folders import reward_folder
     from cai.core.errors import Mistake
     from cai.runs.folder import named
     from cai.train.run import score as scoring
-    from cai.train.run import train as training
 
     if len(models) < 2:
         raise Mistake("score", "needs at least one reward model and a file", "cai score MODEL... FILE")
-    folders = [training.reward_folder(name) for name in models[:-1]]
+    folders = [reward_folder(name) for name in models[:-1]]
     rows, summary = scoring.score(folders, named(Path(models[-1])), combine=combine, k=k, device=device)
     if as_json:
         print(json.dumps({"rows": rows, "summary": summary}))

@@ -6,7 +6,7 @@ used to make a small file do something large.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -189,3 +189,21 @@ def _fields_at(kind: Any, loc: Sequence[str | int]) -> set[str]:
     field = kind.model_fields.get(str(loc[0]))
     rest = [part for part in loc[1:] if not isinstance(part, int)]
     return _fields_at(field.annotation, rest) if field else set()
+
+
+def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `data` with `a.b=value` overrides set, each value read as YAML; the last one holds. Raises Mistake."""
+    found = dict(data)
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign or not key.strip():
+            raise Mistake(f"-o {override}", "is not of the form key=value", "for example -o max_steps=100")
+        *parents, last = key.strip().split(".")
+        inner = found
+        for parent in parents:
+            below = inner.get(parent)
+            if below is not None and not isinstance(below, dict):
+                raise Mistake(f"-o {override}", f"{parent!r} is a single value and has no keys", f"set {parent} itself")
+            inner[parent] = inner = dict(below or {})
+        inner[last] = parse(f"v: {value}", f"-o {override}").data["v"]
+    return found

@@ -18,8 +18,7 @@ from heapq import heappush, heappushpop
 from itertools import groupby
 from sys import intern
 
-from cai.core.shares import difference
-from cai.core.stats import Interval
+from cai.core.stats import Interval, difference
 
 WINDOW = 120
 """Words of an answer that are looked at, at most."""

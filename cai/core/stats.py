@@ -47,3 +47,23 @@ def interval(
 def change(before: Sequence[float], after: Sequence[float], *, level: float = 0.95, seed: int = 0) -> Interval:
     """Mean change from before to after, paired: the differences are resampled, not the two sides."""
     return interval([b - a for a, b in zip(before, after, strict=True)], level=level, seed=seed)
+
+
+def share(hits: int, n: int, *, level: float = 0.95, seed: int = 0) -> Interval:
+    """`hits` of `n` with its interval. One row has no interval, none no value."""
+    return difference(hits, 0, n, level=level, seed=seed)
+
+
+def difference(more: int, less: int, n: int, *, level: float = 0.95, seed: int = 0) -> Interval:
+    """The share of `n` rows that have it only here, minus the share that have it only there, paired by row."""
+    import numpy as np
+
+    if n == 0:
+        return Interval(None, None, None, 0)
+    value = (more - less) / n
+    if n == 1:
+        return Interval(value, None, None, 1)
+    rng = np.random.default_rng(seed)
+    drawn_R3 = rng.multinomial(n, [more / n, less / n, (n - more - less) / n], size=RESAMPLES)
+    low, high = np.quantile((drawn_R3[:, 0] - drawn_R3[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), n)

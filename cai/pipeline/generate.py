@@ -31,9 +31,7 @@ from cai.pipeline import export as dataset
 from cai.pipeline import manifest
 from cai.pipeline import pairs as labelling
 from cai.pipeline.pairs import Sampler
-from cai.pipeline.stages.critique import body, critique, worked
-from cai.pipeline.stages.draft import draft
-from cai.pipeline.stages.revise import revise
+from cai.pipeline.stages.revision import body, critique, draft, revise, worked
 from cai.pipeline.stages.stage import Round, Stage
 from cai.runs import recipe
 from cai.runs.budget import Budget

@@ -14,8 +14,8 @@ from cai.core.errors import Mistake
 from cai.data import pairs as preferences
 from cai.data import prompts as sources
 from cai.judges.panel import gold, open
+from cai.judges.panel.card import Card
 from cai.judges.panel.open import described, roles
-from cai.report.cards.judge import Card
 from cai.runs.budget import Budget
 from cai.runs.files import write_json
 from cai.runs.folder import Run

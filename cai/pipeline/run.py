@@ -22,6 +22,7 @@ from cai.audit import repetition
 from cai.audit.subjects import ask as asking
 from cai.audit.subjects import audit as auditing
 from cai.audit.subjects.audit import Audit
+from cai.backends.local.model_folders import model_folder, reward_folder
 from cai.core import config as outside
 from cai.core import plugins
 from cai.core.errors import Mistake
@@ -81,10 +82,10 @@ def check(chosen: Recipe) -> None:
         training.options_of(step.method, _options(step, Path("train"), known))
         start = _start(chosen, step, Path("train"), known)
         if step.start not in known:
-            training.model_folder(start)
+            model_folder(start)
         for name in _named(step.options.get("rewards")):
             if name not in known:
-                training.reward_folder(name)
+                reward_folder(name)
 
 
 def _taught(chosen: Recipe, where: Run, progress: Progress, say: Say) -> list[dict[str, Any]]:

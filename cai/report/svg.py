@@ -210,3 +210,27 @@ def _words(value: float, digits: int = 0) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.2f}%"
+
+
+LINE_WIDTH, LINE_HEIGHT, LINE_EDGE = 300, 90, 4
+LINE_POINTS = 400
+"""Points of a line; of more, evenly many are drawn."""
+
+
+def line_chart(points: Sequence[tuple[float, float]]) -> Markup:
+    """The line through (step, value), and its ends in words."""
+    every = -(-len(points) // LINE_POINTS)
+    drawn = [*points[:-1:every], points[-1]]
+    steps, values = [step for step, _ in drawn], [value for _, value in drawn]
+    low, high, first, last = min(values), max(values), steps[0], steps[-1]
+
+    def place(step: float, value: float) -> str:
+        x = LINE_EDGE + (LINE_WIDTH - 2 * LINE_EDGE) * (step - first) / ((last - first) or 1)
+        y = LINE_EDGE + (LINE_HEIGHT - 2 * LINE_EDGE) * (1 - (value - low) / ((high - low) or 1))
+        return f"{x:.1f},{y:.1f}"
+
+    path = " ".join(place(step, value) for step, value in drawn)
+    said = f"{values[0]:.3g} at step {first:g}, {values[-1]:.3g} at step {last:g}; from {low:.3g} to {high:.3g}"
+    box = Markup('<svg class="curve" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">')
+    line = Markup('<polyline points="{}"/></svg><p class="ends">{}</p>').format(path, said)
+    return box.format(LINE_WIDTH, LINE_HEIGHT, said) + line

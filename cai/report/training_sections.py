@@ -16,7 +16,7 @@ from markupsafe import Markup
 from cai.core import diff
 from cai.core.safe_text import safe_text
 from cai.core.stats import Interval
-from cai.report import curve, svg
+from cai.report import svg
 from cai.runs.files import appended
 from cai.runs.folder import Run
 
@@ -95,7 +95,7 @@ def _curves(file: Path) -> Iterator[Facts]:
     for key, title in CURVES:
         points = [(float(line["step"]), float(line[key])) for line in lines if _drawable(line, key)]
         if len(points) > 1:
-            yield {"title": title, "svg": curve.curve(points), "last": points[-1][1]}
+            yield {"title": title, "svg": svg.line_chart(points), "last": points[-1][1]}
 
 
 def _drawable(line: Mapping[str, Any], key: str) -> bool:

@@ -359,14 +359,4 @@ def _overridden(document: outside.Document, overrides: tuple[str, ...]) -> outsi
     for key, whole in (("prompts", _source), ("templates", _templates), ("judge", _judging)):
         if key in data:
             data[key] = whole(data[key])  # so that -o prompts.limit=3 finds the short form written out
-    for override in overrides:
-        key, sign, value = override.partition("=")
-        if not sign:
-            raise Mistake(f"-o {override}", "is not of the form key=value", "for example -o critique.rounds=4")
-        *parents, last = key.strip().split(".")
-        inner = data
-        for parent in parents:
-            below = inner.get(parent)
-            inner[parent] = inner = dict(below) if isinstance(below, dict) else {}
-        inner[last] = outside.parse(f"v: {value}", f"-o {override}").data["v"]
-    return outside.Document(document.where, data, document.marked)
+    return outside.Document(document.where, outside.overridden(data, overrides), document.marked)

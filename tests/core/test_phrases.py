@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from planted_pairs import clean
 
 from cai.core.phrases import Sample, couple, rises, words
-from cai.core.shares import difference, share
-from cai.core.stats import interval
+from cai.core.stats import difference, interval, share
 
 
 def couples(seed: int = 0, count: int = 200, *, with_it: float = 0.0, end: bool = False) -> list:

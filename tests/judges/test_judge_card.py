@@ -21,9 +21,9 @@ from cai.core import calibration
 from cai.core.errors import Mistake
 from cai.core.types import Message, Pair, Prompt, Verdict
 from cai.judges.panel import gold
+from cai.judges.panel.card import Judged, card, family, judged, own
 from cai.pipeline import judge_card as measure
-from cai.report.cards import judge as judge_card
-from cai.report.cards.judge import Judged, card, family, judged, own
+from cai.report.cards.judge import lines
 from cai.runs import recipe
 from cai.runs.folder import Run
 
@@ -286,7 +286,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 
 
 def test_every_line_of_a_card_can_be_read(tmp_path: Path) -> None:
-    said = dict(judge_card.lines(measured(tmp_path, "logprob", rows(50))))
+    said = dict(lines(measured(tmp_path, "logprob", rows(50))))
     assert {"accuracy", "one order", "gain over one order", "flips with the order", "calibration"} <= said.keys()
 
 

@@ -13,13 +13,13 @@ import planted_judge
 import planted_run
 import pytest
 
+from cai.backends.local.reward_model import open_scorer
 from cai.core.errors import Mistake
 from cai.core.types import Message, Request
 from cai.data.training_rows import gather
 from cai.pipeline import iterate as iterating
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe
-from cai.train.reward_model.scorer import open_scorer
 
 SIDES = ("chosen", "rejected")
 

@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from tiny import tiny_model
 
+from cai.backends.local import model_folders
 from cai.core.errors import Mistake
 from cai.pipeline import run as course
 from cai.runs import recipe
 from cai.runs.folder import Run
-from cai.train.run import train as training
 
 
 @pytest.fixture
 def unfetched(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded model is taken to be here, so that these tests need not fetch it."""
-    real = training.model_folder
+    real = model_folders.model_folder
 
     def model_folder(name: str) -> tuple[Path, dict[str, str]]:
         return (Path(name), {}) if name == "smollm2-135m-instruct" else real(name)
 
-    monkeypatch.setattr(training, "model_folder", model_folder)
+    monkeypatch.setattr(model_folders, "model_folder", model_folder)
 
 
 @pytest.mark.usefixtures("unfetched")

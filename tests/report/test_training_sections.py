@@ -12,8 +12,8 @@ from cai.constitution import principles as constitution
 from cai.core import plugins
 from cai.pipeline import generate as pipeline
 from cai.pipeline.run import kept, moved
-from cai.report import curve
 from cai.report import run_page as page
+from cai.report import svg
 from cai.report import training_sections as after
 from cai.runs.folder import Run
 
@@ -71,14 +71,14 @@ def test_a_training_that_was_stopped_is_not_shown_as_finished(tmp_path: Path) ->
 
 
 def test_a_curve_says_its_ends_in_words() -> None:
-    drawn = curve.curve([(1, 0.7), (2, 0.2), (3, 0.4)])
+    drawn = svg.line_chart([(1, 0.7), (2, 0.2), (3, 0.4)])
     assert "0.7 at step 1, 0.4 at step 3; from 0.2 to 0.7" in drawn
     assert drawn.count(",") >= 3
 
 
 def test_a_constant_and_a_long_curve_are_drawn_too() -> None:
-    assert "polyline" in curve.curve([(1, 0.5), (2, 0.5)])
-    assert len(curve.curve([(n, n % 7) for n in range(50_000)])) < 10_000
+    assert "polyline" in svg.line_chart([(1, 0.5), (2, 0.5)])
+    assert len(svg.line_chart([(n, n % 7) for n in range(50_000)])) < 10_000
 
 
 def test_what_a_policy_kept_is_measured_against_strangers() -> None:

@@ -18,11 +18,11 @@ import micro
 import pytest
 from tiny import tiny_model
 
+from cai.backends.local.reward_model import open_scorer
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job, Method
 from cai.core.types import Message
-from cai.train.reward_model.scorer import open_scorer
 from cai.train.run import score as scoring
 from cai.train.run import train as training
 from cai.train.run.train import Order

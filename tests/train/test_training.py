@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from cai.backends.local.model_folders import model_folder
 from cai.core import config as outside
 from cai.core import plugins
+from cai.core.config import overrides
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Method
 from cai.data import training_rows as lessons
@@ -209,11 +211,11 @@ def test_every_method_has_a_record_and_says_which_option_was_meant(name: str) ->
 
 
 def test_options_come_from_the_command_line_as_yaml() -> None:
-    given = training.overrides(("learning_rate=1e-5", "trl.warmup_steps=5", "soft=false"))
+    given = overrides(("learning_rate=1e-5", "trl.warmup_steps=5", "soft=false"))
     assert given == {"learning_rate": 1e-5, "trl": {"warmup_steps": 5}, "soft": False}
     assert training.options_of("dpo", given)[1].trl == {"warmup_steps": 5}
     with pytest.raises(Mistake, match="not of the form key=value"):
-        training.overrides(("beta",))
+        overrides(("beta",))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +357,7 @@ def test_another_reward_model_makes_another_training(tmp_path: Path) -> None:
 
 def test_options_that_contradict_each_other_are_one_mistake() -> None:
     with pytest.raises(Mistake, match="trl is a value already"):
-        training.overrides(("trl=5", "trl.x=3"))
+        overrides(("trl=5", "trl.x=3"))
 
 
 def test_a_folder_that_cannot_be_made_is_one_mistake(tmp_path: Path) -> None:
@@ -379,7 +381,7 @@ def test_a_folder_of_another_training_or_of_anything_else_is_refused(tmp_path: P
 def test_a_model_of_an_unfinished_training_is_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(Mistake, match="is not finished"):
-        training.model_folder(str(tmp_path))
+        model_folder(str(tmp_path))
 
 
 # --- The card ---------------------------------------------------------------------------------------------------------

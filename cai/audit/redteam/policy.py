@@ -30,8 +30,7 @@ from cai.core.config import Knobs
 from cai.core.errors import CallFailed, Mistake
 from cai.core.refusals import refuses
 from cai.core.seeds import seed
-from cai.core.shares import difference
-from cai.core.stats import Interval
+from cai.core.stats import Interval, difference
 from cai.core.types import Message, Model, Prompt, Request, Sampling
 from cai.data import prompts as sources
 from cai.judges.panel.ask import Bench

@@ -31,7 +31,7 @@ from cai.runs.files import write_json
 from cai.runs.folder import Run
 
 if TYPE_CHECKING:
-    from cai.train.reward_model.scorer import Combine, Scorer
+    from cai.backends.local.reward_model import Combine, Scorer
 
 MANY = 20_000
 """Rows that are looked at, at most; of more, a sample drawn by digest."""
@@ -62,15 +62,13 @@ def options(overrides: Sequence[str] = (), asked: Mapping[str, Mapping[str, Any]
     Raises Mistake.
     """
     wanted = asked or {name: {} for name in plugins.names("audit")}
-    given: dict[str, dict[str, Any]] = {name: dict(settings) for name, settings in wanted.items()}
     for override in overrides:
-        key, sign, value = override.partition("=")
-        name, dot, knob = key.strip().partition(".")
-        if not sign or not dot:
+        name, dot, _ = override.partition("=")[0].strip().partition(".")
+        if not dot:
             raise Mistake(f"-o {override}", "is not of the form probe.key=value", "for example -o length.threshold=0.7")
-        if name not in given:
-            raise Mistake(f"-o {override}", f"there is no probe {name!r}", suggest(name, list(given)))
-        given[name][knob] = outside.parse(f"v: {value}", f"-o {override}").data["v"]
+        if name not in wanted:
+            raise Mistake(f"-o {override}", f"there is no probe {name!r}", suggest(name, list(wanted)))
+    given = outside.overridden({name: dict(settings) for name, settings in wanted.items()}, overrides)
     return {name: _options(name, settings) for name, settings in given.items()}
 
 
@@ -190,7 +188,7 @@ def scored_cases(
 
 def open_reward(model: Path, members: Combine = "mean", told: Callable[[int], None] = lambda more: None) -> Scorer:
     """The reward model in a folder, or in the folder of the training that made it. Raises Mistake."""
-    from cai.train.reward_model.scorer import open_scorer
+    from cai.backends.local.reward_model import open_scorer
 
     return open_scorer(model / "model" if (model / "model").is_dir() else model, combine=members, told=told)
 

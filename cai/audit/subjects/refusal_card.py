@@ -15,8 +15,7 @@ from typing import Any
 
 from cai.core.errors import Mistake
 from cai.core.refusals import refuses
-from cai.core.shares import share
-from cai.core.stats import Interval
+from cai.core.stats import Interval, share
 from cai.data.files import rows
 
 

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from cai.core import config as outside
 from cai.core.config import Knobs
-from cai.core.errors import Mistake
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -64,13 +63,4 @@ class Options(Knobs):
 
 def options(overrides: Sequence[str] = ()) -> Options:
     """The defaults with `name=value` overrides, of which the last one holds. Raises Mistake."""
-    settings: dict[str, str] = {}
-    for override in overrides:
-        key, sign, value = override.partition("=")
-        if not sign:
-            raise Mistake(f"-o {override}", "is not of the form name=value", "for example -o max_length=512")
-        settings[key.strip()] = value.strip()
-    if not settings:
-        return Options()
-    lines = "\n".join(f"{key}: {value}" for key, value in settings.items())
-    return outside.noun(outside.parse(lines, "-o"), Options)
+    return outside.noun(outside.Document("-o", outside.overridden({}, overrides), None), Options)

@@ -20,9 +20,9 @@ from cai.core.seeds import uniform
 from cai.core.types import Failure, Pair, Prompt
 from cai.data import pairs as preferences
 from cai.data.pairs import Preference
+from cai.judges.panel import card as judge_card
+from cai.judges.panel.card import Card, Judged
 from cai.judges.panel.panel import Panel
-from cai.report.cards import judge as judge_card
-from cai.report.cards.judge import Card, Judged
 
 MOST = 10_000
 """Labels of a run that its card counts, drawn by digest; an interval has little to gain from more."""

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from cai.core.plugin_types import Format
 from cai.core.safe_text import safe_text
-from cai.report.cards import judge as judge_card
+from cai.report.cards import judge as judge_module
 from cai.runs.folder import Manifest
 
 
@@ -158,7 +158,7 @@ def _judges(manifest: Manifest) -> str:
         *((f"Measured on {inert(Path(f).name)}", c) for f, c in judge["gold"].items()),
     ]
     for title, found in cards:
-        rows = [(inert(name.strip()), value) for name, value in judge_card.lines(found)]
+        rows = [(inert(name.strip()), value) for name, value in judge_module.lines(found)]
         said.append(f"### {title}\n\n" + _table(("what", "value, with a 95 % interval where there is one"), rows))
     if not judge["gold"]:
         said.append("**The judge was not measured** on pairs labelled by people: name such a file as `judge.gold`.")

@@ -14,10 +14,10 @@ from math import exp
 from statistics import fmean, pstdev
 from typing import Any
 
+from cai.backends.local.reward_model import Scorer
 from cai.core import calibration, stats
 from cai.core.stats import Interval
 from cai.core.types import Message
-from cai.train.reward_model.scorer import Scorer
 
 Row = Mapping[str, Any]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification, set_seed
 
+from cai.backends.local.reward_model import ENSEMBLE, open_scorer
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import seed, uniform
@@ -21,7 +22,6 @@ from cai.runs.files import write_json
 from cai.train.reward_model import evaluation as _evaluation
 from cai.train.reward_model import length_bias as _nuisance
 from cai.train.reward_model.options import Options
-from cai.train.reward_model.scorer import ENSEMBLE, open_scorer
 from cai.train.trl import checkpoints as _folders
 from cai.train.trl import datasets as _rows
 from cai.train.trl import trainer as _frame

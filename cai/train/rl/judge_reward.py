@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cai.constitution import principles as constitution
 from cai.constitution.principles import NoPrinciple, ranked
@@ -28,7 +29,6 @@ from cai.judges.score import rate
 from cai.runs.journal import Journal, Tally
 from cai.runs.recipe import Choice
 from cai.templates import template as templates
-from cai.train.rl.rewards import Row
 
 
 class JudgeReward:
@@ -50,19 +50,19 @@ class JudgeReward:
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
 
-    def each(self, rows: Sequence[Row], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
+    def each(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
         return asyncio.run_coroutine_threadsafe(self._all(rows, answers), self._loop).result()
 
-    async def _all(self, rows: Sequence[Row], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
+    async def _all(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
         gate = asyncio.Semaphore(self._model.concurrency)
 
-        async def one(row: Row, answer: str) -> tuple[float, ...] | None:
+        async def one(row: Mapping[str, Any], answer: str) -> tuple[float, ...] | None:
             async with gate:
                 return await self._one(row, answer)
 
         return await together(one(row, answer) for row, answer in zip(rows, answers, strict=True))
 
-    async def _one(self, row: Row, answer: str) -> tuple[float, ...] | None:
+    async def _one(self, row: Mapping[str, Any], answer: str) -> tuple[float, ...] | None:
         prompt = Prompt(str(row["id"]), prompt_messages(row))
         try:
             principle = ranked(self._able, prompt, self._seed, "reward")[0]

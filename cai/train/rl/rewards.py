@@ -113,7 +113,7 @@ class Rewards:
         return Worth(scores, self._disagreement(said))
 
     def _one(self, parts: Sequence[tuple[float, ...] | None]) -> float | None:
-        from cai.train.reward_model.scorer import combined
+        from cai.backends.local.reward_model import combined
 
         scores = [
             source.weight * combined(part, source.members, source.k)
@@ -153,7 +153,7 @@ class _Model:
     """A reward model or an ensemble of them."""
 
     def __init__(self, source: Source) -> None:
-        from cai.train.reward_model.scorer import open_scorer
+        from cai.backends.local.reward_model import open_scorer
 
         folder = Path(source.model or "")
         folder = folder / "model" if (folder / "model").is_dir() else folder  # a training's own folder

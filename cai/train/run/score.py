@@ -13,12 +13,12 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+from cai.backends.local.reward_model import Combine, Scorer, combined, open_scorer
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Rows
 from cai.core.types import Message
 from cai.data import pairs as preferences
 from cai.data import training_rows as lessons
-from cai.train.reward_model.scorer import Combine, Scorer, combined, open_scorer
 
 Said = list[tuple[float, ...]]
 """For each side of a row, what every member of every model says of it."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.backends.local.download import sha256
-from cai.backends.local.weights import locate
+from cai.backends.local.model_folders import model_folder
 from cai.core import config as outside
 from cai.core import plugins
 from cai.core.errors import CaiError, Mistake
@@ -92,23 +92,6 @@ def options_of(method: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
     return record, found
 
 
-def overrides(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`("beta=0.2", "trl.warmup_steps=5")` as nested keys. Raises Mistake."""
-    data: dict[str, Any] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign:
-            raise Mistake(f"-o {pair}", "is not of the form key=value", "for example -o max_steps=100")
-        *parents, last = key.strip().split(".")
-        inner = data
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise Mistake(f"-o {pair}", f"{parent} is a value already", "give one or the other")
-        inner[last] = outside.parse(f"v: {value}", f"-o {pair}").data["v"]
-    return data
-
-
 def config(order: Order) -> dict[str, Any]:
     """What `trl METHOD --config FILE` would be given for this order. Raises Mistake where TRL has no such command."""
     method, options = _method(order)
@@ -142,29 +125,6 @@ def _exported(data: Path, method: Method) -> Path:
     if data.is_file():
         raise Mistake(str(data), "is a file, and `trl` reads folders", "put it into a folder of its own, and name that")
     return data / "export" / name if (data / "manifest.json").is_file() else data
-
-
-def model_folder(name: str) -> tuple[Path, dict[str, str]]:
-    """Where the weights of `name` are, and what identifies them. Raises Mistake."""
-    path = Path(name)
-    path = path / "model" if (path / "settings.json").is_file() else path
-    if (path / "ensemble.json").is_file():
-        raise Mistake(name, "is an ensemble of reward models", "train from a single model")
-    if (path / "adapter_config.json").is_file():
-        return path.resolve(), {"adapter": sha256(path / "adapter_model.safetensors")}
-    if (path.parent / "settings.json").is_file() and not path.exists():
-        raise Mistake(name, "its training is not finished: there is no model yet", "run `cai train` again: it goes on")
-    found = locate(str(path) if path.is_dir() else name)
-    return Path(found.folder), dict(found.identity)
-
-
-def reward_folder(name: str) -> Path:
-    """The folder of a reward model or an ensemble that `name` means. Raises Mistake."""
-    path = Path(name)
-    path = path / "model" if (path / "settings.json").is_file() else path
-    if (path / "ensemble.json").is_file() or (path / "adapter_config.json").is_file():
-        return path
-    return model_folder(name)[0]
 
 
 # --- Before -----------------------------------------------------------------------------------------------------------

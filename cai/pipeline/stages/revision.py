@@ -7,9 +7,11 @@ lets rounds compose.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 
-from cai.core.types import Completion, Constitution, Example, Judged, Principle
+from cai.core.types import Completion, Constitution, Example, Judged, Principle, Prompt
 from cai.pipeline.stages.stage import Round, Stage
+from cai.templates.template import Untrusted, turns
 
 _VERDICT = re.compile(r"[\s*_#>]*verdict[\s*_]*:[\s*_]*(revise|keep)[\s*_.!]*", re.IGNORECASE)
 _MEANS: dict[str, Judged] = {"revise": "fault", "keep": "clean"}
@@ -40,3 +42,13 @@ def worked(constitution: Constitution, principle: Principle, count: int) -> tupl
 
 def _lines(text: str) -> list[str]:
     return text.strip().split("\n")
+
+
+def draft(stage: Stage, prompt: Prompt, sample: int) -> Awaitable[Completion]:
+    """The `sample`-th draft for `prompt`. Raises CallFailed."""
+    return stage.ask({"conversation": turns(prompt.messages)}, prompt.id, sample)
+
+
+def revise(stage: Stage, turn: Round, critique: str) -> Awaitable[Completion]:
+    """A revision of the round's answer; an empty `critique` means direct revision. Raises CallFailed."""
+    return stage.ask(turn.values | {"critique": Untrusted(critique)}, *turn.moment)
