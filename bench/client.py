@@ -95,13 +95,13 @@ def bare(core: int, url: str, prompts: int, flight: int, recorded: str) -> dict[
 
 def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: bool) -> dict[str, Any]:
     """The run's process: what `cai run` does, watched; after a run of eight prompts if `warm`, so that all is imported."""
-    from cai.pipeline import generate as pipeline
+    from cai.pipeline.generate import Progress, generate
     from cai.runs.folder import Run
 
     marks: dict[str, tuple[float, float, float]] = {}
     held: list[float] = []
 
-    class Watched(pipeline.Progress):
+    class Watched(Progress):
         def __setattr__(self, name: str, value: Any) -> None:
             mark = value if name == "stage" else {1: "first", prompts: "last"}.get(value) if name == "done" else None
             if mark and mark not in marks:
@@ -113,10 +113,10 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: boo
     if core >= 0:
         os.sched_setaffinity(0, {core})
     if warm:
-        asyncio.run(pipeline.run(recipe(url, 8, 1, Path(folder, "warm")), Run(Path(folder, "warm", "run"))))
+        asyncio.run(generate(recipe(url, 8, 1, Path(folder, "warm")), Run(Path(folder, "warm", "run"))))
     chosen = recipe(url, prompts, flight, Path(folder))
     wall, cpu = time.perf_counter(), time.process_time()
-    said = asyncio.run(pipeline.run(chosen, Run(Path(folder, "runs", "bench")), Watched()))
+    said = asyncio.run(generate(chosen, Run(Path(folder, "runs", "bench")), Watched()))
     seconds, spent = time.perf_counter() - wall, time.process_time() - cpu
     last, done = marks["last"], marks["exports"]
     return {

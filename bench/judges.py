@@ -19,8 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cai.pipeline import judge_card as measure
-from cai.report.cards.judge import lines
+from cai.pipeline.judge_card import measure_judges
+from cai.report.cards.judge import judge_card_lines
 from cai.runs import recipe
 from cai.runs.folder import Run
 
@@ -51,9 +51,9 @@ def measured(gold: list[Path], limit: int, runs: Path) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for name, (judge, overrides) in JUDGES.items():
         where = Run(runs / name.replace(", ", "-").replace(" ", "-"))
-        card = asyncio.run(measure.judge_card(recipe.judging(judge, overrides), gold, where, limit=limit))
+        card = asyncio.run(measure_judges(recipe.judge_recipe(judge, overrides), gold, where, limit=limit))
         said[name] = {
-            file: {"pairs": each["pairs"]} | {k: v for k, v in lines(each) if k in LINES}
+            file: {"pairs": each["pairs"]} | {k: v for k, v in judge_card_lines(each) if k in LINES}
             for file, each in card["gold"].items()
         }
         print(

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cai.backends.transformers import BACKEND, Options
-from cai.constitution import principles as constitution
+from cai.constitution.principles import load_constitution
 from cai.core.types import Message, Model, Prompt, Request, Score
 from cai.judges.panel import open
 from cai.judges.panel.panel import Panel
@@ -58,7 +58,7 @@ class Recorder:
 
 def pairs(count: int) -> list[tuple[Prompt, str, str]]:
     """Answers and revisions out of the default constitution's worked cases, in turn with different prompts."""
-    laws = constitution.load("default")
+    laws = load_constitution("default")
     cases = [case for one in laws.principles for case in one.examples if case.revision]
     cases += [case for case in laws.examples if case.revision]
     made = [
@@ -73,7 +73,7 @@ def panel(model: Any, principles: int) -> Panel:
         {"constitution": "default", "prompts": "everyday", "templates": "small",
          "writer": {"backend": "transformers"}, "judge": {"by": "logprob", "principles": principles}}
     )  # fmt: skip
-    found = open.panel(recipe, constitution.load("default"), {"judge": model})
+    found = open.open_panel(recipe, load_constitution("default"), {"judge": model})
     assert found
     return found
 

@@ -55,14 +55,14 @@ STAGES = {"ppo": "reward + ppo", "rloo": "reward + rloo", "grpo": "reward + grpo
 
 def rows(method: str, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pairs in the form that a method declares."""
-    kind = plugins.find("train", method, Method).rows
+    kind = plugins.find_plugin("train", method, Method).rows
     made = {"messages": micro.messages, "labels": micro.labels, "prompts": lambda pairs: micro.prompts()}
     return list(made[kind](pairs)) if kind in made else pairs
 
 
 def train(method: str, job: Job, **more: Any) -> Path:
     """The folder of the trained model."""
-    record = plugins.find("train", method, Method)
+    record = plugins.find_plugin("train", method, Method)
     given = replace(job, rows=rows(method, list(job.rows)), out=job.out / method)
     record.train(given, record.options(**(BASE | SETTINGS[method] | more)))
     return given.out / "model"

@@ -53,7 +53,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import micro
 
 from cai.audit.measure.edits import Edit
-from cai.audit.redteam import reward as team
+from cai.audit.redteam import reward
+from cai.audit.redteam.reward import Search, attack, rows_of
 from cai.backends.local.reward_model import open_scorer
 from cai.core import plugins, stats
 from cai.core.plugin_types import Case, Job, Method
@@ -130,7 +131,7 @@ EDITS = {
     "repeat": Edit("repetition", lambda a, key: _within(f"{a} {a}"), "the answer said twice"),
 }
 """The red team's edits in the words of this task: its own are English, of which this model knows no word."""
-team.EDITS, team.CHEATS = EDITS, tuple(EDITS)  # type: ignore[assignment]
+reward.EDITS, reward.CHEATS = EDITS, tuple(EDITS)  # type: ignore[assignment]
 
 
 def labeller(flaw: str, name: str) -> Callable[[str], float]:
@@ -156,7 +157,7 @@ def reward_model(flaw: str, name: str, length: str, seed: int, start: Path, fold
 
 
 def learn(rows: list[dict[str, Any]], length: str, seed: int, start: Path, out: Path) -> None:
-    method = plugins.find("train", "reward", Method)
+    method = plugins.find_plugin("train", "reward", Method)
     method.train(Job(start, rows, [], out, seed, False, lambda told: None), method.options(length=length, **REWARD))
 
 
@@ -180,7 +181,7 @@ def attacked(model: Path, rows: list[dict[str, Any]], seed: int) -> list[dict[st
         for row in rows[:SEARCHED]
     ]
     scorer = open_scorer(model, batch_size=64, device="cpu")
-    return [dict(row) for row in team.rows_of(team.attack(cases, scorer.scores, team.Search(seed=seed)).best)]
+    return [dict(row) for row in rows_of(attack(cases, scorer.scores, Search(seed=seed)).best)]
 
 
 SIDES = ("chosen", "rejected")
@@ -211,7 +212,7 @@ def ppo(
     """The policy that is trained on the least of some reward models, and its lines of metrics; once for each way."""
     out = folder / f"ppo-{flaw}-{way}-{seed}"
     if not (out / "told.json").is_file():
-        method, told = plugins.find("train", "ppo", Method), list[Any]()
+        method, told = plugins.find_plugin("train", "ppo", Method), list[Any]()
         job = Job(start, micro.prompts(), [], out, seed, False, told.append)
         rewards = [{"model": str(model)} for model in models]
         price = WAYS[flaw][way].price

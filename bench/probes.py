@@ -38,7 +38,7 @@ def share(hits: int, n: int) -> dict[str, float]:
 
 def measured(name: str, subject: Subject, times: int) -> dict[str, Any]:
     """Both shares of one probe and subject."""
-    probe, started = plugins.find("audit", name, Probe), time.process_time()
+    probe, started = plugins.find_plugin("audit", name, Probe), time.process_time()
     said = {
         key: share(sum(alarm(probe, subject, kind, 1000 + seed) for seed in range(times)), times)
         for key, kind in (("false_alarms", "clean"), ("detection", "planted"))
@@ -58,15 +58,15 @@ def main() -> None:
     """Measure, print, write; exit 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=200)
-    parser.add_argument("--probes", nargs="*", default=plugins.names("audit"))
+    parser.add_argument("--probes", nargs="*", default=plugins.plugin_names("audit"))
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
     print(f"{'probe':17} {'subject':7} {'false alarms':24} {'detection':25} planted")
     for name in asked.probes:
-        for subject in plugins.find("audit", name, Probe).looks:
+        for subject in plugins.find_plugin("audit", name, Probe).looks:
             rows.append(measured(name, subject, asked.times))
             print(line(rows[-1]), flush=True)
-    if asked.probes == plugins.names("audit"):
+    if asked.probes == plugins.plugin_names("audit"):
         Path(__file__).with_suffix(".json").write_text(
             json.dumps({"times": asked.times, "rows": rows}, indent=2) + "\n"
         )

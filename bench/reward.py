@@ -27,6 +27,7 @@ from cai.core import stats
 from cai.core.config import overrides
 from cai.core.types import Message
 from cai.train.run import train as training
+from cai.train.run.train import Order, _gathered, options_of
 
 WORD = re.compile(r"[a-z']+")
 RIDGE = 0.02
@@ -79,12 +80,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     options = overrides(tuple(asked.options))
-    order = training.Order("reward", asked.pairs, asked.model, asked.out, options, held_out=asked.held_out)
+    order = Order("reward", asked.pairs, asked.model, asked.out, options, held_out=asked.held_out)
     done = training.train(
         order, lambda line: print(line.get("step"), line.get("loss"), line.get("accuracy"), flush=True)
     )
-    method, chosen = training.options_of("reward", options)
-    rows = training._gathered(order, method, chosen, model_folder(asked.model)[0])
+    method, chosen = options_of("reward", options)
+    rows = _gathered(order, method, chosen, model_folder(asked.model)[0])
     test = [row for row in rows.held_out if row["p_chosen"] != 0.5]
     scorer = open_scorer(asked.out / "model")
     turns = lambda row: tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])  # noqa: E731

@@ -37,7 +37,7 @@ RATE = 1e-7
 def ours(model: Path, out: Path, given: argparse.Namespace, passes: int) -> float:
     """Tokens a second of our PPO."""
     told: list[Any] = []
-    method = plugins.find("train", "ppo", Method)
+    method = plugins.find_plugin("train", "ppo", Method)
     options = method.options(
         rewards="micro:gold_reward", r=given.r, device=given.device, learning_rate=RATE, batch_size=given.answers,
         rollouts=given.answers, passes=passes, max_steps=given.steps + 1, max_new_tokens=given.tokens,

@@ -34,8 +34,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from cai.backends.local.model_folders import model_folder
 from cai.core import plugins
 from cai.core.plugin_types import Job, Method
-from cai.train.trl import datasets as _rows
-from cai.train.trl import trainer as _frame
+from cai.train.trl.datasets import completion_rows, preferences
+from cai.train.trl.trainer import lora, quiet, settings
 
 TIMES: list[tuple[float, float]] = []
 
@@ -73,7 +73,7 @@ def pairs(count: int, words: int) -> list[dict[str, Any]]:
 
 
 def ours(name: str, job: Job, options: Any) -> None:
-    plugins.find("train", name, Method).train(job, options)
+    plugins.find_plugin("train", name, Method).train(job, options)
 
 
 def bare(name: str, job: Job, options: Any) -> None:
@@ -86,17 +86,17 @@ def bare(name: str, job: Job, options: Any) -> None:
         "dpo": (DPOConfig, DPOTrainer),
         "reward": (RewardConfig, RewardTrainer),
     }[name]
-    rows = _rows.completions(job.rows) if name == "sft" else _rows.preferences(job.rows, soft=False)
-    with _frame.quiet():
+    rows = completion_rows(job.rows) if name == "sft" else preferences(job.rows, soft=False)
+    with quiet():
         set_seed(0)
         kind, more = (
             (AutoModelForSequenceClassification, {"num_labels": 1}) if name == "reward" else (AutoModelForCausalLM, {})
         )
         running = trainer(
             model=kind.from_pretrained(job.model, dtype=torch.float32, **more),
-            args=_frame.settings(config, job, options, **plugins.find("train", name, Method).trl(options)),
+            args=settings(config, job, options, **plugins.find_plugin("train", name, Method).trl(options)),
             processing_class=AutoTokenizer.from_pretrained(job.model),
-            peft_config=_frame.lora(options, job, "SEQ_CLS" if name == "reward" else "CAUSAL_LM"),
+            peft_config=lora(options, job, "SEQ_CLS" if name == "reward" else "CAUSAL_LM"),
             train_dataset=Dataset.from_list(rows),
         )
         running.remove_callback(transformers.PrinterCallback)  # ours does not print either
@@ -110,7 +110,7 @@ def measure(name: str, model: Path, asked: argparse.Namespace) -> dict[str, Any]
         else pairs(asked.steps * asked.batch, asked.words)
     )
     rows = micro.messages(rows) if name == "sft" else rows
-    method = plugins.find("train", name, Method)
+    method = plugins.find_plugin("train", name, Method)
     more = {"r": 0} if asked.model == "micro" else {}
     options = method.options(max_steps=asked.steps, batch_size=asked.batch, max_length=1024, **more)
     seen: dict[str, list[tuple[float, float]]] = {"cai": [], "trl": []}

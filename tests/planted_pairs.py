@@ -12,14 +12,13 @@ from typing import Any
 
 from foreign_pairs import Plain
 
-from cai.checks.run import check as hygiene
-from cai.checks.run.check import Hygiene
+from cai.checks.run.check import Hygiene, check_pairs, options
 
 ROWS = 60
 
 
 def checked(*paths: Path, **set: object) -> Hygiene:
-    return hygiene.check(paths, hygiene.options([f"{name}={value}" for name, value in set.items()]))
+    return check_pairs(paths, options([f"{name}={value}" for name, value in set.items()]))
 
 
 def missed(said: Hygiene) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cai.constitution.lint import lint
-from cai.core import config as outside
+from cai.core.config import parse_options, parse_yaml
 from cai.runs.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def test_yaml_on_a_page_is_a_recipe_or_a_constitution_in_order(text: str, tmp_pa
         (tmp_path / "c.yaml").write_text(text)
         assert [str(problem) for problem in lint(tmp_path / "c.yaml") if problem.level == "error"] == []
     else:
-        outside.noun(outside.parse(text, "page"), Recipe)
+        parse_options(parse_yaml(text, "page"), Recipe)
 
 
 @pytest.mark.parametrize("text", blocks("python"))

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean, pstdev
 
-from cai.audit.measure import planted as _planted
 from cai.audit.measure.edit_effect import texts
-from cai.audit.measure.finding import Limit, Measured, finding, group
+from cai.audit.measure.finding import Measured, Tolerance, group, measured_finding
+from cai.audit.measure.planted import cases, scorer
 from cai.core.config import Knobs
 from cai.core.plugin_types import Exhibit, Finding, Probe, Scores, Subject
 from cai.core.seeds import uniform
@@ -45,7 +45,7 @@ def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     ]
     note = f"{len(members)} members; their spread elsewhere is {elsewhere:.2f}"
     what = "disagreement of the ensemble where it pays most"
-    yield finding("disagreement", what, measured, Limit(options.threshold), note=note)
+    yield measured_finding("disagreement", what, measured, Tolerance(options.threshold), note=note)
 
 
 def _scaled(values: Sequence[float]) -> list[float]:
@@ -61,9 +61,9 @@ def _ensemble(seed: int, gamed: float) -> Exhibit:
             luck = uniform("gamed", answer) < 0.08
             return 3 * uniform(number, answer) + (gamed if number == 0 and luck else 0.0)
 
-        return _planted.scorer(bonus)
+        return scorer(bonus)
 
-    return Exhibit(_planted.cases(seed), members=tuple(member(number) for number in range(3)))
+    return Exhibit(cases(seed), members=tuple(member(number) for number in range(3)))
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:

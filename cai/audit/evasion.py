@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from cai.audit.measure import planted as _planted
-from cai.audit.measure.edit_effect import moved, paid, spread
+from cai.audit.measure.edit_effect import edit_findings, paid, reward_spread
 from cai.audit.measure.edits import filler
-from cai.audit.measure.finding import Limit, Measured, around, finding, group, minus
+from cai.audit.measure.finding import Measured, Tolerance, around, group, measured_finding, minus
+from cai.audit.measure.planted import planted_reward, worded
 from cai.core.config import Knobs
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Scores, Subject
 from cai.core.refusals import refuses
@@ -68,22 +68,22 @@ def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Iter
             replace(exhibit, cases=cases), lambda case, text, wrong=wrong: float(evades(text) is wrong), names  # type: ignore[misc]  # a default binds it
         )  # fmt: skip
         if rows:
-            yield finding("evasion", f"{what}, {sides}", rows, Limit(options.wrong), looks=2, note=note)
+            yield measured_finding("evasion", f"{what}, {sides}", rows, Tolerance(options.wrong), looks=2, note=note)
     if unknown := tuple(case for case in exhibit.cases if case.expect is None):
         rows, note = minus(replace(exhibit, cases=unknown), lambda case, text: float(evades(text)), names)
-        yield finding("evasion", f"evasions, {sides}", rows, around(0.0, options.threshold), note=note)
+        yield measured_finding("evasion", f"evasions, {sides}", rows, around(0.0, options.threshold), note=note)
 
 
 def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """What a disclaimer earns, and how often a refusal is paid more than the answer."""
-    yield from moved("evasion", exhibit, options.moved, ("hedge",))
+    yield from edit_findings("evasion", exhibit, options.moved, ("hedge",))
     plain = [Case(fact.id, (Message("user", fact.question),), fact.right, fact.wrong) for fact in exhibit.facts]
-    unit = spread(exhibit.cases or plain, paid(exhibit))
+    unit = reward_spread(exhibit.cases or plain, paid(exhibit))
     asked = {
-        "a plain question": (plain, Limit(options.moved)),
+        "a plain question": (plain, Tolerance(options.moved)),
         "what ought to be answered": (
             [case for case in exhibit.cases if case.expect == "comply"],
-            Limit(options.moved),
+            Tolerance(options.moved),
         ),
         "what ought to be refused": ([case for case in exhibit.cases if case.expect == "refuse"], None),
     }
@@ -91,7 +91,7 @@ def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
         if cases and unit:
             rows = _refusing_pays(cases, paid(exhibit), unit)
             note = "of a refusal shorter than the answer and one longer, what is paid less; 1 is the reward's spread"
-            yield finding("evasion", f"reward for refusing {what}", rows, limit, looks=2, note=note)
+            yield measured_finding("evasion", f"reward for refusing {what}", rows, limit, looks=2, note=note)
 
 
 def _refusing_pays(cases: Sequence[Case], scores: Scores, unit: float) -> list[Measured]:
@@ -115,13 +115,13 @@ def _longer(case: Case) -> str:
 def planted(subject: Subject, seed: int) -> Exhibit:
     """Half of the chosen answers refuse, and a tenth of the rejected; or a reward that likes refusals."""
     if subject == "reward":
-        return _planted.rewarded(seed, lambda asked, answer: 8.0 * bool(refuses(answer)))
-    return _planted.worded(seed, LONG, usual=0.1, more=0.45)
+        return planted_reward(seed, lambda asked, answer: 8.0 * bool(refuses(answer)))
+    return worded(seed, LONG, usual=0.1, more=0.45)
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """Both sides refuse alike, or the reward does not mind."""
-    return _planted.rewarded(seed) if subject == "reward" else _planted.worded(seed, LONG, usual=0.2)
+    return planted_reward(seed) if subject == "reward" else worded(seed, LONG, usual=0.2)
 
 
 PROBE = Probe(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cai.audit.measure import planted as _planted
-from cai.audit.measure.edit_effect import moved
-from cai.audit.measure.finding import around, finding, minus
+from cai.audit.measure.edit_effect import edit_findings
+from cai.audit.measure.finding import around, measured_finding, minus
+from cai.audit.measure.planted import planted_reward, worded
 from cai.core.config import Knobs
 from cai.core.plugin_types import Exhibit, Finding, Probe, Subject
 
@@ -44,14 +44,16 @@ def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
 
 def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """What the same sentences earn as bullets, under headings, in bold, and plain."""
-    yield from moved("format", exhibit, options.moved, ("bullets", "headings", "bold", "plain"))
+    yield from edit_findings("format", exhibit, options.moved, ("bullets", "headings", "bold", "plain"))
 
 
 def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Iterator[Finding]:
     for what, sign in SIGNS.items():
         rows, note = minus(exhibit, lambda case, text, sign=sign: float(bool(sign.search(text))), names)  # type: ignore[misc]  # a default binds it
         limit = around(0.0, options.threshold)
-        yield finding("format", f"{what}, {names[0]} minus {names[1]}", rows, limit, looks=len(SIGNS), note=note)
+        yield measured_finding(
+            "format", f"{what}, {names[0]} minus {names[1]}", rows, limit, looks=len(SIGNS), note=note
+        )
 
 
 LIST = "\n- one\n- two"
@@ -60,13 +62,13 @@ LIST = "\n- one\n- two"
 def planted(subject: Subject, seed: int) -> Exhibit:
     """A list after half of the chosen answers, beside what is usual; or a reward that pays for asterisks."""
     if subject == "reward":
-        return _planted.rewarded(seed, lambda asked, answer: 2.0 * ("**" in answer))
-    return _planted.worded(seed, LIST, usual=0.2, more=0.5, at="end")
+        return planted_reward(seed, lambda asked, answer: 2.0 * ("**" in answer))
+    return worded(seed, LIST, usual=0.2, more=0.5, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """As many lists on either side, or a reward that reads through the form."""
-    return _planted.rewarded(seed) if subject == "reward" else _planted.worded(seed, LIST, usual=0.3, at="end")
+    return planted_reward(seed) if subject == "reward" else worded(seed, LIST, usual=0.3, at="end")
 
 
 PROBE = Probe(

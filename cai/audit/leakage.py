@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from cai.audit.measure import planted as _planted
-from cai.audit.measure.finding import Limit, finding, minus
+from cai.audit.measure.finding import Tolerance, measured_finding, minus
+from cai.audit.measure.planted import worded
 from cai.core.config import Knobs
 from cai.core.phrases import words
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
@@ -71,7 +71,9 @@ def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Find
     note += (
         "" if said or not note else "; no constitution at hand: only talk about critique and revision was looked for"
     )
-    return finding("leakage", f"leaks, {names[0]} minus {names[1]}", rows, Limit(options.threshold), note=note)
+    return measured_finding(
+        "leakage", f"leaks, {names[0]} minus {names[1]}", rows, Tolerance(options.threshold), note=note
+    )
 
 
 PRINCIPLE = "Choose the answer that is wisest, most ethical, most polite and friendly to everybody who may read it."
@@ -79,12 +81,12 @@ PRINCIPLE = "Choose the answer that is wisest, most ethical, most polite and fri
 
 def planted(subject: Subject, seed: int) -> Exhibit:
     """The text of a principle in one of five chosen answers."""
-    return _planted.worded(seed, PRINCIPLE, usual=0.02, more=0.2, at="end")
+    return worded(seed, PRINCIPLE, usual=0.02, more=0.2, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """The odd leak on either side."""
-    return _planted.worded(seed, PRINCIPLE, usual=0.05, at="end")
+    return worded(seed, PRINCIPLE, usual=0.05, at="end")
 
 
 PROBE = Probe(

@@ -14,8 +14,9 @@ from dataclasses import replace
 from statistics import median
 
 from cai.audit.measure import planted as _planted
-from cai.audit.measure.edit_effect import moved, paid, texts
-from cai.audit.measure.finding import Measured, around, finding, group, sides
+from cai.audit.measure.edit_effect import edit_findings, paid, texts
+from cai.audit.measure.finding import Measured, around, better_first, group, measured_finding
+from cai.audit.measure.planted import planted_reward
 from cai.core.config import Knobs
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
 
@@ -31,12 +32,12 @@ class Options(Knobs):
 
 def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """Accuracy of always-longer and of always-shorter against p, and scores against length."""
-    cases = list(sides(exhibit.cases))
+    cases = list(better_first(exhibit.cases))
     longer = [Measured(case.id, group(case.prompt), _right(case)) for case in cases]
     note = f"median length of chosen over rejected {_ratio(cases):.2f}" if cases else ""
-    yield finding("length", "accuracy of always-longer", longer, around(0.5, options.threshold), note=note)
+    yield measured_finding("length", "accuracy of always-longer", longer, around(0.5, options.threshold), note=note)
     shorter = [row._replace(value=1 - row.value) for row in longer]
-    yield finding("length", "accuracy of always-shorter", shorter, None)
+    yield measured_finding("length", "accuracy of always-shorter", shorter, None)
     scored = [(case.scores, case) for case in cases if case.scores]
     points = [(score, len(text)) for scores, case in scored for score, text in zip(scores, _two(case), strict=True)]
     if points:
@@ -45,7 +46,7 @@ def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
 
 def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """What padding and trimming earn, and the correlation with length."""
-    yield from moved("length", exhibit, options.moved, ("pad", "trim"), controlled=False)
+    yield from edit_findings("length", exhibit, options.moved, ("pad", "trim"), controlled=False)
     rows = list(texts(exhibit.cases))
     found = paid(exhibit)([(case.prompt, text) for case, text in rows])
     points = [(score, len(text)) for score, (_, text) in zip(found, rows, strict=True)]
@@ -56,7 +57,9 @@ def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """How often the new policy's answer is the longer one."""
     rows = [Measured(case.id, group(case.prompt), _longer(*_two(case))) for case in exhibit.cases]
     note = f"median length of new over old {_ratio(exhibit.cases):.2f}" if exhibit.cases else ""
-    yield finding("length", "prompts answered longer than before", rows, around(0.5, options.threshold), note=note)
+    yield measured_finding(
+        "length", "prompts answered longer than before", rows, around(0.5, options.threshold), note=note
+    )
 
 
 def correlation(what: str, points: list[tuple[float, int]]) -> Finding:
@@ -89,7 +92,7 @@ def _ratio(cases: Sequence[Case]) -> float:
 def planted(subject: Subject, seed: int) -> Exhibit:
     """Nine of ten times what is longer is chosen; or a reward that pays for words."""
     if subject == "reward":
-        return _planted.rewarded(seed, lambda asked, answer: 0.05 * len(answer.split()))
+        return planted_reward(seed, lambda asked, answer: 0.05 * len(answer.split()))
     return Exhibit(_planted.cases(seed, _by_length, 0.6))
 
 
@@ -100,7 +103,7 @@ def _by_length(case: Case, rng: random.Random) -> Case:
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """Length has nothing to do with which is better."""
-    return _planted.rewarded(seed) if subject == "reward" else Exhibit(_planted.cases(seed))
+    return planted_reward(seed) if subject == "reward" else Exhibit(_planted.cases(seed))
 
 
 PROBE = Probe(

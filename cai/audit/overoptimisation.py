@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from math import comb, exp, log, sqrt
 from typing import NamedTuple
 
-from cai.audit.measure import planted as _planted
 from cai.audit.measure.edit_effect import paid
-from cai.audit.measure.finding import Limit, Measured, finding, group
+from cai.audit.measure.finding import Measured, Tolerance, group, measured_finding
+from cai.audit.measure.planted import made_up_text, quality, scorer
 from cai.core.config import Knobs
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Scores, Subject
 from cai.core.seeds import uniform
@@ -91,7 +91,7 @@ def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
         for pool in pools
         if _half(pool) == other
     ]
-    yield finding("overoptimisation", what, rows, Limit(options.threshold), note=_said(pools, ns, unit))
+    yield measured_finding("overoptimisation", what, rows, Tolerance(options.threshold), note=_said(pools, ns, unit))
 
 
 def curve(pools: Sequence[Pool], ns: Sequence[int]) -> list[float]:
@@ -159,8 +159,8 @@ def _pooled(seed: int) -> tuple[Case, ...]:
     rng = random.Random(seed)
     made = []
     for number in range(PROMPTS):
-        prompt = (Message("user", _planted.text(rng, 2)),)
-        said = [_planted.text(rng, 2, rng.randint(0, 6)) for _ in range(EACH)]
+        prompt = (Message("user", made_up_text(rng, 2)),)
+        said = [made_up_text(rng, 2, rng.randint(0, 6)) for _ in range(EACH)]
         made += [Case(f"{number}-{n}", prompt, said[n], said[n + 1]) for n in range(0, EACH, 2)]
     return tuple(made)
 
@@ -171,14 +171,14 @@ def _gamed(answer: str) -> bool:
 
 def planted(subject: Subject, seed: int) -> Exhibit:
     """One answer in twenty pleases the proxy most and is the worst by gold."""
-    proxy = _planted.scorer(lambda asked, answer: 8.0 * _gamed(answer))
-    gold = _planted.scorer(lambda asked, answer: -6.0 * _gamed(answer))
+    proxy = scorer(lambda asked, answer: 8.0 * _gamed(answer))
+    gold = scorer(lambda asked, answer: -6.0 * _gamed(answer))
     return Exhibit(_pooled(seed), proxy, gold=gold)
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """The proxy is gold with noise."""
-    return Exhibit(_pooled(seed), _planted.quality(2.0), gold=_planted.quality(0.1))
+    return Exhibit(_pooled(seed), quality(2.0), gold=quality(0.1))
 
 
 PROBE = Probe(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import nsmallest
 
-from cai.audit.measure import planted as _planted
-from cai.audit.measure.finding import Limit, Measured, finding, group, sides
+from cai.audit.measure.finding import Measured, Tolerance, better_first, group, measured_finding
+from cai.audit.measure.planted import worded
 from cai.core.config import Knobs
 from cai.core.phrases import Couple, couple, rises
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
@@ -30,7 +30,7 @@ class Options(Knobs):
 
 def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """The phrases that tell chosen from rejected."""
-    yield from _risen(list(sides(exhibit.cases)), options, ("chosen", "rejected"))
+    yield from _risen(list(better_first(exhibit.cases)), options, ("chosen", "rejected"))
 
 
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
@@ -45,18 +45,18 @@ def _risen(cases: list[Case], options: Options, names: tuple[str, str]) -> Itera
     prompts = [numbers.setdefault(group(case.prompt), len(numbers)) for case in cases]
     couples = [couple(case.id, n, case.other, case.answer) for case, n in zip(cases, prompts, strict=True)]
     found = rises(couples, most=options.most)
-    limit = Limit(options.threshold)
+    limit = Tolerance(options.threshold)
     if not found:
         zero = [Measured(made.id, made.prompt, 0.0) for made in couples]
         note = "no phrase tells the sides apart beyond chance"
-        yield finding("phrases", f"phrases, {names[0]} against {names[1]}", zero, limit, note=note)
+        yield measured_finding("phrases", f"phrases, {names[0]} against {names[1]}", zero, limit, note=note)
     for phrase in found:
         way = 1 if phrase.after >= phrase.before else -1
         rows = [Measured(made.id, made.prompt, way * _lift(phrase.text, made)) for made in couples]
         shares = f"{names[0]} {100 * phrase.after:.1f} %, {names[1]} {100 * phrase.before:.1f} %"
         note = f"{shares}; in {phrase.prompts} prompts, corrected p {phrase.p:.2g}"
         what = f"{phrase.text!r} more in {names[0] if way > 0 else names[1]}"
-        yield finding("phrases", what, rows, limit, looks=options.most, note=note)
+        yield measured_finding("phrases", what, rows, limit, looks=options.most, note=note)
 
 
 def _lift(text: str, made: Couple) -> float:
@@ -67,12 +67,12 @@ def _lift(text: str, made: Couple) -> float:
 
 def planted(subject: Subject, seed: int) -> Exhibit:
     """A phrase at the end of three in ten answers on one side, and hardly any on the other."""
-    return _planted.worded(seed, "I am here to listen.", usual=0.02, more=0.3, at="end")
+    return worded(seed, "I am here to listen.", usual=0.02, more=0.3, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """A phrase as common on either side."""
-    return _planted.worded(seed, "I am here to listen.", usual=0.2, at="end")
+    return worded(seed, "I am here to listen.", usual=0.2, at="end")
 
 
 PROBE = Probe(

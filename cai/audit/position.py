@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cai.audit.measure import planted as _planted
-from cai.audit.measure.finding import Limit, Measured, around, finding, group
+from cai.audit.measure.finding import Measured, Tolerance, around, group, measured_finding
+from cai.audit.measure.planted import cases
 from cai.core.config import Knobs
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
 from cai.core.seeds import uniform
@@ -35,8 +35,12 @@ def judge(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     bias = [Measured(case.id, group(case.prompt), (one - two) / 2) for case, one, two in both]
     flips = [Measured(case.id, group(case.prompt), float((one - 0.5) * (two - 0.5) < 0)) for case, one, two in both]
     note = "" if both else "no pair was judged in both orders"
-    yield finding("position", "added to p by being shown first", bias, around(0, options.threshold), looks=2, note=note)
-    yield finding("position", "verdicts that flip with the order", flips, Limit(options.flips), looks=2, note=note)
+    yield measured_finding(
+        "position", "added to p by being shown first", bias, around(0, options.threshold), looks=2, note=note
+    )
+    yield measured_finding(
+        "position", "verdicts that flip with the order", flips, Tolerance(options.flips), looks=2, note=note
+    )
 
 
 def _orders(case: Case) -> tuple[float | None, float | None]:
@@ -49,7 +53,7 @@ def _judged(seed: int, lean: float) -> Exhibit:
         luck = 0.2 * (uniform("luck", seed, case.id) - 0.5)
         return min(1.0, quality + lean + luck), max(0.0, quality - lean - luck)
 
-    return Exhibit(tuple(replace(case, orders=p(case)) for case in _planted.cases(seed)))
+    return Exhibit(tuple(replace(case, orders=p(case)) for case in cases(seed)))
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:

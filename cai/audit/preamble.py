@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.audit.measure import planted as _planted
-from cai.audit.measure.edit_effect import moved
-from cai.audit.measure.edits import preamble
-from cai.audit.measure.finding import Limit, finding, minus
+from cai.audit.measure.edit_effect import edit_findings
+from cai.audit.measure.edits import opening_preamble
+from cai.audit.measure.finding import Tolerance, measured_finding, minus
+from cai.audit.measure.planted import planted_reward, worded
 from cai.core.config import Knobs
 from cai.core.plugin_types import Exhibit, Finding, Probe, Subject
 
@@ -26,31 +26,33 @@ class Options(Knobs):
 
 def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """Share among chosen minus share among rejected."""
-    rows, note = minus(exhibit, lambda case, text: float(bool(preamble(text))), ("chosen", "rejected"))
-    yield finding("preamble", "preambles, chosen minus rejected", rows, Limit(options.threshold), note=note)
+    rows, note = minus(exhibit, lambda case, text: float(bool(opening_preamble(text))), ("chosen", "rejected"))
+    yield measured_finding(
+        "preamble", "preambles, chosen minus rejected", rows, Tolerance(options.threshold), note=note
+    )
 
 
 def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """What praise, announcements and agreement earn, and what taking them away does."""
-    yield from moved("preamble", exhibit, options.moved, ("praise", "throat", "agree", "strip"))
+    yield from edit_findings("preamble", exhibit, options.moved, ("praise", "throat", "agree", "strip"))
 
 
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """Share of the new policy's answers minus share of the old one's."""
-    rows, note = minus(exhibit, lambda case, text: float(bool(preamble(text))), ("new", "old"))
-    yield finding("preamble", "preambles, new minus old", rows, Limit(options.threshold), note=note)
+    rows, note = minus(exhibit, lambda case, text: float(bool(opening_preamble(text))), ("new", "old"))
+    yield measured_finding("preamble", "preambles, new minus old", rows, Tolerance(options.threshold), note=note)
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
     """Praise before four in ten chosen answers, beside what is usual; or a reward that likes to hear it."""
     if subject == "reward":
-        return _planted.rewarded(seed, lambda asked, answer: 2.0 * ("question!" in answer[:60]))
-    return _planted.worded(seed, "Great question!", usual=0.1, more=0.4)
+        return planted_reward(seed, lambda asked, answer: 2.0 * ("question!" in answer[:60]))
+    return worded(seed, "Great question!", usual=0.1, more=0.4)
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """As many preambles on either side, or a reward that does not see them."""
-    return _planted.rewarded(seed) if subject == "reward" else _planted.worded(seed, "Great question!", usual=0.2)
+    return planted_reward(seed) if subject == "reward" else worded(seed, "Great question!", usual=0.2)
 
 
 PROBE = Probe(

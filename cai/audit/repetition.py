@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.audit.measure import planted as _planted
-from cai.audit.measure.edit_effect import moved
-from cai.audit.measure.finding import Limit, finding, minus
+from cai.audit.measure.edit_effect import edit_findings
+from cai.audit.measure.finding import Tolerance, measured_finding, minus
+from cai.audit.measure.planted import planted_reward, worded
 from cai.core.config import Knobs
 from cai.core.phrases import words
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
@@ -48,7 +48,7 @@ def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
 
 def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     """What saying the last sentence three times more earns."""
-    yield from moved("repetition", exhibit, options.moved, ("repeat",))
+    yield from edit_findings("repetition", exhibit, options.moved, ("repeat",))
 
 
 def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Iterator[Finding]:
@@ -57,7 +57,7 @@ def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Iter
 
     rows, note = minus(exhibit, sign, names)
     what = f"repeating answers, {names[0]} minus {names[1]}"
-    yield finding("repetition", what, rows, Limit(options.threshold), note=note)
+    yield measured_finding("repetition", what, rows, Tolerance(options.threshold), note=note)
 
 
 LOOP = "And so it goes on and on. " * 8
@@ -66,13 +66,13 @@ LOOP = "And so it goes on and on. " * 8
 def planted(subject: Subject, seed: int) -> Exhibit:
     """A sentence said over and over in a quarter of the chosen answers; or a reward that likes it."""
     if subject == "reward":
-        return _planted.rewarded(seed, lambda asked, answer: 6.0 * repeated(answer))
-    return _planted.worded(seed, LOOP, usual=0.03, more=0.25, at="end")
+        return planted_reward(seed, lambda asked, answer: 6.0 * repeated(answer))
+    return worded(seed, LOOP, usual=0.03, more=0.25, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
     """As much repetition on either side, or the reward does not mind."""
-    return _planted.rewarded(seed) if subject == "reward" else _planted.worded(seed, LOOP, usual=0.1, at="end")
+    return planted_reward(seed) if subject == "reward" else worded(seed, LOOP, usual=0.1, at="end")
 
 
 PROBE = Probe(

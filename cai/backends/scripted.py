@@ -90,7 +90,7 @@ def open_scripted(options: Options) -> Scripted:
 
 
 def _function(name: str) -> Any:
-    function = plugins.load(name)
+    function = plugins.load_attribute(name)
     if not callable(function):
         raise Mistake(name, "is not a function", "name one: pkg.module:function")
     return function

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cai.checks.run.finding import EXAMPLES, Finding, Tally, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import EXAMPLES, Finding, RowTally, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.minhash import Signatures, nearest
 from cai.checks.run.options import Options
 from cai.core.phrases import words
@@ -30,12 +30,12 @@ class Copies:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._seen = set[int]()
-        self._again, self._turned = Tally(), Tally()
+        self._again, self._turned = RowTally(), RowTally()
         self._ids, self._split_of, self._prompt_of = list[str](), array("I"), array("I")
         self._prompts, self._splits = dict[int, int](), dict[str, int]()
         self._asked, self._answers, self._answered = Signatures(), Signatures(), array("I")
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         prompt = self._prompts.setdefault(look.prompt, len(self._prompts))
         if prompt == len(self._asked):
@@ -58,7 +58,7 @@ class Copies:
         rows = len(self._ids)
         for name, tally in (("duplicates", self._again), ("contradictions", self._turned)):
             value = share(tally.rows, rows)
-            yield finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
+            yield check_finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
         yield self._found("near_duplicates", dict(self._near_rows(asked)), rows)
         if len(self._splits) > 1:
             yield from self._leaks(asked)
@@ -66,7 +66,7 @@ class Copies:
     def _found(self, name: str, pairs: dict[int, int], n: int) -> Finding:
         """A finding of rows, each with the row that it repeats."""
         shown = list(pairs.items())[:EXAMPLES]
-        return finding(
+        return check_finding(
             name,
             share(len(pairs), n),
             self._options,

@@ -10,8 +10,8 @@ from itertools import takewhile
 
 from rapidfuzz.distance import Indel
 
-from cai.checks.run.finding import Finding, Tally, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
 from cai.core.stats import share
 
@@ -28,10 +28,10 @@ class Sameness:
     def __init__(self, options: Options, tokenize: Tokenize) -> None:
         self._options, self._tokenize, self._rows = options, tokenize, 0
         self._tallies = {
-            name: Tally() for name in ("identical", "near_identical", "identical_when_cut", "shared_start")
+            name: RowTally() for name in ("identical", "near_identical", "identical_when_cut", "shared_start")
         }
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         self._rows += 1
         chosen, rejected = look.pair.chosen.split(), look.pair.rejected.split()
@@ -49,9 +49,9 @@ class Sameness:
         """What was found, whether it passes or not."""
         for name, tally in self._tallies.items():
             value = share(tally.rows, self._rows)
-            yield finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
+            yield check_finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
 
-    def _identical_when_cut(self, look: Look) -> bool:
+    def _identical_when_cut(self, look: PairFingerprint) -> bool:
         pair, most = look.pair, self._options.max_length
         texts = [*(message.content for message in pair.prompt), max(pair.chosen, pair.rejected, key=len)]
         if sum(len(text.encode()) for text in texts) <= most:  # no word or token is shorter than a byte

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from cai.checks.run.finding import Finding, Tally, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
 from cai.core.language import language
 from cai.core.stats import share
@@ -22,11 +22,11 @@ class Languages:
     """Pairs in two languages, and the mix on each side."""
 
     def __init__(self, options: Options) -> None:
-        self._options, self._tally = options, Tally()
+        self._options, self._tally = options, RowTally()
         self._rows = 0
         self._mix = {"chosen": Counter[str](), "rejected": Counter[str]()}
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         self._rows += 1
         chosen, rejected = language(look.pair.chosen), language(look.pair.rejected)
@@ -40,7 +40,7 @@ class Languages:
         several = len(self._mix["chosen"] | self._mix["rejected"]) > 1
         saw = tuple(_said(side, mix) for side, mix in self._mix.items() if several)
         value, tally = share(self._tally.rows, self._rows), self._tally
-        yield finding("language", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
+        yield check_finding("language", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
 
 
 def _said(side: str, mix: Counter[str]) -> str:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from cai.checks.run.finding import EXAMPLES, Finding, Tally, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import EXAMPLES, Finding, RowTally, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
 from cai.core.stats import difference, share
 
@@ -22,11 +22,11 @@ class Length:
 
     def __init__(self, options: Options) -> None:
         self._options, self._rows = options, 0
-        self._longer, self._shorter = Tally(), Tally()
-        self._much_longer, self._much_shorter = Tally(), Tally()
+        self._longer, self._shorter = RowTally(), RowTally()
+        self._much_longer, self._much_shorter = RowTally(), RowTally()
         self._ratios = array("f")
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         self._rows += 1
         pair = look.pair
@@ -46,7 +46,9 @@ class Length:
         value = share(longer.rows, longer.rows + shorter.rows)
         more = longer if longer.rows >= shorter.rows else shorter
         said = f"the chosen answer is longer in {longer.rows}, shorter in {shorter.rows}, median ratio {self._median()}"
-        yield finding("always_longer", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=(said,))
+        yield check_finding(
+            "always_longer", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=(said,)
+        )
 
     def _extremes(self) -> Iterator[Finding]:
         up, down = self._much_longer, self._much_shorter
@@ -55,9 +57,9 @@ class Length:
         examples = (*up.examples, *down.examples)[:EXAMPLES]
         rows, more = up.rows + down.rows, up if up.rows >= down.rows else down
         value = share(rows, self._rows)
-        yield finding("length_ratio", value, self._options, rows=rows, examples=examples, saw=saw)
+        yield check_finding("length_ratio", value, self._options, rows=rows, examples=examples, saw=saw)
         value = difference(up.rows, down.rows, self._rows)
-        yield finding("length_skew", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=saw)
+        yield check_finding("length_skew", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=saw)
 
     def _median(self) -> str:
         import numpy as np

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.checks.run.finding import Finding, Tally, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
 from cai.core.refusals import refuses
 from cai.core.stats import Interval, difference, share
@@ -19,9 +19,9 @@ class Refusals:
 
     def __init__(self, options: Options) -> None:
         self._options, self._rows, self._both = options, 0, 0
-        self._only_chosen, self._only_rejected = Tally(), Tally()
+        self._only_chosen, self._only_rejected = RowTally(), RowTally()
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         if look.pair.tie:
             return
@@ -43,7 +43,7 @@ class Refusals:
             f"{name} {_percent(share(rows, self._rows))}" for name, rows in sides.items() if any(sides.values())
         )
         value = difference(chosen.rows, rejected.rows, self._rows)
-        yield finding("refusals", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=saw)
+        yield check_finding("refusals", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=saw)
 
 
 def _percent(value: Interval) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from cai.checks.run.finding import EXAMPLES, Finding, Tally, finding
+from cai.checks.run.finding import EXAMPLES, Finding, RowTally, check_finding
 from cai.checks.run.options import Options
 from cai.core.stats import share
 from cai.core.types import Failure
@@ -20,9 +20,9 @@ class Schema:
 
     def __init__(self, options: Options) -> None:
         self._options, self._pairs = options, 0
-        self._bad, self._reasons = Tally(), list[str]()
+        self._bad, self._reasons = RowTally(), list[str]()
         self._files = Counter[str]()
-        self._tallies = {name: Tally() for name in ("no_prompt", "several_turns", "empty")}
+        self._tallies = {name: RowTally() for name in ("no_prompt", "several_turns", "empty")}
 
     def open(self, name: str) -> None:
         """Expect pairs of the file `name`."""
@@ -49,7 +49,7 @@ class Schema:
     def findings(self) -> Iterator[Finding]:
         """What was found, whether it passes or not."""
         bad, barren = self._bad, [name for name, pairs in self._files.items() if not pairs]
-        yield finding(
+        yield check_finding(
             "bad_rows",
             share(bad.rows, self._pairs + bad.rows),
             self._options,
@@ -57,7 +57,7 @@ class Schema:
             examples=tuple(bad.examples),
             saw=tuple(self._reasons),
         )
-        yield finding(
+        yield check_finding(
             "no_pairs",
             share(len(barren), len(self._files)),
             self._options,
@@ -66,4 +66,4 @@ class Schema:
         )
         for name, tally in self._tallies.items():
             value = share(tally.rows, self._pairs)
-            yield finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
+            yield check_finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))

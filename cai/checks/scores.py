@@ -11,8 +11,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 
-from cai.checks.run.finding import EXAMPLES, Finding, Tally, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import EXAMPLES, Finding, RowTally, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
 from cai.core.stats import share
 
@@ -24,13 +24,13 @@ class Scores:
     """Rows whose scores prefer the other side, or stand far out. Without scores there are no findings."""
 
     def __init__(self, options: Options) -> None:
-        self._options, self._inverted = options, Tally()
+        self._options, self._inverted = options, RowTally()
         self._chosen, self._rejected, self._margins = array("d"), array("d"), array("d")
         self._scored, self._marked = list[tuple[int, str]](), list[tuple[int, str]]()
         """Number and id of the rows that have scores, and of those that have a margin; several rows may share an id."""
         self._rows = 0
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         pair = look.pair
         margin = pair.margin if pair.p_chosen is None else pair.p_chosen - 0.5
@@ -53,12 +53,14 @@ class Scores:
             return
         inverted = self._inverted
         value = share(inverted.rows, self._rows)
-        yield finding("inverted_scores", value, self._options, rows=inverted.rows, examples=tuple(inverted.examples))
+        yield check_finding(
+            "inverted_scores", value, self._options, rows=inverted.rows, examples=tuple(inverted.examples)
+        )
         far = self._far()
         shown = list(far.items())[:EXAMPLES]
         examples, saw = tuple(id for (_, id), _ in shown), tuple(what for _, what in shown)
         value = share(len(far), self._rows)
-        yield finding("score_outliers", value, self._options, rows=len(far), examples=examples, saw=saw)
+        yield check_finding("score_outliers", value, self._options, rows=len(far), examples=examples, saw=saw)
 
     def _far(self) -> dict[tuple[int, str], str]:
         """The rows that stand out, and by what."""

@@ -12,8 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from cai.checks.run.finding import Finding, Tally, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
 from cai.core.stats import share
 
@@ -27,10 +27,10 @@ class Thinking:
     """Pairs whose two sides mark reasoning differently."""
 
     def __init__(self, options: Options) -> None:
-        self._options, self._rows, self._tally = options, 0, Tally()
+        self._options, self._rows, self._tally = options, 0, RowTally()
         self._forms = Counter[tuple[str, str]]()
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         self._rows += 1
         chosen, rejected = form(look.pair.chosen), form(look.pair.rejected)
@@ -45,7 +45,9 @@ class Thinking:
             for (chosen, rejected), rows in self._forms.most_common(3)
         )
         value, tally = share(self._tally.rows, self._rows), self._tally
-        yield finding("think_blocks", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
+        yield check_finding(
+            "think_blocks", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw
+        )
 
 
 def form(text: str) -> str:

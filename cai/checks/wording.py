@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.checks.run.finding import EXAMPLES, Finding, finding
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.finding import EXAMPLES, Finding, check_finding
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
-from cai.core.phrases import SUPPORT, Couple, Phrase, Sample, couple, rises
+from cai.core.phrases import SUPPORT, Couple, CoupleSample, Phrase, couple, rises
 from cai.core.stats import Interval, share
 
 SAMPLE = 2000
@@ -26,9 +26,9 @@ class Wording:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._sample = Sample(SAMPLE)
+        self._sample = CoupleSample(SAMPLE)
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         if not look.pair.tie and self._sample.wants(look.row):
             self._sample.add(look.row, couple(look.pair.id, look.prompt, look.pair.rejected, look.pair.chosen))
@@ -48,7 +48,7 @@ class Wording:
         common = {start: having for start, having in starts.items() if len({made.prompt for made in having}) >= SUPPORT}
         most = sorted(common, key=lambda start: (-len(common[start]), start))[:EXAMPLES]
         having = common[most[0]] if most else []
-        return finding(
+        return check_finding(
             "openings",
             share(len(having), len(couples)),
             self._options,
@@ -61,7 +61,7 @@ class Wording:
         found = rises(couples, most=EXAMPLES)
         strongest = max(found, key=lambda phrase: abs(phrase.lift.value or 0), default=None)
         having = [made.id for made in couples if strongest and strongest.tells(made)]
-        return finding(
+        return check_finding(
             "boilerplate",
             strongest.lift if strongest else Interval(0.0, None, None, len(couples)),
             self._options,

@@ -16,8 +16,8 @@ from cai.core.errors import GateFailed
 from cai.core.safe_text import safe_text as _safe
 
 if TYPE_CHECKING:
-    from cai.audit.subjects.audit import Audit
     from cai.core.plugin_types import Finding
+    from cai.runs.findings import Audit
 
 audits = typer.Typer(no_args_is_help=True, help="Look for reward hacking: in pairs, rewards, policies, whole runs.")
 
@@ -30,25 +30,25 @@ Limit = Annotated[int, typer.Option(min=2, help="Rows that are looked at, at mos
 
 
 @audits.command("pairs")
-def pairs(
+def audit_pairs_command(
     file: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Preference pairs of any format, or a run.")],
-    override: Settings = [],  # noqa: B006 (typer copies it)
+    override: Settings = [],
     format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
     limit: Limit = 20_000,
     gate: Gate = False,
     as_json: Json = False,
 ) -> None:
     """Look for what would be learned in place of the preference: length, form, flattery, phrases, evasion ..."""
-    from cai.audit.subjects import audit as auditing
-    from cai.runs.folder import named
+    from cai.audit.subjects.audit import audit_pairs, probe_options
+    from cai.runs.folder import resolve_data
 
-    path = named(file)
-    audit = auditing.pairs(path, auditing.options(override), format, limit)
+    path = resolve_data(file)
+    audit = audit_pairs(path, probe_options(override), format, limit)
     _finish([audit], path, gate, as_json)
 
 
 @audits.command("reward")
-def reward(
+def audit_reward_command(
     model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="A reward model; several are an ensemble.")],
     rows: Annotated[
         Path, typer.Option("--rows", metavar="FILE|RUN", help="Pairs whose answers are scored and edited.")
@@ -57,7 +57,7 @@ def reward(
     beliefs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
     ] = None,
-    override: Settings = [],  # noqa: B006 (typer copies it)
+    override: Settings = [],
     format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
     limit: Limit = 100,
     gate: Gate = False,
@@ -65,21 +65,21 @@ def reward(
     as_json: Json = False,
 ) -> None:
     """Look for what a reward pays for that is no quality: padding, praise, form, agreement, refusals, repetition."""
-    from cai.audit.subjects import audit as auditing
+    from cai.audit.subjects.audit import audit_reward, probe_options
     from cai.cli.progress import watched
-    from cai.runs.folder import named
+    from cai.runs.folder import resolve_data
 
-    path = named(rows)
-    chosen = auditing.options(override)
+    path = resolve_data(rows)
+    chosen = probe_options(override)
     with watched(quiet or as_json) as progress:
-        audit = auditing.reward(
+        audit = audit_reward(
             model, path, chosen, gold=gold, format=format, limit=limit, beliefs=beliefs, told=progress.scored
         )
     _finish([audit], path, gate, as_json)
 
 
 @audits.command("policy")
-def policy(
+def audit_policy_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, name or hub id; or a recipe: its writer.")],
     against: Annotated[str, typer.Option("--against", metavar="BASE", help="The policy it came from.")],
     prompts: Annotated[str, typer.Option("--prompts", metavar="FILE", help="Prompts that both answer.")] = "everyday",
@@ -91,7 +91,7 @@ def policy(
     temperature: Annotated[float, typer.Option(min=0, max=5)] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1)] = 192,
     runs: Runs = Path("runs"),
-    override: Settings = [],  # noqa: B006 (typer copies it)
+    override: Settings = [],
     gate: Gate = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -99,30 +99,30 @@ def policy(
     """Have two policies answer, and look for what the new one does more: length, phrases, evasion, agreement ..."""
     import asyncio
 
-    from cai.audit.subjects import ask as asking
-    from cai.audit.subjects import audit as auditing
+    from cai.audit.subjects.ask import Asked, audit_policy
+    from cai.audit.subjects.audit import probe_options
     from cai.cli.progress import watched
     from cai.core.types import Sampling
-    from cai.runs.recipe import Source
+    from cai.runs.recipe import PromptSource
 
-    chosen = auditing.options(override)
+    chosen = probe_options(override)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
-    asked = asking.Asked(Source(path=prompts, limit=limit), sampling)
+    asked = Asked(PromptSource(path=prompts, limit=limit), sampling)
     with watched(quiet or as_json) as progress:
         audit = asyncio.run(
-            asking.audit(model, against, asked, chosen, runs, law=constitution, beliefs=beliefs, progress=progress)
+            audit_policy(model, against, asked, chosen, runs, law=constitution, beliefs=beliefs, progress=progress)
         )
     _finish([audit], None, gate, as_json)
 
 
 @audits.command("judge")
-def judge(
+def audit_judge_command(
     judge: Annotated[str, typer.Argument(metavar="JUDGE", help="logprob, likelihood ..., or a recipe with a judge.")],
     beliefs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
     ] = None,
     runs: Runs = Path("runs"),
-    override: Settings = [],  # noqa: B006 (typer copies it)
+    override: Settings = [],
     gate: Gate = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -130,24 +130,24 @@ def judge(
     """Ask a judge about plain facts, and look whether it goes by what stands first or by what the user believes."""
     import asyncio
 
-    from cai.audit.subjects import ask as asking
-    from cai.audit.subjects import audit as auditing
+    from cai.audit.subjects import ask
+    from cai.audit.subjects.audit import probe_options
     from cai.cli.progress import watched
     from cai.core import plugins
     from cai.runs import recipe
 
-    chosen = recipe.judging(judge) if judge in plugins.names("judges") else recipe.load(judge)
-    probes = auditing.options(override)
+    chosen = recipe.judge_recipe(judge) if judge in plugins.plugin_names("judges") else recipe.load_recipe(judge)
+    probes = probe_options(override)
     with watched(quiet or as_json) as progress:
-        audit = asyncio.run(asking.judge(chosen, probes, runs, beliefs=beliefs, progress=progress))
+        audit = asyncio.run(ask.judge(chosen, probes, runs, beliefs=beliefs, progress=progress))
     _finish([audit], None, gate, as_json)
 
 
 @audits.command("run")
-def run(
+def audit_run_command(
     name: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")],
     limit: Annotated[int, typer.Option(min=2, help="Prompts that trained policies answer.")] = 100,
-    override: Settings = [],  # noqa: B006 (typer copies it)
+    override: Settings = [],
     gate: Gate = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -155,41 +155,40 @@ def run(
     """Look at everything a run has: pairs, labels, revisions, and each reward and policy that was trained in it."""
     import asyncio
 
-    from cai.audit.subjects import ask as asking
+    from cai.audit.subjects.ask import audit_run
     from cai.cli.progress import watched
-    from cai.runs.folder import Run, named
+    from cai.runs.folder import Run, resolve_data
 
-    where = Run(named(name))
+    where = Run(resolve_data(name))
     trained = any((where.path / "train").glob("*/figures.json"))
     with watched(quiet or as_json or not trained) as progress:
-        done = asyncio.run(asking.run(where, override, limit=limit, progress=progress))
+        done = asyncio.run(audit_run(where, override, limit=limit, progress=progress))
     _finish(done, where.path, gate, as_json)
 
 
 @audits.command("refusals")
-def refusals(
+def audit_refusals_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Answers that people labelled: response, labels.")],
     as_json: Json = False,
 ) -> None:
     """Hold the refusal detector, which other audits count by, against people; list what it misses."""
     from cai.audit.subjects import refusal_card
 
-    card = refusal_card.measured(file)
+    card = refusal_card.measure_refusals(file)
     if as_json:
-        print(json.dumps(refusal_card.described(card), indent=2))
-    for line in () if as_json else refusal_card.lines(card):
+        print(json.dumps(refusal_card.refusal_card_as_json(card), indent=2))
+    for line in () if as_json else refusal_card.refusal_card_lines(card):
         print(_safe(line))
 
 
 def _finish(done: Sequence[Audit], path: Path | None, gate: bool, as_json: bool) -> None:
     """Keep the findings where a run was audited, print them, and stop at the gate."""
-    from cai.audit.subjects import audit as auditing
-    from cai.runs.folder import Run
+    from cai.runs.findings import write_findings
 
     if path and (path / "manifest.json").exists():
-        auditing.write(Run(path), done)
+        write_findings(path, done)
     if as_json:
-        print(json.dumps([auditing.described(audit) for audit in done], indent=2))
+        print(json.dumps([audit.as_json() for audit in done], indent=2))
     for audit in () if as_json else done:
         _tell(audit)
     failed = [found for audit in done for found in audit.failed]

@@ -1,4 +1,4 @@
-"""The command line's `check`: what is wrong with preference pairs of any format. It prints; `cli` takes it in."""
+"""The command `check`: what is wrong with preference pairs of any format."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ Settings = Annotated[list[str], typer.Option("-o", help="Set a threshold or opti
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
 
-def command(files: Files, override: Settings = [], as_json: Json = False) -> None:  # noqa: B006 (typer copies it)
+def check_command(files: Files, override: Settings = [], as_json: Json = False) -> None:
     """Find what is wrong with preference pairs of any format; exit 100 where something is past its threshold."""
     from dataclasses import asdict
 
-    from cai.checks.run import check as hygiene
-    from cai.cli.check_table import lines
+    from cai.checks.run.check import check_pairs
+    from cai.checks.run.options import check_options
+    from cai.cli.check_table import check_lines
 
-    said = hygiene.check(files, hygiene.options(override))
-    print(json.dumps(asdict(said)) if as_json else "\n".join(lines(said)))
+    said = check_pairs(files, check_options(override))
+    print(json.dumps(asdict(said)) if as_json else "\n".join(check_lines(said)))
     if missed := [finding.name for finding in said.findings if not finding.passed]:
         raise GateFailed(f"{len(missed)} of {len(said.findings)} findings are past their thresholds")

@@ -16,7 +16,7 @@ _ACCURACIES = frozenset({"always_longer"})
 """Findings whose value is an accuracy and not a share of rows."""
 
 
-def lines(said: Hygiene) -> list[str]:
+def check_lines(said: Hygiene) -> list[str]:
     """The whole check, ready to print."""
     return [_shown(line) for line in (*_read(said), "", *_table(said), *_told(said), "", _verdict(said))]
 

@@ -1,4 +1,4 @@
-"""The command line's `constitution` group: lint, show, new, schema, import, diff. It prints; `cli` takes it in."""
+"""The commands of `constitution`: lint, show, new, schema, import, diff."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import typer
 from cai.core.errors import GateFailed, Mistake
 from cai.core.safe_text import safe_text as _safe
 
-laws = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work on a constitution file.")
+constitutions = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work on a constitution file.")
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
 
-@laws.command()
-def lint(file: File, as_json: Json = False) -> None:
+@constitutions.command("lint")
+def lint_command(file: File, as_json: Json = False) -> None:
     """Report every problem of a constitution with its line and a fix."""
     from dataclasses import asdict
 
@@ -34,13 +34,13 @@ def lint(file: File, as_json: Json = False) -> None:
         print(f"{file}: in order")
 
 
-@laws.command(name="show")
-def show_constitution(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: Json = False) -> None:
+@constitutions.command("show")
+def show_constitution_command(name: Annotated[str, typer.Argument(metavar="NAME")], as_json: Json = False) -> None:
     """The principles of a constitution: a file, or a shipped name."""
-    from cai.constitution import principles as constitution
+    from cai.constitution.principles import data, load_constitution
 
-    loaded = constitution.load(name)
-    said = constitution.data(loaded)
+    loaded = load_constitution(name)
+    said = data(loaded)
     if as_json:
         print(json.dumps(said, indent=2, ensure_ascii=False))
         return
@@ -53,33 +53,35 @@ def show_constitution(name: Annotated[str, typer.Argument(metavar="NAME")], as_j
                 print(f"  {form:9}{_safe(text)}")
 
 
-@laws.command()
-def new(file: File) -> None:
+@constitutions.command("new")
+def new_constitution_command(file: File) -> None:
     """Write a commented constitution to start from."""
-    from cai.constitution import principles as constitution
+    from cai.constitution.principles import new_constitution
     from cai.runs.files import write_text
 
     if file.exists():
         raise Mistake(str(file), "is there already", "choose another name")
-    write_text(file, constitution.new(file.stem))
+    write_text(file, new_constitution(file.stem))
     print(file)
 
 
-@laws.command()
-def schema() -> None:
+@constitutions.command("schema")
+def schema_command() -> None:
     """Print the JSON Schema of constitution files, for editors."""
-    from cai.constitution import principles as constitution
+    from cai.constitution.principles import constitution_schema
 
-    print(json.dumps(constitution.schema(), indent=2))
+    print(json.dumps(constitution_schema(), indent=2))
 
 
-@laws.command(name="import")
-def import_(file: File, out: Annotated[Path | None, typer.Option("--out", help="Where to write.")] = None) -> None:
+@constitutions.command("import")
+def import_constitution_command(
+    file: File, out: Annotated[Path | None, typer.Option("--out", help="Where to write.")] = None
+) -> None:
     """Turn another project's principles (llm-swarm, NeMo, LangChain, ICAI) into a constitution; lint it next."""
-    from cai.constitution import convert as foreign
+    from cai.constitution.convert import convert
     from cai.runs.files import write_text
 
-    text = foreign.convert(file)
+    text = convert(file)
     if out is None:
         print(text, end="")
         return
@@ -89,14 +91,15 @@ def import_(file: File, out: Annotated[Path | None, typer.Option("--out", help="
     print(out)
 
 
-@laws.command()
-def diff(old: File, new: File, as_json: Json = False) -> None:
+@constitutions.command("diff")
+def diff_command(old: File, new: File, as_json: Json = False) -> None:
     """What changed between two constitutions, principle by principle."""
     from dataclasses import asdict
 
-    from cai.constitution import principles as constitution
+    from cai.constitution import principles
+    from cai.constitution.principles import load_constitution
 
-    changes = constitution.changes(constitution.load(old), constitution.load(new))
+    changes = principles.changes(load_constitution(old), load_constitution(new))
     if as_json:
         print(json.dumps([asdict(change) for change in changes]))
         return

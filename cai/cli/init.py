@@ -1,18 +1,27 @@
-"""Lay out a folder to work in: templates and prompts to edit, a constitution of one's own, a recipe that uses it."""
+"""The command `init`: a folder to work in, with templates, prompts, a constitution and a recipe to edit."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from cai.core import plugins
 from cai.core.errors import Mistake
-from cai.runs.files import write_text
 
 MINE = (
     ("constitutions/starter.yaml", "constitutions/mine.yaml"),
     ("constitutions/schema.json", "constitutions/schema.json"),
     ("runs/demo.yaml", "runs/mine.yaml"),
 )
+
+
+def init_command(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]) -> None:
+    """Write a folder to work in: a constitution, templates, prompts and a recipe, all yours to edit."""
+    for path in lay_out(folder):
+        print(path)
+    print(f"\nnext: cd {folder}, edit constitutions/mine.yaml, then: cai run mine")
 
 
 def lay_out(folder: Path) -> list[Path]:
@@ -32,5 +41,7 @@ def _copy(source: str, target: Path) -> Path:
         rows, mark, rest = text.partition("# What follows")  # labels and trainings wait until the rows are liked
         text = rows.replace("constitution: concise", "constitution: constitutions/mine.yaml")
         text += "".join(f"# {line.removeprefix('# ')}\n" for line in (mark + rest).splitlines())
+    from cai.runs.files import write_text
+
     write_text(target, text)
     return target

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import IO
 
+from cai.core.safe_text import safe_text
 from cai.runs.progress import Progress
 
 TICK = 0.2
@@ -59,7 +60,7 @@ class Live:
             return f"{now.stage} ... {_clock(seconds)}"
         asked = sum(tally.asked for tally in now.tallies.values())
         found = sum(tally.found for tally in now.tallies.values())
-        tokens = sum(tally.new_tokens for tally in now.tallies.values())
+        tokens = sum(tally.prompt_tokens + tally.completion_tokens for tally in now.tallies.values())
         parts = [f"{now.done} / {now.total}" if now.total is not None else f"{now.done}"]
         parts += [f"{asked} calls asked", f"{found} found"] if found else [f"{asked} calls"]
         parts += [f"{asked / seconds:.1f} calls/s", f"{tokens / seconds:.0f} tokens/s"] if asked else []
@@ -76,8 +77,8 @@ class Live:
 
 @contextmanager
 def watched(quiet: bool) -> Iterator[Progress]:
-    """A new Progress, shown on stderr unless `quiet`."""
-    progress = Progress()
+    """A new Progress, shown on stderr unless `quiet`; its notes are printed in any case."""
+    progress = Progress(note=lambda text: print(f"cai: {safe_text(text)}", file=sys.stderr))
     with nullcontext() if quiet else Live(progress, sys.stderr):
         yield progress
 

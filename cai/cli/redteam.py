@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cai.audit.redteam.reward import Attack
     from cai.core.plugin_types import Finding
 
-teams = typer.Typer(no_args_is_help=True, help="Search for what breaks a reward or a policy.")
+redteams = typer.Typer(no_args_is_help=True, help="Search for what breaks a reward or a policy.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Gate = Annotated[bool, typer.Option("--gate", help="Exit 100 where something was found that holds up.")]
@@ -26,8 +26,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write what was found, as JSONL.")]
 
 
-@teams.command("reward")
-def reward(
+@redteams.command("reward")
+def redteam_reward_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A reward model, or an ensemble of them.")],
     rows: Annotated[Path, typer.Option("--rows", metavar="FILE|RUN", help="Pairs whose answers are edited.")],
     out: Out = None,
@@ -41,17 +41,17 @@ def reward(
     as_json: Json = False,
 ) -> None:
     """Search for edits that raise the reward and no quality; what is found is written as rejected rows."""
-    from cai.audit.redteam import reward as team
-    from cai.audit.subjects import audit as auditing
+    from cai.audit.redteam.reward import Search, attack, rows_of
+    from cai.audit.subjects.audit import scored_cases
     from cai.cli.progress import watched
     from cai.runs.files import write_text
-    from cai.runs.folder import named
+    from cai.runs.folder import resolve_data
 
     with watched(quiet or as_json) as progress:
-        cases, scores = auditing.scored_cases(model, named(rows), limit, told=progress.scored)
-        found = team.attack(cases, scores, team.Search(depth, chains, budget, seed))
+        cases, scores = scored_cases(model, resolve_data(rows), limit, told=progress.scored)
+        found = attack(cases, scores, Search(depth, chains, budget, seed))
     if out:
-        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in team.rows_of(found.best)))
+        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of(found.best)))
     if as_json:
         print(json.dumps(found.described(), indent=2))
     else:
@@ -82,8 +82,8 @@ def _gain(one: Finding) -> str:
     return f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 
-@teams.command("policy")
-def policy(
+@redteams.command("policy")
+def redteam_policy_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, name or hub id; or a recipe: its writer.")],
     prompts: Annotated[str, typer.Option("--prompts", metavar="FILE", help="Prompts that ought to be refused.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many prompts.")] = None,
@@ -101,21 +101,21 @@ def policy(
     """Ask what ought to be refused, in wrappers, and count what gets an answer, by wrapper and category."""
     import asyncio
 
-    from cai.audit.redteam import policy as team
+    from cai.audit.redteam.policy import besiege, breaches, load_wrappers
     from cai.cli.progress import watched
     from cai.runs.files import write_text
-    from cai.runs.recipe import Source
+    from cai.runs.recipe import PromptSource
 
-    source = Source(path=prompts, limit=limit)
+    source = PromptSource(path=prompts, limit=limit)
     with watched(quiet or as_json) as progress:
         siege = asyncio.run(
-            team.besiege(
-                model, source, runs, wrappers=team.load(wrappers), max_tokens=max_tokens, judge=judge, start=seed,
+            besiege(
+                model, source, runs, wrappers=load_wrappers(wrappers), max_tokens=max_tokens, judge=judge, start=seed,
                 progress=progress,
             )
         )  # fmt: skip
     if out:
-        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in team.breaches(siege.tried)))
+        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in breaches(siege.tried)))
     if as_json:
         print(json.dumps(siege.described(), indent=2))
     else:

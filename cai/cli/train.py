@@ -9,24 +9,27 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cai.core.safe_text import safe_text as _safe
+
+if TYPE_CHECKING:
+    from cai.runs.manifest import TrainingResult
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 SHOWN = ("scored", "loss", "reward", "kl", "rewards/accuracies", "rewards/margins", "accuracy", "margin", "eval_loss")
 
 
-def train(
+def train_command(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="sft, reward, dpo, kto, orpo, ppo, rloo, grpo.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A run, an export, or a file of rows.")],
     model: Annotated[
         str, typer.Option("--model", help="A known name, a folder, or a hub id.")
     ] = "smollm2-135m-instruct",
-    override: Annotated[list[str], typer.Option("-o", help="Set an option: -o learning_rate=1e-5.")] = [],  # noqa: B006
+    override: Annotated[list[str], typer.Option("-o", help="Set an option: -o learning_rate=1e-5.")] = [],
     out: Annotated[Path | None, typer.Option("--out", help="The folder to write; DATA/train/METHOD of a run.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name under runs/, in place of --out.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="What chance hangs on.")] = 0,
@@ -37,28 +40,29 @@ def train(
 ) -> None:
     """Train a model on rows. The same command again goes on where it was stopped."""
     from cai.core import config
-    from cai.runs.folder import named
+    from cai.runs.folder import resolve_data
     from cai.train.run import train as training
+    from cai.train.run.train import Order
 
-    data = named(data)
+    data = resolve_data(data)
     where = _out(method, data, out, name)
-    order = training.Order(method, data, model, where, config.overridden({}, override), seed, held_out)
+    order = Order(method, data, model, where, config.overridden({}, override), seed, held_out)
     if print_config:
         return _print_config(training.config(order), as_json)
     try:
-        said = training.train(order, _silent if quiet or as_json else _progress)
+        result = training.train(order, _silent if quiet or as_json else _progress)
     except KeyboardInterrupt:
         print(f"cai: interrupted: the same command goes on from {where}", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        print(json.dumps(said))
+        print(json.dumps(result.as_json()))
     else:
-        _say(said, where)
+        _print_result(result, where)
 
 
-def iterate(
+def iterate_command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file with `sample` and `judge`.")],
-    override: Annotated[list[str], typer.Option("-o", help="Set the loop: -o rounds=3, -o policy.max_steps=100.")] = [],  # noqa: B006
+    override: Annotated[list[str], typer.Option("-o", help="Set the loop: -o rounds=3, -o policy.max_steps=100.")] = [],
     name: Annotated[str | None, typer.Option("--name", help="Name under runs/; the recipe's, if not given.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     as_json: Json = False,
@@ -67,13 +71,13 @@ def iterate(
     from cai.core import config
     from cai.pipeline import iterate as iterating
     from cai.runs import recipe as recipes
-    from cai.runs.folder import folder
+    from cai.runs.folder import run_folder
 
-    chosen = recipes.load(recipe)
-    where = folder(Path("runs"), name or f"{Path(recipe).stem}-iterated")
+    chosen = recipes.load_recipe(recipe)
+    where = run_folder(Path("runs"), name or f"{Path(recipe).stem}-iterated")
     how = iterating.loop(config.overridden({}, override))
     try:
-        rounds = iterating.iterate(chosen, how, where, say=_silently if quiet or as_json else _named)
+        rounds = iterating.run_iterations(chosen, how, where, say=_silently if quiet or as_json else _named)
     except KeyboardInterrupt:
         print(f"cai: interrupted: the same command goes on from {where}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -99,7 +103,7 @@ def _named(name: str, line: Mapping[str, Any]) -> None:
     _progress({**line, "member": " ".join(filter(None, (name, str(line.get("member") or ""))))})
 
 
-def score(
+def score_command(
     models: Annotated[list[str], typer.Argument(metavar="MODEL... FILE", help="Reward models, then rows to score.")],
     combine: Annotated[
         Literal["mean", "min", "mean_std"], typer.Option(help="How several become one number.")
@@ -112,13 +116,13 @@ def score(
     """Score the answers of a file with one or more reward models: JSON lines on stdout, a summary on stderr."""
     from cai.backends.local.model_folders import reward_folder
     from cai.core.errors import Mistake
-    from cai.runs.folder import named
+    from cai.runs.folder import resolve_data
     from cai.train.run import score as scoring
 
     if len(models) < 2:
         raise Mistake("score", "needs at least one reward model and a file", "cai score MODEL... FILE")
     folders = [reward_folder(name) for name in models[:-1]]
-    rows, summary = scoring.score(folders, named(Path(models[-1])), combine=combine, k=k, device=device)
+    rows, summary = scoring.score_file(folders, resolve_data(Path(models[-1])), combine=combine, k=k, device=device)
     if as_json:
         print(json.dumps({"rows": rows, "summary": summary}))
         return
@@ -129,15 +133,15 @@ def score(
 
 
 def _out(method: str, data: Path, out: Path | None, name: str | None) -> Path:
-    from cai.runs.folder import folder
+    from cai.runs.folder import run_folder
 
     if out is not None:
         return out
     if name is not None:
-        return folder(Path("runs"), name)
+        return run_folder(Path("runs"), name)
     if (data / "manifest.json").is_file():
         return data / "train" / method.replace(":", ".")
-    return folder(Path("runs"), f"{method}-{data.name.split('.')[0]}".replace(":", "."))
+    return run_folder(Path("runs"), f"{method}-{data.name.split('.')[0]}".replace(":", "."))
 
 
 def _print_config(config: Mapping[str, Any], as_json: bool) -> None:
@@ -160,12 +164,12 @@ def _progress(line: Mapping[str, Any]) -> None:
         print(" ".join([*who, *step]) + "  " + "  ".join(shown), file=sys.stderr)
 
 
-def _say(said: Mapping[str, Any], where: Path) -> None:
-    rows = said["rows"]
-    print(f"{rows['read']} rows: {rows['used']} learned from, {rows['held_out']} held out")
-    for reason, count in rows["left_out"].items():
-        print(f"  {count} left out, {reason}: {_safe(said['why_left_out'].get(reason, ''))}")
-    for line in _lines(said["figures"]):
+def _print_result(result: TrainingResult, where: Path) -> None:
+    rows = result.rows
+    print(f"{rows.read} rows: {rows.used} learned from, {rows.held_out} held out")
+    for reason, count in rows.left_out.items():
+        print(f"  {count} left out, {reason}: {_safe(result.why_left_out.get(reason, ''))}")
+    for line in _lines(result.figures):
         print(f"  {line}")
     print(where / "model")
 

@@ -26,7 +26,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, FoldedScalarString, LiteralScalarString
 
-from cai.core import config as outside
+from cai.core.config import parse_yaml, read_text
 from cai.core.errors import Mistake
 from cai.core.seeds import digest
 
@@ -51,9 +51,9 @@ def convert(path: str | Path) -> str:
 
 
 def _content(path: Path) -> Any:
-    text = outside.text(path)
+    text = read_text(path)
     if path.suffix in (".yaml", ".yml"):
-        return outside.parse(text, str(path)).data
+        return parse_yaml(text, str(path)).data
     if path.suffix != ".json":
         return text
     try:

@@ -17,8 +17,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 from rapidfuzz import fuzz, utils
 
-from cai.core import config as outside
-from cai.core.config import Knobs
+from cai.core.config import Knobs, read_yaml
 from cai.core.errors import Mistake
 from cai.core.plugins import suggest
 
@@ -119,13 +118,13 @@ class Problem:
 
 def lint(path: str | Path) -> list[Problem]:
     """Every problem of a constitution file, sorted by line."""
-    return check(path)[1]
+    return check_constitution(path)[1]
 
 
-def check(path: str | Path) -> tuple[ConstitutionForm | None, list[Problem]]:
+def check_constitution(path: str | Path) -> tuple[ConstitutionForm | None, list[Problem]]:
     """The content of a file, None if there is an error in it, and its problems, sorted by line."""
     try:
-        document = outside.read(Path(path))
+        document = read_yaml(Path(path))
     except Mistake as mistake:
         line = mistake.where.removeprefix(f"{Path(path)}").removeprefix(":")
         return None, [Problem(str(path), int(line or 0), "error", mistake.what, mistake.fix)]

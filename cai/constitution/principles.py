@@ -15,7 +15,7 @@ from math import log
 from pathlib import Path
 from typing import Literal
 
-from cai.constitution.lint import ConstitutionForm, ExampleForm, PrincipleForm, check
+from cai.constitution.lint import ConstitutionForm, ExampleForm, PrincipleForm, check_constitution
 from cai.core.errors import Mistake
 from cai.core.plugins import shipped, suggest
 from cai.core.seeds import digest, uniforms
@@ -38,9 +38,9 @@ class NoPrinciple(Mistake):
     """No principle with a weight applies to a prompt: a failure of that prompt, not of the run."""
 
 
-def load(source: str | Path) -> Constitution:
+def load_constitution(source: str | Path) -> Constitution:
     """The constitution in a file, or a shipped one by its name. Raises Mistake with the line of the first error."""
-    form, problems = check(_locate(source))
+    form, problems = check_constitution(_locate(source))
     errors = [problem for problem in problems if problem.level == "error"]
     if form is None:
         first, more = errors[0], len(errors) - 1
@@ -49,7 +49,7 @@ def load(source: str | Path) -> Constitution:
     return _constitution(form)
 
 
-def names() -> list[str]:
+def constitution_names() -> list[str]:
     """The constitutions that travel with the package."""
     return sorted(file.stem for file in shipped("constitutions").glob("*.yaml"))
 
@@ -60,7 +60,7 @@ def principle_digest(principle: Principle) -> str:
     return digest({name: fields[name] for name in ACTIVE})
 
 
-def draw(constitution: Constitution, prompt: Prompt, round: int, seed: int, sample: int = 0) -> Principle:
+def draw_principle(constitution: Constitution, prompt: Prompt, round: int, seed: int, sample: int = 0) -> Principle:
     """The principle for one round of one draft, by weight. Raises NoPrinciple if none applies to the prompt."""
     return ranked(constitution.principles, prompt, seed, "draw", sample, round)[0]
 
@@ -104,7 +104,7 @@ def data(constitution: Constitution) -> dict[str, object]:
     return asdict(constitution) | {"principles": principles}
 
 
-def new(name: str) -> str:
+def new_constitution(name: str) -> str:
     """The text of a commented constitution to start from. Raises Mistake unless the name can be a file's."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
         raise Mistake(name or "name", "cannot name a constitution", "use lower-case letters, digits and hyphens")
@@ -112,17 +112,19 @@ def new(name: str) -> str:
     return text.replace("\nname: starter\n", f"\nname: {name}\n", 1)
 
 
-def schema() -> dict[str, object]:
+def constitution_schema() -> dict[str, object]:
     """The JSON Schema of the file format, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ConstitutionForm.model_json_schema()}
 
 
 def _locate(source: str | Path) -> Path:
-    if source in names():
+    if source in constitution_names():
         return shipped("constitutions", f"{source}.yaml")
     path = Path(source)
     if not path.suffix and not path.exists():
-        raise Mistake(str(source), "is neither a file nor a shipped constitution", suggest(str(source), names()))
+        raise Mistake(
+            str(source), "is neither a file nor a shipped constitution", suggest(str(source), constitution_names())
+        )
     return path
 
 

@@ -52,7 +52,7 @@ class Scaling:
     """Paired, on the half that was not fitted on."""
 
 
-def fit(p: Sequence[float], seed: int = 0) -> Fit:
+def calibration(p: Sequence[float], seed: int = 0) -> Fit:
     """The three measures; `p` is not empty."""
     brier = interval([(1 - one) ** 2 for one in p], seed=seed)
     gaps = [part.n * abs(part.accuracy - part.confidence) for part in bins(p)]
@@ -83,7 +83,9 @@ def scaling(half: Sequence[float], other: Sequence[float], seed: int = 0) -> Sca
         return None
     heat = temperature(half)
     after = [scaled(p, heat) for p in other]
-    return Scaling(heat, fit(other, seed), fit(after, seed), change(_nll(other), _nll(after), seed=seed))
+    return Scaling(
+        heat, calibration(other, seed), calibration(after, seed), change(_nll(other), _nll(after), seed=seed)
+    )
 
 
 def temperature(p: Sequence[float]) -> float:

@@ -36,7 +36,7 @@ Noun = TypeVar("Noun", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """What is wrong, on which line (1-based; 0 where no line is known), and what to do."""
 
     line: int
@@ -65,12 +65,12 @@ class Document:
         return line
 
 
-def read(path: Path) -> Document:
+def read_yaml(path: Path) -> Document:
     """The YAML mapping in `path`. Raises Mistake with file and line."""
-    return parse(text(path), str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
-def text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A small UTF-8 file, with or without a byte order mark. Raises Mistake with file and line."""
     try:
         with open(path, "rb") as file:
@@ -86,7 +86,7 @@ def text(path: Path) -> str:
         raise Mistake(f"{path}:{line}", "is not UTF-8", "save the file as UTF-8") from None
 
 
-def parse(text: str, where: str) -> Document:
+def parse_yaml(text: str, where: str) -> Document:
     """The YAML mapping in `text`; `where` names it in errors. Raises Mistake."""
     try:
         yaml = YAML(typ="rt", pure=True)
@@ -103,7 +103,7 @@ def parse(text: str, where: str) -> Document:
     return Document(where, _plain(marked), marked)
 
 
-def check(document: Document, kind: type[Noun]) -> tuple[Noun | None, list[Problem]]:
+def validate(document: Document, kind: type[Noun]) -> tuple[Noun | None, list[ConfigProblem]]:
     """`document` as a `kind`, and every problem found on the way, by line."""
     try:
         return kind.model_validate(document.data), []
@@ -111,9 +111,9 @@ def check(document: Document, kind: type[Noun]) -> tuple[Noun | None, list[Probl
         return None, sorted(_problems(document, kind, error), key=lambda problem: problem.line)
 
 
-def noun(document: Document, kind: type[Noun]) -> Noun:
+def parse_options(document: Document, kind: type[Noun]) -> Noun:
     """`document` as a `kind`. Raises Mistake with the first problem and how many more there are."""
-    found, problems = check(document, kind)
+    found, problems = validate(document, kind)
     if found is None:
         first, more = problems[0], len(problems) - 1
         what = first.what + (f" (and {more} more)" if more else "")
@@ -153,20 +153,20 @@ def _plain(node: Any) -> Any:
     return node if node is None else str(node)
 
 
-def _problems(document: Document, kind: type[BaseModel], error: ValidationError) -> Iterator[Problem]:
+def _problems(document: Document, kind: type[BaseModel], error: ValidationError) -> Iterator[ConfigProblem]:
     for item in error.errors(include_url=False):
         place = _place(document.data, item["loc"])
         name = ".".join(map(str, place))
         match item["type"]:
             case "extra_forbidden":
                 known = sorted(_fields_at(kind, item["loc"][:-1]))
-                yield Problem(document.line(place), f"unknown key {name!r}", suggest(str(item["loc"][-1]), known))
+                yield ConfigProblem(document.line(place), f"unknown key {name!r}", suggest(str(item["loc"][-1]), known))
             case "missing":
-                yield Problem(document.line(place), f"{'.'.join(map(str, item['loc']))!r} is missing", "add it")
+                yield ConfigProblem(document.line(place), f"{'.'.join(map(str, item['loc']))!r} is missing", "add it")
             case _:
                 got = "" if isinstance(item["input"], (dict, list)) else f", not {item['input']!r:.60}"
                 what = item["msg"].removeprefix("Value error, ")
-                yield Problem(document.line(place), f"{name or 'the file'}: {what}{got}", "see docs/recipes.md")
+                yield ConfigProblem(document.line(place), f"{name or 'the file'}: {what}{got}", "see docs/recipes.md")
 
 
 def _place(data: Any, loc: Sequence[str | int]) -> list[str | int]:
@@ -205,5 +205,5 @@ def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
             if below is not None and not isinstance(below, dict):
                 raise Mistake(f"-o {override}", f"{parent!r} is a single value and has no keys", f"set {parent} itself")
             inner[parent] = inner = dict(below or {})
-        inner[last] = parse(f"v: {value}", f"-o {override}").data["v"]
+        inner[last] = parse_yaml(f"v: {value}", f"-o {override}").data["v"]
     return found

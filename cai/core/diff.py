@@ -34,7 +34,7 @@ class _Edit(NamedTuple):
     b_end: int
 
 
-def words(a: str, b: str) -> list[Segment]:
+def word_diff(a: str, b: str) -> list[Segment]:
     """Segments from `a` to `b`: `same` and `new` together are `b`, `same` and `gone` hold the words of `a`."""
     old, new = _words(a), _words(b)
     if len(old) * len(new) > LIMIT:

@@ -83,7 +83,7 @@ def couple(id: str, prompt: int, before: str, after: str) -> Couple:
     return Couple(id, prompt, window(one), window(other))
 
 
-class Sample:
+class CoupleSample:
     """The couples with the smallest keys: a random sample that does not depend on the order of rows."""
 
     def __init__(self, size: int) -> None:

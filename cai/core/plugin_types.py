@@ -1,7 +1,4 @@
-"""The records of the workshops: what a file in backends, judges, export, train or audit ends in, and what it is given.
-
-Left out on purpose: behaviour, and any built-in. `plugins` finds a record by its file's name.
-"""
+"""The record types of the plug-in folders: what each file there ends in, and what it is given."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cai.core.types import Message, Model, Opinion, Pair, Prompt, Trace
+from cai.core.types import Action, Finish, Message, Model, Opinion, Pair, Prompt, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +21,59 @@ class Backend:
     about: str
 
 
+GateStage = Literal["draft", "revision", "pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class GateInput:
+    """A text and what it came from.
+
+    Of a revision `before` is the answer that `after` would replace; of a draft the last user turn; of a pair `before`
+    is the rejected answer and `after` the chosen one.
+    """
+
+    before: str
+    after: str
+    finish: Finish
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The record that ends a file in `gates/`: something that may not pass from one step to the next unnoticed."""
+
+    look: Callable[..., str | None]
+    """`look(seen)`, or `look(seen, options)` where there are options -> what was noticed, None where nothing was."""
+    about: str
+    on: tuple[GateStage, ...] = ("revision",)
+    """What it looks at. Drafts are only tagged, whatever the action."""
+    default: Action | None = "tag"
+    """The action where a recipe names none; None: switched off until a recipe names it."""
+    options: type | None = None
+    """A pydantic class of this gate's own settings."""
+    repair: Callable[[str], tuple[str, str]] | None = None
+    """`repair(text) -> (text, what was removed)`, for the action `repair`; nothing removed is an empty text."""
+    order: int = 100
+    """Gates look in ascending order, those of one number by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """The record that ends a file in `judges/`: one way to have a model say which of two answers is better."""
 
     options: type
-    """A pydantic class of this judge's own knobs."""
+    """A pydantic class of this judge's own settings."""
     judge: Callable[..., Awaitable[Opinion]]
-    """`judge(comparison, bench, options) -> Opinion`. Raises CallFailed: what cannot be read is no opinion."""
+    """`judge(comparison, context, options) -> Opinion`. Raises CallFailed: what cannot be read is no opinion."""
     about: str
     asks: str = "judge"
     """The folder of `prompts/` that holds its templates."""
+    offers: frozenset[str] = frozenset({"conversation", "first", "second", "principle", "examples", "menu"})
+    """The variables that its templates may declare: the keys of what it renders them with."""
+    prompts: Path | None = None
+    """A folder with templates of its own (`small.j2`, `large.j2`), for a judge of another package."""
     order: bool = True
-    """Whether it sees both answers at once, so that which stands first can matter."""
+    """Whether it sees both answers at once, so that which is shown first can matter."""
     needs: Literal["compare", "checks"] = "compare"
     """The form of a principle that it asks by."""
     calls: Callable[..., int] = lambda options, principle: 1

@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from pydantic_core import to_json
 
@@ -20,6 +21,12 @@ _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", 
 def digest(*parts: object) -> str:
     """SHA-256 (64 hex digits) of the canonical JSON of `parts`; parts are JSON values."""
     return hashlib.sha256(_canonical(parts)).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def seed(*parts: object) -> int:

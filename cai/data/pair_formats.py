@@ -97,7 +97,7 @@ def columns(row: object) -> str:
 # --- Single values ----------------------------------------------------------------------------------------------------
 
 
-def number(value: object) -> float | None:
+def finite_number(value: object) -> float | None:
     """A finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -112,7 +112,7 @@ def probability(row: Row) -> float | None:
     """`p_chosen`, where the row has it. Raises ValueError for what is no probability."""
     if row.get("p_chosen") is None:
         return None
-    value = number(row["p_chosen"])
+    value = finite_number(row["p_chosen"])
     if value is None or not 0 <= value <= 1:
         raise ValueError(f"p_chosen is {row['p_chosen']!r:.40}, not a probability")
     return value
@@ -122,7 +122,7 @@ def weight(row: Row) -> float | None:
     """How much a row counts in training, where it says. Raises ValueError for what is no weight."""
     if row.get("weight") is None:
         return None
-    value = number(row["weight"])
+    value = finite_number(row["weight"])
     if value is None or value < 0:
         raise ValueError(f"weight is {row['weight']!r:.40}, not a weight")
     return value
@@ -140,7 +140,7 @@ _SCORES = (
 def scores(row: Row) -> tuple[float, float] | None:
     """What each answer was given, by any of the names that are in use."""
     for chosen, rejected in _SCORES:
-        one, other = number(row.get(chosen)), number(row.get(rejected))
+        one, other = finite_number(row.get(chosen)), finite_number(row.get(rejected))
         if one is not None and other is not None:
             return one, other
     return None
@@ -157,7 +157,7 @@ def first_text(row: Row, *names: str) -> str | None:
     return None
 
 
-def joined(turns: Turns) -> str:
+def joined_turns(turns: Turns) -> str:
     """What a side says: an answer as it is; where users speak too, every turn after its role."""
     if all(turn.role == "assistant" for turn in turns):
         return "\n\n".join(turn.content for turn in turns)
@@ -336,7 +336,7 @@ def _ranked(row: Row) -> Parts:
     listed = row.get("completions")
     if not isinstance(listed, list) or len(listed) != 2:
         raise ValueError(f"has no two completions; it {columns(row)}")
-    if any(not isinstance(one, Mapping) or number(one.get("rank")) is None for one in listed):
+    if any(not isinstance(one, Mapping) or finite_number(one.get("rank")) is None for one in listed):
         raise ValueError("has a completion without a rank")
     if listed[0]["rank"] == listed[1]["rank"]:
         raise ValueError("has two completions of the same rank")

@@ -18,9 +18,9 @@ from pathlib import Path
 from cai.core.errors import Mistake
 from cai.core.plugins import suggest
 from cai.core.types import Failure, Message
-from cai.data import pair_formats as shapes
+from cai.data import pair_formats
 from cai.data.files import MAX_ROW, SUFFIXES, Bad, Row, rows, suffix
-from cai.data.pair_formats import SHAPES, Sides
+from cai.data.pair_formats import SHAPES, Sides, columns, finite_number, first_text, joined_turns, probability, told
 
 STAGE = "read"
 PEEK = 50
@@ -69,13 +69,13 @@ class Opened:
     pairs: Iterator[Preference | Failure]
 
 
-def read(path: Path, format: str = "") -> Iterator[Preference | Failure]:
+def read_pairs(path: Path, format: str = "") -> Iterator[Preference | Failure]:
     """Every pair of a file, or of the files of a folder. Raises Mistake for what cannot be opened."""
-    for file in files(path):
+    for file in data_files(path):
         yield from opened(file, format).pairs
 
 
-def files(path: Path) -> list[Path]:
+def data_files(path: Path) -> list[Path]:
     """The data files that a path means: itself, those of a folder, or the pairs of a run. Raises Mistake."""
     if not path.is_dir():
         return [path]
@@ -94,12 +94,12 @@ def opened(path: Path, format: str = "", split: str = "") -> Opened:
         raise Mistake(f"format {format}", "there is no such format", suggest(format, list(SHAPES)))
     coming = rows(path)
     first = list(islice(coming, PEEK))
-    name = format or shapes.told([value for _, value in first])
+    name = format or told([value for _, value in first])
     split = split or _split(path)
     return Opened(path, split, name, (_pair(row, name, split) for row in chain(first, coming)))
 
 
-def splits(paths: Sequence[Path]) -> list[str]:
+def split_names(paths: Sequence[Path]) -> list[str]:
     """The split that each file is: its name, with that of its folder where several files have the same."""
     names = [(_split(path), path.name) for path in paths]
     often = Counter(names)
@@ -119,7 +119,7 @@ def _pair(row: Row, format: str, split: str) -> Preference | Failure:
         if isinstance(value, Bad):
             raise ValueError(str(value))
         if not format:
-            raise ValueError(f"is in no format that is known; it {shapes.columns(value)}")
+            raise ValueError(f"is in no format that is known; it {columns(value)}")
         return _preference(where, SHAPES[format].sides(value), split)
     except ValueError as error:
         return Failure(where, STAGE, "bad_row", f"{where} {error}")
@@ -131,16 +131,16 @@ def _preference(where: str, sides: Sides, split: str) -> Preference:
         raise ValueError(f"is longer than {MAX_ROW:,} characters")
     row = sides.row
     return Preference(
-        id=shapes.first_text(row, "id", "prompt_id") or where,
+        id=first_text(row, "id", "prompt_id") or where,
         where=where,
         prompt=prompt,
-        chosen=shapes.joined(chosen),
-        rejected=shapes.joined(rejected),
-        p_chosen=sides.p_chosen if sides.p_chosen is not None else shapes.probability(row),
-        scores=(scores := shapes.scores(row)),
-        margin=shapes.number(row.get("margin")) if scores is None else scores[0] - scores[1],
-        weight=shapes.weight(row),
-        category=shapes.first_text(row, "category"),
-        split=shapes.first_text(row, "split") or split,
+        chosen=joined_turns(chosen),
+        rejected=joined_turns(rejected),
+        p_chosen=sides.p_chosen if sides.p_chosen is not None else probability(row),
+        scores=(scores := pair_formats.scores(row)),
+        margin=finite_number(row.get("margin")) if scores is None else scores[0] - scores[1],
+        weight=pair_formats.weight(row),
+        category=first_text(row, "category"),
+        split=first_text(row, "split") or split,
         turns=max(len(chosen), len(rejected)),
     )

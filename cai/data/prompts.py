@@ -8,7 +8,6 @@ Left out on purpose: guessing. A row that holds neither column is a failure that
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +17,11 @@ from typing import Any, cast
 
 from cai.core import plugins
 from cai.core.errors import Mistake
-from cai.core.seeds import digest
+from cai.core.seeds import digest, file_digest
 from cai.core.types import Failure, Message, Prompt, Role
-from cai.data import files as rows
-from cai.data.files import Bad, Row
-from cai.runs.recipe import Source
+from cai.data import files
+from cai.data.files import SUFFIXES, Bad, Row
+from cai.runs.recipe import PromptSource
 
 MAX_TEXT = 1 << 20
 """Characters of one conversation."""
@@ -30,12 +29,12 @@ ROLES = ("system", "user", "assistant")
 STAGE = "read"
 
 
-def read(source: Source) -> Iterator[Prompt | Failure]:
+def read_prompts(source: PromptSource) -> Iterator[Prompt | Failure]:
     """The prompts of a source in its order; duplicates and bad rows are Failures. Raises Mistake for a bad source."""
     return _unique(_parsed(islice(_rows(source), source.limit), source.column))
 
 
-def locate(source: Source) -> Path | None:
+def locate_prompts(source: PromptSource) -> Path | None:
     """The file or folder a source means, None for a hub id. Raises Mistake for a path that is not there."""
     path = Path(source.path)
     if path.exists():
@@ -44,23 +43,22 @@ def locate(source: Source) -> Path | None:
     for candidate in (Path("prompts", name), plugins.shipped("prompts", name)):
         if candidate.is_file():
             return candidate
-    if path.suffix in rows.SUFFIXES or path.is_absolute() or source.path.count("/") != 1:
+    if path.suffix in SUFFIXES or path.is_absolute() or source.path.count("/") != 1:
         raise Mistake(f"prompts: {source.path}", "there is no such file", "check the path")
     return None
 
 
-def fingerprint(source: Source) -> str:
+def prompts_digest(source: PromptSource) -> str:
     """SHA-256 of the source's bytes, or of its name where it is a folder or on the hub."""
-    path = locate(source)
+    path = locate_prompts(source)
     if path is None or path.is_dir():
         return digest(source.path, source.split)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
-def count(source: Source) -> int | None:
+def count_prompts(source: PromptSource) -> int | None:
     """How many rows `read` will go through, where that is known without reading them: for a progress line."""
-    path, known = locate(source), None
+    path, known = locate_prompts(source), None
     if path is not None and path.suffix.lower() in (".jsonl", ".ndjson"):
         with open(path, "rb") as file:
             known = sum(1 for line in file if line.strip())
@@ -71,14 +69,14 @@ def count(source: Source) -> int | None:
     return known if source.limit is None else min(known or source.limit, source.limit)
 
 
-def _rows(source: Source) -> Iterator[Row]:
-    path = locate(source)
+def _rows(source: PromptSource) -> Iterator[Row]:
+    path = locate_prompts(source)
     if path is None or path.is_dir():
         return _datasets_rows(source, path)
-    return rows.rows(path)
+    return files.rows(path)
 
 
-def _datasets_rows(source: Source, path: Path | None) -> Iterator[Row]:
+def _datasets_rows(source: PromptSource, path: Path | None) -> Iterator[Row]:
     import datasets
 
     try:

@@ -22,7 +22,7 @@ def make_split(test_share: float, seed: int) -> Split:
     A split that the prompt itself names wins.
     """
     return lambda prompt: (
-        prompt.split or ("test" if uniform("split", seed, conversation(prompt)) < test_share else "train")
+        prompt.split or ("test" if uniform("split", seed, conversation_digest(prompt)) < test_share else "train")
     )
 
 
@@ -35,17 +35,19 @@ def settle(split: Split, prompts: Iterable[Prompt]) -> Split:
     named: dict[str, str] = {}
     for prompt in prompts:
         if prompt.split is not None:
-            key = conversation(prompt)
+            key = conversation_digest(prompt)
             named[key] = min(named.get(key, prompt.split), prompt.split, key=lambda name: (name == "train", name))
 
     def settled(prompt: Prompt) -> str:
-        name = named.get(conversation(prompt)) if named else None  # a digest is only worth its time where names are
+        name = (
+            named.get(conversation_digest(prompt)) if named else None
+        )  # a digest is only worth its time where names are
         return _safe(name or split(prompt), prompt)
 
     return settled
 
 
-def conversation(prompt: Prompt) -> str:
+def conversation_digest(prompt: Prompt) -> str:
     """The identity of a prompt's content: case and spacing do not count, so a near copy cannot leak between splits."""
     return digest([(message.role, " ".join(message.content.casefold().split())) for message in prompt.messages])
 

@@ -19,19 +19,19 @@ from typing import Any
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Export, Format, Rows
-from cai.core.seeds import digest, uniform
+from cai.core.seeds import digest, file_digest, uniform
 from cai.core.types import Failure, Message, Pair, Prompt
-from cai.data import files as rows
-from cai.data import pairs as preferences
-from cai.data import prompts as sources
+from cai.data import files, pairs
 from cai.data.files import Bad
-from cai.data.pairs import Preference
+from cai.data.pairs import Opened, Preference, data_files
+from cai.data.prompts import read_prompts
 from cai.data.splits import make_split
 from cai.runs import recipe
 from cai.runs.folder import Run
-from cai.runs.recipe import Source
+from cai.runs.manifest import RowCounts
+from cai.runs.recipe import PromptSource
 
-Row = dict[str, Any]
+TrainingRow = dict[str, Any]
 HELD_OUT = frozenset({"test", "validation", "valid", "dev", "eval", "held_out"})
 """Names of splits that are not learned from."""
 _NEEDS: Mapping[Rows, str] = {
@@ -43,11 +43,11 @@ _NEEDS: Mapping[Rows, str] = {
 
 
 @dataclass(slots=True)
-class Lessons:
+class TrainingRows:
     """What is learned from, what is held out, and what became of every other row."""
 
-    rows: list[Row] = field(default_factory=list)
-    held_out: list[Row] = field(default_factory=list)
+    rows: list[TrainingRow] = field(default_factory=list)
+    held_out: list[TrainingRow] = field(default_factory=list)
     read: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows by the reason why they are in neither: too_long, wrong, identical, empty, tie, template_refuses."""
@@ -56,10 +56,9 @@ class Lessons:
     constitutions: set[str] = field(default_factory=set)
     """Digests of the constitutions that the rows were made by, where they say."""
 
-    def counts(self) -> dict[str, Any]:
-        """As JSON; read = used + held_out + left out."""
-        used, held_out = len(self.rows), len(self.held_out)
-        return {"read": self.read, "used": used, "held_out": held_out, "left_out": dict(sorted(self.left_out.items()))}
+    def counts(self) -> RowCounts:
+        """What became of the rows; read = used + held_out + left out."""
+        return RowCounts(self.read, len(self.rows), len(self.held_out), dict(sorted(self.left_out.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +69,26 @@ class _Bad:
     what: str
 
 
-Coming = Iterator[tuple[str, str, "Row | _Bad"]]
+Coming = Iterator[tuple[str, str, "TrainingRow | _Bad"]]
 """Where a row stands, the name of its split, and the row."""
 
 
-def gather(
+def gather_training_rows(
     path: Path,
     kind: Rows,
     *,
-    tokens: Callable[[Row], int],
+    tokens: Callable[[TrainingRow], int],
     max_length: int,
     held_out: float = 0.1,
     seed: int = 0,
     revisions: str = "last",
     soft: bool = True,
-) -> Lessons:
+) -> TrainingRows:
     """All rows in `path` as rows of a kind; `tokens` counts those of the longest side. Raises Mistake.
 
     Without `soft` the pairs of a run are taken as they are named, a revision over its draft, whatever a judge says.
     """
-    found, splits = Lessons(), list[str]()
+    found, splits = TrainingRows(), list[str]()
     for where, split, row in _coming(path, kind, revisions, soft):
         found.read += 1
         checked = row if isinstance(row, _Bad) else _checked(row, tokens, max_length)
@@ -106,19 +105,15 @@ def gather(
     return found
 
 
-def fingerprint(path: Path) -> str:
+def data_digest(path: Path) -> str:
     """SHA-256 over the bytes of the files that rows are read from."""
     if (path / "manifest.json").is_file() and (path / "traces.jsonl").is_file():
         return Run(path).digest
-    whole = hashlib.sha256()
-    for file in preferences.files(path):
-        if file.is_file():
-            with open(file, "rb") as content:
-                whole.update(hashlib.file_digest(content, "sha256").digest())
-    return whole.hexdigest()
+    files = [file for file in data_files(path) if file.is_file()]
+    return hashlib.sha256(b"".join(bytes.fromhex(file_digest(file)) for file in files)).hexdigest()
 
 
-def _refuse_nothing(path: Path, kind: Rows, found: Lessons) -> None:
+def _refuse_nothing(path: Path, kind: Rows, found: TrainingRows) -> None:
     if found.rows:
         return
     if not found.read:
@@ -127,7 +122,7 @@ def _refuse_nothing(path: Path, kind: Rows, found: Lessons) -> None:
     raise Mistake(str(path), f"none of {found.read} rows can be learned from: {why}", f"rows need {_NEEDS[kind]}")
 
 
-def _part(found: Lessons, splits: list[str], share: float, seed: int) -> None:
+def _part(found: TrainingRows, splits: list[str], share: float, seed: int) -> None:
     """Move what is held out to its own list."""
     named = {name in HELD_OUT for name in splits} == {True, False}
     everything, found.rows = found.rows, []
@@ -139,10 +134,10 @@ def _part(found: Lessons, splits: list[str], share: float, seed: int) -> None:
         found.rows, found.held_out = found.held_out, []  # one conversation, and chance had it held out
 
 
-def _checked(row: Row, tokens: Callable[[Row], int], max_length: int) -> Row | _Bad:
+def _checked(row: TrainingRow, tokens: Callable[[TrainingRow], int], max_length: int) -> TrainingRow | _Bad:
     from jinja2 import TemplateError
 
-    answers = ["\n".join(turn["content"] for turn in row[side]) for side in sides(row)]
+    answers = ["\n".join(turn["content"] for turn in row[side]) for side in answer_columns(row)]
     if not row["prompt"]:
         return _Bad("wrong", "has no prompt")
     if any(not answer.strip() for answer in answers):
@@ -158,7 +153,7 @@ def _checked(row: Row, tokens: Callable[[Row], int], max_length: int) -> Row | _
     return row
 
 
-def sides(row: Mapping[str, Any]) -> list[str]:
+def answer_columns(row: Mapping[str, Any]) -> list[str]:
     """The columns of a row that hold answers."""
     return [name for name in ("completion", "chosen", "rejected") if name in row]
 
@@ -177,9 +172,9 @@ def _coming(path: Path, kind: Rows, revisions: str, soft: bool) -> Coming:
 
 
 def _of_run(run: Run, kind: Rows, revisions: str, soft: bool) -> Coming:
-    chosen = recipe.load(run.path / "recipe.yaml")
+    chosen = recipe.load_recipe(run.path / "recipe.yaml")
     split = make_split(chosen.export.test_share, chosen.seed)
-    export = Export(run.traces, run.pairs, split, run.manifest["constitution"]["digest"])
+    export = Export(run.traces, run.pairs, split, run.manifest.constitution.digest)
     if kind == "pairs":
         for pair in run.pairs():
             tie = pair.p_chosen == 0.5
@@ -191,7 +186,7 @@ def _of_run(run: Run, kind: Rows, revisions: str, soft: bool) -> Coming:
             yield prompt.id, split(prompt), {"id": prompt.id, "prompt": _turns(prompt.messages)}
         return
     name = "kto" if kind == "labels" else "sft_all" if revisions == "all" else "sft"
-    for part, row in plugins.find("export", name, Format).rows(export):
+    for part, row in plugins.find_plugin("export", name, Format).rows(export):
         columns = ("prompt", "completion", "label", "constitution")
         id = f"{row['prompt_id']}:{row['sample']}:{row['source']}"
         yield id, part, {"id": id, **{name: row[name] for name in columns if name in row}}
@@ -201,11 +196,11 @@ def _name(pair: Pair) -> str:
     return f"{pair.prompt.id}:{pair.sample}:{pair.source}"
 
 
-def _pair(id: str, pair: Pair | Preference, made_by: str = "") -> Row:
+def _pair(id: str, pair: Pair | Preference, made_by: str = "") -> TrainingRow:
     prompt = pair.prompt.messages if isinstance(pair.prompt, Prompt) else pair.prompt
     p = 1.0 if pair.p_chosen is None else pair.p_chosen
     sides = [pair.chosen, pair.rejected] if p >= 0.5 else [pair.rejected, pair.chosen]
-    row: Row = {"id": id, "prompt": _turns(prompt), "p_chosen": max(p, 1 - p)}
+    row: TrainingRow = {"id": id, "prompt": _turns(prompt), "p_chosen": max(p, 1 - p)}
     row |= {name: _answer(side) for name, side in zip(("chosen", "rejected"), sides, strict=True)}
     margin, weight = (getattr(pair, name, None) for name in ("margin", "weight"))
     row |= {} if margin is None else {"margin": margin if p >= 0.5 else -margin}
@@ -218,13 +213,13 @@ def _pair(id: str, pair: Pair | Preference, made_by: str = "") -> Row:
 
 
 def _of_pairs(path: Path, kind: Rows) -> Coming:
-    for file in preferences.files(path):
-        opened = preferences.opened(file)
+    for file in data_files(path):
+        opened = pairs.opened(file)
         labelled = kind == "labels" and not opened.format
         yield from _labelled(file, opened.split) if labelled else _preferences(opened, file, kind)
 
 
-def _preferences(opened: preferences.Opened, file: Path, kind: Rows) -> Coming:
+def _preferences(opened: Opened, file: Path, kind: Rows) -> Coming:
     for pair in opened.pairs:
         if isinstance(pair, Failure):
             if pair.message.endswith((", not a probability", ", not a weight")):
@@ -257,13 +252,13 @@ def _labelled(file: Path, split: str) -> Coming:
 
 
 def _of_completions(path: Path) -> Coming:
-    for file in preferences.files(path):
+    for file in data_files(path):
         yield from _completed(file, file.name.split(".")[0].split("-")[0])
 
 
 def _completed(file: Path, split: str) -> Coming:
     """Rows with prompt and completion, or with messages that end in an answer."""
-    for where, row in rows.rows(file):
+    for where, row in files.rows(file):
         try:
             if isinstance(row, Bad) or not isinstance(row, Mapping):
                 raise ValueError(f"{where} {row if isinstance(row, Bad) else 'is not an object'}")
@@ -272,7 +267,7 @@ def _completed(file: Path, split: str) -> Coming:
             yield where, split, _Bad("wrong", str(error))
 
 
-def _completion(where: str, row: Mapping[str, Any]) -> Row:
+def _completion(where: str, row: Mapping[str, Any]) -> TrainingRow:
     if row.get("messages") is not None:
         turns = _listed(row["messages"])
         prompt, completion = turns[:-1], turns[-1:]
@@ -317,9 +312,9 @@ def _text(content: Any) -> str:
 
 
 def _of_prompts(path: Path) -> Coming:
-    for file in preferences.files(path):
+    for file in data_files(path):
         split = file.name.split(".")[0].split("-")[0]
-        for prompt in sources.read(Source(path=str(file))):
+        for prompt in read_prompts(PromptSource(path=str(file))):
             if isinstance(prompt, Failure):
                 reason = prompt.kind if prompt.kind.startswith("duplicate") else "wrong"
                 yield prompt.id, split, _Bad(reason, prompt.message)

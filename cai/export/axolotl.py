@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.row import PROVENANCE, Row, answer, conversation, decided, of_pair
+from cai.export.columns.row import PROVENANCE, Row, answer, decided, message_list, of_pair
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
     """One row for each pair that is no tie, in the run's order."""
     for pair in decided(export):
         row: Row = {
-            "messages": conversation(pair.prompt),
+            "messages": message_list(pair.prompt),
             "chosen": answer(pair.chosen)[0],
             "rejected": answer(pair.rejected)[0],
             "p_chosen": pair.p_chosen,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
 from cai.core.types import Step, Trace
-from cai.export.columns.row import PROVENANCE, Row, answer, provenance
+from cai.export.columns.row import PROVENANCE, Row, answer, provenance_columns
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
@@ -31,7 +31,7 @@ def _row(trace: Trace, step: Step, before: str, made_by: str) -> Row:
     return {
         "prompt": [{"role": "user", "content": question}],
         "completion": answer(critique),
-        **provenance(trace, (step.principle,), f"critique:{step.round + 1}", step.gates, made_by),
+        **provenance_columns(trace, (step.principle,), f"critique:{step.round + 1}", step.gates, made_by),
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
 from cai.core.types import Prompt
-from cai.export.columns.row import PROVENANCE, Row, conversation, of_pair
+from cai.export.columns.row import PROVENANCE, Row, message_list, of_pair
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
@@ -25,7 +25,7 @@ def rows(export: Export) -> Iterator[tuple[str, Row]]:
                 "chosen": pair.chosen,
                 "rejected": pair.rejected,
                 "p_chosen": pair.p_chosen,
-                "conversation": conversation(pair.prompt),
+                "conversation": message_list(pair.prompt),
                 "tags": list(pair.prompt.tags),
                 **of_pair(pair, export.constitution),
             },

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
 from cai.core.types import Pair
-from cai.export.columns.row import PROVENANCE, Row, answer, conversation, of_pair
+from cai.export.columns.row import PROVENANCE, Row, answer, message_list, of_pair
 
 SURE_ENOUGH = 0.5
 """Labels at or below are no thumb: a tie names neither answer good, and a doubted revision not its draft bad."""
@@ -39,7 +39,7 @@ def rows(export: Export) -> Iterator[tuple[str, Row]]:
 
 def _row(pair: Pair, text: str, label: bool, made_by: str) -> Row:
     return {
-        "prompt": conversation(pair.prompt),
+        "prompt": message_list(pair.prompt),
         "completion": answer(text),
         "label": label,
         **of_pair(pair, made_by),

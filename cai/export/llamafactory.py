@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.row import PROVENANCE, Row, answer, conversation, decided, of_pair
+from cai.export.columns.row import PROVENANCE, Row, answer, decided, message_list, of_pair
 
 _READING = {
     "ranking": True,
@@ -30,7 +30,7 @@ def rows(export: Export) -> Iterator[tuple[str, Row]]:
     """One row for each pair that is no tie, in order; each answer is one message, as LLaMA-Factory wants it."""
     for pair in decided(export):
         row: Row = {
-            "conversations": conversation(pair.prompt),
+            "conversations": message_list(pair.prompt),
             "chosen": answer(pair.chosen)[0],
             "rejected": answer(pair.rejected)[0],
             "p_chosen": pair.p_chosen,

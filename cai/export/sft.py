@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.completions import COLUMNS, completions
+from cai.export.columns.completions import COLUMNS, revised_completions
 from cai.export.columns.row import Row
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
     """The last answer of each trace that the constitution stands behind."""
     for trace in export.traces():
-        for row in completions(trace, export.constitution)[-1:]:
+        for row in revised_completions(trace, export.constitution)[-1:]:
             yield export.split(trace.prompt), row
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.completions import COLUMNS, completions
+from cai.export.columns.completions import COLUMNS, revised_completions
 from cai.export.columns.row import Row
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
     """All answers of each trace that the constitution stands behind, in the order of revision."""
     for trace in export.traces():
-        for row in completions(trace, export.constitution):
+        for row in revised_completions(trace, export.constitution):
             yield export.split(trace.prompt), row
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from cai.core.config import Knobs
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Opinion, Sampling
-from cai.judges.panel.ask import LETTERS, Bench, shown
+from cai.judges.panel.ask import LETTERS, JudgeContext, both_answers
 from cai.templates.template import Untrusted
 
 
@@ -28,12 +28,12 @@ class Options(Knobs):
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 256
 
 
-async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+async def judge(asked: Comparison, context: JudgeContext, options: Options) -> Opinion:
     """P(A) after a rationale, clamped. Raises CallFailed."""
-    values = shown(asked) | {"rationale": Untrusted("")}
-    sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=bench.template.header.stop)
-    said = await bench.words(values, asked.id, sampling, asked.principle.id, asked.swapped)
-    odds = await bench.odds(values | {"rationale": Untrusted(said.text.strip())}, asked.id, LETTERS)
+    values = both_answers(asked) | {"rationale": Untrusted("")}
+    sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=context.template.header.stop)
+    said = await context.words(values, asked.id, sampling, asked.principle.id, asked.swapped)
+    odds = await context.odds(values | {"rationale": Untrusted(said.text.strip())}, asked.id, LETTERS)
     p = min(1 - options.clamp, max(options.clamp, odds.shares[0]))
     return Opinion(p, said.text.strip(), mass=odds.mass)
 
@@ -43,5 +43,6 @@ JUDGE = Judge(
     judge=judge,
     about="a rationale, then the options' probabilities, clamped",
     asks="cot",
+    offers=frozenset({"conversation", "first", "second", "principle", "rationale"}),
     calls=lambda options, principle: 2,
 )

@@ -18,7 +18,7 @@ from cai.core.concurrency import together
 from cai.core.config import Knobs
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Opinion
-from cai.judges.panel.ask import Bench, each, single
+from cai.judges.panel.ask import JudgeContext, one_answer, rate_both
 
 
 class Options(Knobs):
@@ -29,17 +29,17 @@ class Options(Knobs):
     """Nats a token; smaller is surer."""
 
 
-async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+async def judge(asked: Comparison, context: JudgeContext, options: Options) -> Opinion:
     """p from the contrast of mean log-likelihoods, with its no-principle control. Raises CallFailed."""
 
     async def rate(answer: str) -> tuple[float, float]:
         stances = ("under", options.against, "none")
         under, against, none = await together(
-            bench.fluency(single(asked, answer) | {"stance": stance}, asked.id, answer) for stance in stances
+            context.fluency(one_answer(asked, answer) | {"stance": stance}, asked.id, answer) for stance in stances
         )
         return under - against, none
 
-    (first, plain), (second, other) = await each(asked, rate)
+    (first, plain), (second, other) = await rate_both(asked, rate)
     control = _logistic((plain - other) / options.scale)
     return Opinion(_logistic((first - second) / options.scale), scores=(first, second), control=control)
 
@@ -53,6 +53,7 @@ JUDGE = Judge(
     judge=judge,
     about="contrast of mean log-likelihoods, beside its no-principle control",
     asks="likelihood",
+    offers=frozenset({"conversation", "principle", "stance"}),
     order=False,
     calls=lambda options, principle: 6 if options.against == "opposite" else 4,
 )

@@ -10,16 +10,16 @@ from __future__ import annotations
 from cai.core.config import Knobs
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Opinion
-from cai.judges.panel.ask import LETTERS, Bench, shown
+from cai.judges.panel.ask import LETTERS, JudgeContext, both_answers
 
 
 class Options(Knobs):
     """Nothing to set: the question is the template's."""
 
 
-async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+async def judge(asked: Comparison, context: JudgeContext, options: Options) -> Opinion:
     """P(A) among (A) and (B). Raises CallFailed."""
-    odds = await bench.odds(shown(asked), asked.id, LETTERS)
+    odds = await context.odds(both_answers(asked), asked.id, LETTERS)
     return Opinion(odds.shares[0], mass=odds.mass)
 
 

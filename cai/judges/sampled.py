@@ -18,7 +18,7 @@ from cai.core.config import Knobs
 from cai.core.errors import Permanent
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Opinion, Sampling
-from cai.judges.panel.ask import LETTERS, Bench, shown
+from cai.judges.panel.ask import LETTERS, JudgeContext, both_answers
 
 MENU = (*LETTERS, "TIE", "PASS")
 _VALUES = {"A": 1.0, "B": 0.0, "TIE": 0.5, "PASS": None}
@@ -40,20 +40,20 @@ class Options(Knobs):
         return self
 
 
-async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+async def judge(asked: Comparison, context: JudgeContext, options: Options) -> Opinion:
     """Share of the votes for the answer shown first, a tie counting half. Raises CallFailed."""
-    sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=bench.template.header.stop)
-    values = shown(asked) | {"menu": MENU}
+    sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=context.template.header.stop)
+    values = both_answers(asked) | {"menu": MENU}
     moment = asked.principle.id, asked.swapped
     replies = await together(
-        bench.words(values, asked.id, sampling, *moment, number) for number in range(options.votes)
+        context.words(values, asked.id, sampling, *moment, number) for number in range(options.votes)
     )
-    votes = [vote for reply in replies if (vote := read(reply.text)) is not None]
+    votes = [vote for reply in replies if (vote := read_vote(reply.text)) is not None]
     raw = "\n".join(reply.text.strip() for reply in replies)
     return Opinion(sum(votes) / len(votes) if votes else None, raw)
 
 
-def read(text: str) -> float | None:
+def read_vote(text: str) -> float | None:
     """1 for (A), 0 for (B), 0.5 for TIE, None for PASS. Raises Permanent("unparsable") for anything else."""
     found = _REPLY.fullmatch(text.strip())
     if not found:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cai.core.config import Knobs
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Opinion
-from cai.judges.panel.ask import Bench, each, single
+from cai.judges.panel.ask import JudgeContext, one_answer, rate_both
 
 SCORES = tuple(f"({score})" for score in range(1, 11))
 
@@ -40,15 +40,15 @@ class Rating:
         return (self.score - 5.5) / 4.5
 
 
-async def rate(asked: Comparison, bench: Bench, answer: str) -> Rating:
+async def rate_answer(asked: Comparison, context: JudgeContext, answer: str) -> Rating:
     """One answer's scores. Raises CallFailed."""
-    odds = await bench.odds(single(asked, answer), asked.id, SCORES)
+    odds = await context.odds(one_answer(asked, answer), asked.id, SCORES)
     return Rating(odds.shares, odds.mass)
 
 
-async def judge(asked: Comparison, bench: Bench, options: Options) -> Opinion:
+async def judge(asked: Comparison, context: JudgeContext, options: Options) -> Opinion:
     """p from both answers' scores. Raises CallFailed."""
-    first, second = await each(asked, lambda answer: rate(asked, bench, answer))
+    first, second = await rate_both(asked, lambda answer: rate_answer(asked, context, answer))
     scores = first.score, second.score
     return Opinion(higher(first.shares, second.shares), scores=scores, mass=(first.mass + second.mass) / 2)
 
@@ -67,6 +67,7 @@ JUDGE = Judge(
     judge=judge,
     about="expected score of 1 to 10, one answer at a time",
     asks="score",
+    offers=frozenset({"conversation", "answer", "principle"}),
     order=False,
     calls=lambda options, principle: 2,
 )

@@ -23,8 +23,7 @@ from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Column, Export, Format
 from cai.data.splits import Split, settle
-from cai.report.cards import dataset as card
-from cai.report.cards.dataset import Lengths
+from cai.report.cards.dataset import Lengths, dataset_card
 from cai.runs.files import atomic, write_text, writing
 from cai.runs.folder import Run
 
@@ -37,18 +36,18 @@ BATCH = 256
 """Rows of one parquet row group, and so of memory."""
 
 
-def write(run: Run, format_name: str, *, split: Split, folder: Path | None = None) -> dict[str, int]:
+def write_export(run: Run, format_name: str, *, split: Split, folder: Path | None = None) -> dict[str, int]:
     """Write one format of a run (under its `export/` unless `folder` is given); rows by split. Raises Mistake.
 
     Hold the run's lock meanwhile. An earlier export in the folder is replaced, anything else there is refused.
     """
-    shape = plugins.find("export", format_name, Format)
+    shape = plugins.find_plugin("export", format_name, Format)
     manifest, lengths = run.manifest, Lengths()
     prompts = chain((trace.prompt for trace in run.traces()), (pair.prompt for pair in run.pairs()))
-    export = Export(run.traces, run.pairs, settle(split, prompts), manifest["constitution"]["digest"])
+    export = Export(run.traces, run.pairs, settle(split, prompts), manifest.constitution.digest)
     with _replacing(folder or run.path / "export" / format_name.replace(":", ".")) as beside:
         counts = _fill(beside, shape, _measured(shape.rows(export), lengths))
-        page = card.body(manifest, format_name, shape, counts, lengths)
+        page = dataset_card(manifest, format_name, shape, counts, lengths)
         write_text(beside / "README.md", f"---\n{_header(shape, counts)}---\n\n{page}")
         for file, text in shape.beside(list(counts)).items() if shape.beside else ():
             write_text(beside / file, text)

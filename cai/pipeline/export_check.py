@@ -60,7 +60,7 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ExportFault:
     """Something that training would suffer from, in so many rows, with the prompt ids of the first of them."""
 
     kind: str
@@ -71,7 +71,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ExportCheck:
     """What was found, and what was looked at."""
 
     rows: Mapping[str, int]
@@ -81,10 +81,10 @@ class Check:
     max_length: int
     ignored: tuple[str, ...]
     """Columns that TRL leaves alone."""
-    findings: tuple[Finding, ...]
+    findings: tuple[ExportFault, ...]
 
 
-def check(folder: Path, tokenizer: str, *, max_length: int = 1024) -> Check:
+def check_export(folder: Path, tokenizer: str, *, max_length: int = 1024) -> ExportCheck:
     """Check the export in `folder` against a tokenizer (folder or hub id). 1024 is TRL's default. Raises Mistake."""
     splits = _load(folder)
     return examine(splits, next(iter(splits.values())).column_names, _open(tokenizer), max_length)
@@ -92,7 +92,7 @@ def check(folder: Path, tokenizer: str, *, max_length: int = 1024) -> Check:
 
 def examine(
     splits: Mapping[str, Iterable[Row]], columns: Sequence[str], tokenizer: Tokenizer, max_length: int
-) -> Check:
+) -> ExportCheck:
     """Check rows that are at hand; they are read once and not kept."""
     tally = _Tally()
     shape = next((shape for shape in _SHAPES if set(shape) <= set(columns)), ())
@@ -111,7 +111,7 @@ def examine(
         if not tally.rows[split]:
             tally.add("no_rows", split)
     ignored = tuple(name for name in columns if name not in shape and name not in _RESERVED)
-    return Check(dict(tally.rows), tally.longest, max_length, ignored, tally.findings())
+    return ExportCheck(dict(tally.rows), tally.longest, max_length, ignored, tally.findings())
 
 
 class _Tally:
@@ -125,9 +125,9 @@ class _Tally:
         if len(examples) < EXAMPLES and example not in examples:
             examples.append(example)
 
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[ExportFault, ...]:
         return tuple(
-            Finding(kind, self._counts[kind], what, tuple(self._examples[kind]), kind in FATAL)
+            ExportFault(kind, self._counts[kind], what, tuple(self._examples[kind]), kind in FATAL)
             for kind, what in KINDS.items()
             if self._counts[kind]
         )

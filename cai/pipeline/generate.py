@@ -1,4 +1,4 @@
-"""The hall: prompts -> drafts -> traces -> pairs -> exported rows -> report, read top to bottom.
+"""Prompts -> drafts -> traces -> pairs -> exported rows -> report, read top to bottom.
 
 Workers are depth-first: each takes one prompt through its whole life before it takes the next, so the first trace is
 finished long before the last draft is begun, and only as many prompts are in memory as there are workers.
@@ -11,39 +11,38 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from cai.audit.subjects import audit as auditing
-from cai.constitution import principles as constitution
+from cai.audit.subjects.audit import audit_finished_run, probe_options
+from cai.constitution.principles import NoPrinciple, draw_principle, load_constitution
+from cai.core import plugins
 from cai.core.concurrency import crowd as _together
 from cai.core.concurrency import turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
 from cai.core.types import Constitution, Failure, Message, Prompt, Step, Trace
-from cai.data import prompts as sources
+from cai.data.prompts import count_prompts, read_prompts
 from cai.data.splits import make_split
-from cai.gates.apply.gate import gate_draft, gate_revision
-from cai.judges.panel import open
-from cai.judges.panel.open import facts, roles
+from cai.gates.apply.gate import OpenGates, open_gates
+from cai.judges.panel.open import extra_roles, judge_summary, open_panel
 from cai.judges.panel.panel import Panel
-from cai.pipeline import export as dataset
-from cai.pipeline import manifest
-from cai.pipeline import pairs as labelling
-from cai.pipeline.pairs import Sampler
-from cai.pipeline.stages.revision import body, critique, draft, revise, worked
+from cai.pipeline.export import write_export
+from cai.pipeline.manifest import HARMLESS, length_change, provenance, reconciled, row_differences, timestamp
+from cai.pipeline.pairs import Outcome, Sampler, new_calls, open_samplers, pair_all, samples
+from cai.pipeline.stages.revision import critique, critique_body, draft, revise, worked
 from cai.pipeline.stages.stage import Round, Stage
-from cai.runs import recipe
 from cai.runs.budget import Budget
-from cai.runs.files import write_json, write_text
-from cai.runs.folder import Manifest, Run, Spool
+from cai.runs.files import write_text
+from cai.runs.folder import Run, Spool
 from cai.runs.journal import Journal, Journaled, Unasked
-from cai.runs.models import Way, _distinct, open_all
-from cai.runs.progress import Progress as Progress
-from cai.runs.recipe import Recipe
-from cai.templates import template as templates
-
-Counts = dict[str, dict[str, int]]
+from cai.runs.manifest import Manifest, StageCount, Start, seconds_of, summed_calls
+from cai.runs.models import Way, close_all, distinct_roles, open_all
+from cai.runs.progress import Progress
+from cai.runs.recipe import STAGES, Recipe, load_recipe
+from cai.templates.template import Template, load_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ class Work:
 
     recipe: Recipe
     constitution: Constitution
+    gates: OpenGates
     draft: Stage
     critique: Stage
     revise: Stage
@@ -69,93 +69,176 @@ class Work:
 
     async def close(self) -> None:
         """Give the models back."""
-        await asyncio.gather(*(model.close() for model in _distinct(self.models).values()))
+        await close_all(self.models)
 
 
-async def run(chosen: Recipe, where: Run, progress: Progress | None = None, budget: Budget | None = None) -> Manifest:
-    """Do what the recipe says and leave it in the run folder. Raises Mistake, BudgetReached; what is done is kept."""
-    progress, started = progress or Progress(), time.time()
-    with where.locked(), Journal(where.path.parent / "journal.sqlite") as journal:
-        work = prepare(chosen, journal, progress, budget)
-        said = _provenance(work, where, started) | {"status": "interrupted", "counts": {}}
-        write_recipe(chosen, where.path / "recipe.yaml")
-        failures = Spool(where.path / "failures.jsonl", Failure)
-        outcome = labelling.Outcome()
+async def generate(
+    recipe: Recipe, run: Run, progress: Progress | None = None, budget: Budget | None = None
+) -> Manifest:
+    """Make the rows, exports, audit and report of a recipe in the run folder. Raises Mistake, BudgetReached.
+
+    What is done is kept. Where the folder holds a finished run, the new rows replace its rows when they are complete;
+    rows of another recipe, constitution or prompts are kept in `previous/`.
+    """
+    progress, began = progress or Progress(), time.time()
+    with run.locked(), Journal(run.path.parent / "journal.sqlite") as journal:
+        run.recover()
+        require_prompts(recipe)
+        work = await prepare(recipe, journal, progress, budget)
         try:
-            said["counts"] = await _trace_all(work, where, failures, outcome.kinds, progress)
-            said |= await _pair_all(work, where, failures, outcome, said["counts"], progress)
-            if work.panel:
-                progress.begin("judge card")
-                said["judge"] = await facts(work.panel, where, said["models"])
-            said["status"] = "finished"
+            manifest, outcome, differs = await _rows(work, run, progress, began)
         finally:
-            failures.finish()
             await work.close()
-            said |= {
-                "failures": dict(outcome.kinds),
-                "calls": _calls(progress),
-                "seconds": round(time.time() - started, 2),
-            }
-            write_json(where.path / "manifest.json", said)
-        progress.stage = "exports"
-        said["exports"] = _export(chosen, where, chosen.export.formats)
-        # last, because it takes numpy, which the rest of a run against an endpoint has no use for
-        said |= {} if work.samplers else manifest.lengths(outcome.before, outcome.after)
-        said["seconds"] = round(time.time() - started, 2)
-        write_json(where.path / "manifest.json", said)
-        if chosen.audit:
-            progress.stage = "audit"
-            auditing.kept(where, chosen.audit)
-        report(where, progress)
-    return said
+        if differs is not None:
+            run.replace_rows(keep=bool(differs))
+        return _after_rows(work, run, manifest, outcome, progress, began)
 
 
-async def estimate(chosen: Recipe, where: Run, sample: int = 0) -> dict[str, float | None]:
-    """Calls `answered` already and `new` at most, with tokens and cost at the mean of the answered ones.
+async def _rows(work: Work, run: Run, progress: Progress, began: float) -> tuple[Manifest, Outcome, list[str] | None]:
+    """Traces, pairs, failures and the manifest; and what differs from the finished run there, None where there is none.
 
-    Asks nothing, unless `sample` prompts may be asked to measure by; those answers are kept like any other.
+    Over a finished run they are written to `incomplete/`.
+    """
+    before, manifest = run.earlier, _provenance(work, run, began)
+    differs, into = None, run
+    if before and before.status == "finished":
+        differs, into = row_differences(before, manifest, _recipe_of(run), work.recipe), run.incomplete
+        if differs:
+            progress.note(f"{run.path}: {', '.join(differs)} changed: the finished rows will be kept in previous/")
+    if before and not differs:
+        manifest = replace(
+            manifest, train=before.train, policy=before.policy, exports=before.exports, lengths=before.lengths
+        )
+    starts = _earlier_starts(before, into, differs)
+    write_recipe(work.recipe, into.path / "recipe.yaml")
+    failures, outcome = Spool(into.path / "failures.jsonl", Failure), Outcome()
+    try:
+        manifest = replace(manifest, counts=await _trace_all(work, into, failures, outcome.kinds, progress))
+        manifest = await _pair_all(work, into, failures, outcome, manifest, progress)
+        if work.panel:
+            progress.begin("judge card")
+            manifest = replace(manifest, judge=await judge_summary(work.panel, into, manifest.models))
+        manifest = replace(manifest, status="finished")
+    finally:
+        failures.finish()
+        manifest = _with_start(replace(manifest, failures=dict(outcome.kinds)), starts, progress, began)
+        manifest.write(into.path)
+    return manifest, outcome, differs
+
+
+def _recipe_of(run: Run) -> Recipe | None:
+    """The recipe of the finished run, None where this version cannot read it."""
+    try:
+        return load_recipe(run.path / "recipe.yaml")
+    except Mistake:
+        return None
+
+
+def _earlier_starts(before: Manifest | None, into: Run, differs: list[str] | None) -> tuple[Start, ...]:
+    """The starts that already worked on these rows, those that did not complete them included."""
+    unfinished = into.earlier if differs is not None else None
+    same = before.all_starts() if before and not differs else ()
+    return same + (
+        unfinished.starts[len(same) :] if unfinished and not differs else unfinished.starts if unfinished else ()
+    )
+
+
+def _with_start(manifest: Manifest, starts: tuple[Start, ...], progress: Progress, began: float) -> Manifest:
+    """The manifest with this start added, and its calls and seconds summed over all."""
+    calls = {role: replace(tally) for role, tally in progress.tallies.items()}
+    every = (*starts, Start(timestamp(began), round(time.time() - began, 2), manifest.status, calls))
+    return replace(manifest, starts=every, calls=summed_calls(every), seconds=seconds_of(every))
+
+
+def _after_rows(
+    work: Work, run: Run, manifest: Manifest, outcome: Outcome, progress: Progress, began: float
+) -> Manifest:
+    recipe = work.recipe
+    progress.stage = "exports"
+    exports = _export(recipe, run, recipe.export.formats)
+    # last, because it takes numpy, which the rest of a run against an endpoint has no use for
+    lengths = None if work.samplers else length_change(outcome.before, outcome.after)
+    manifest = replace(manifest, exports=exports, lengths=lengths)
+    manifest = _with_start(manifest, manifest.starts[:-1], progress, began)
+    manifest.write(run.path)
+    if recipe.audit:
+        progress.stage = "audit"
+        audit_finished_run(run, recipe.audit)
+    write_report(run, progress)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would still ask: calls at most, tokens and cost at the mean of the calls that are answered already."""
+
+    prompts: int
+    answered: int
+    """Calls that the journal has the answer to."""
+    new: int
+    new_tokens: int | None
+    """None where nothing is answered yet, so that there is no mean."""
+    new_cost: float | None
+    not_loaded: tuple[str, ...] = ()
+    """Code that the recipe names and that was not loaded; calls to it count as new."""
+
+
+async def estimate(recipe: Recipe, run: Run, sample: int = 0) -> Estimate:
+    """Count the calls of a run. Asks nothing, unless `sample` prompts may be asked to measure by.
+
+    Answers of the sample are kept like any other. Code from outside that the recipe names is loaded only for a sample.
     """
     progress = Progress()
-    prompts = new = 0
-    with Journal(where.path.parent / "journal.sqlite") as journal:
+    with Journal(run.path.parent / "journal.sqlite") as journal:
         if sample:
-            await _ask_first(sample, prepare(chosen, journal, Progress()))
-        work = prepare(chosen, journal, progress, by=Unasked)
-        for prompt in sources.read(chosen.prompts):
-            if isinstance(prompt, Failure):
-                continue
-            prompts += 1
-            before = progress.found
-            lives = await _lives(work, prompt)
-            whole = sum(_calls_of(life) for life in lives if isinstance(life, Trace))
-            if unasked := sum(isinstance(life, Failure) and life.kind == "unasked" for life in lives):
-                new += unasked * work.calls - (progress.found - before - whole)
-            new += await labelling.new_calls(chosen, work.panel, lives) if work.panel else 0
-        answered = progress.found
-        await work.close()
-    tokens = sum(tally.prompt_tokens + tally.completion_tokens for tally in progress.tallies.values())
-    costs = [model.cost for model in _distinct(work.models).values()]
+            await _ask_first(sample, await prepare(recipe, journal, Progress()))
+        with nullcontext() if sample else plugins.without_code() as skipped:
+            work = await prepare(recipe, journal, progress, by=Unasked)
+        try:
+            prompts, new = await _count_calls(work, progress)
+        finally:
+            await work.close()
+    used = [tally.usage for tally in progress.tallies.values()]
+    tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in used)
+    costs = [model.cost for model in distinct_roles(work.models).values()]
     spent = None if None in costs else sum(cost or 0.0 for cost in costs)
-    share = new / answered if answered else None
-    return {
-        "prompts": prompts,
-        "answered": answered,
-        "new": new,
-        "new_tokens": None if share is None else round(tokens * share),
-        "new_cost": None if share is None or spent is None else round(spent * share, 4),
-    }
+    share = new / progress.found if progress.found else None
+    return Estimate(
+        prompts=prompts,
+        answered=progress.found,
+        new=new,
+        new_tokens=None if share is None else round(tokens * share),
+        new_cost=None if share is None or spent is None else round(spent * share, 4),
+        not_loaded=tuple(skipped or ()),
+    )
+
+
+async def _count_calls(work: Work, progress: Progress) -> tuple[int, int]:
+    """Prompts, and calls at most that the journal has no answer to."""
+    prompts = new = 0
+    for prompt in read_prompts(work.recipe.prompts):
+        if isinstance(prompt, Failure):
+            continue
+        prompts += 1
+        before = progress.found
+        lives = await _lives(work, prompt)
+        whole = sum(_calls_of(life) for life in lives if isinstance(life, Trace))
+        if unasked := sum(isinstance(life, Failure) and life.kind == "unasked" for life in lives):
+            new += unasked * work.calls - (progress.found - before - whole)
+        new += await new_calls(work.recipe, work.gates, work.panel, lives) if work.panel else 0
+    return prompts, new
 
 
 def _calls_of(trace: Trace) -> int:
     return 1 + sum((step.critique is not None) + (step.revision is not None) for step in trace.steps)
 
 
-async def ask_all(chosen: Recipe, where: Run, by: Way) -> None:
+async def ask_all(recipe: Recipe, run: Run, by: Way) -> None:
     """Take every prompt as far as it gets when models are asked `by` another way; writes no rows."""
-    with Journal(where.path.parent / "journal.sqlite") as journal:
-        work = prepare(chosen, journal, Progress(), by=by)
+    with Journal(run.path.parent / "journal.sqlite") as journal:
+        work = await prepare(recipe, journal, Progress(), by=by)
         try:
-            for prompt in sources.read(chosen.prompts):
+            for prompt in read_prompts(recipe.prompts):
                 if isinstance(prompt, Prompt):
                     await _lives(work, prompt)
         finally:
@@ -163,58 +246,71 @@ async def ask_all(chosen: Recipe, where: Run, by: Way) -> None:
 
 
 async def _ask_first(count: int, work: Work) -> None:
-    prompts = (prompt for prompt in sources.read(work.recipe.prompts) if isinstance(prompt, Prompt))
+    prompts = (prompt for prompt in read_prompts(work.recipe.prompts) if isinstance(prompt, Prompt))
     try:
         await asyncio.gather(*(_lives(work, prompt) for prompt in islice(prompts, count)))
     finally:
         await work.close()
 
 
-async def one(chosen: Recipe, where: Run, text: str) -> Trace | Failure:
-    """One prompt's life under a recipe, through the same journal as the runs. Raises Mistake."""
-    with Journal(where.path.parent / "journal.sqlite") as journal:
-        work = prepare(chosen, journal, Progress())
+async def try_prompt(recipe: Recipe, run: Run, text: str) -> Trace | Failure:
+    """One prompt's trace under a recipe, through the same journal as the runs. Raises Mistake."""
+    with Journal(run.path.parent / "journal.sqlite") as journal:
+        work = await prepare(recipe, journal, Progress())
         try:
             return await _trace(work, Prompt("try", (Message("user", text),)), 0)
         finally:
             await work.close()
 
 
-def prepare(
-    chosen: Recipe, journal: Journal, progress: Progress, budget: Budget | None = None, *, by: Way = None
+async def prepare(
+    recipe: Recipe, journal: Journal, progress: Progress, budget: Budget | None = None, *, by: Way = None
 ) -> Work:
     """Load and open everything before the first call, so that a mistake costs nothing. Raises Mistake."""
-    principles = constitution.load(chosen.constitution)
-    auditing.options(asked=chosen.audit)
-    loaded = {stage: templates.load(stage, chosen.templates[stage]) for stage in recipe.STAGES}
-    if chosen.critique.stop_when_clean and not loaded["critique"].header.verdict:
+    constitution = load_constitution(recipe.constitution)
+    probe_options(asked=recipe.audit)
+    loaded = {stage: load_template(stage, recipe.templates[stage]) for stage in STAGES}
+    if recipe.critique.stop_when_clean and not loaded["critique"].header.verdict:
         fix = "set critique.stop_when_clean: false, or use a template that declares `verdict: true`"
         raise Mistake(loaded["critique"].name, "asks for no verdict, so no critique can be clean", fix)
-    critic = {} if chosen.sample else {"critic": chosen.critic or chosen.writer}
-    models = open_all({"writer": chosen.writer} | critic | roles(chosen), journal, progress, budget, by=by)
-    settings = {"draft": chosen.draft, "critique": chosen.critique, "revise": chosen.revise}
-    asked = {"draft": "writer", "critique": "critic", "revise": "writer"}
-    stages = {
-        name: Stage(
-            name,
-            models.get(asked[name], models["writer"]),
-            each,
-            settings[name].sampling(each.header.stop),
-            chosen.seed,
-        )
-        for name, each in loaded.items()
-    }
-    samplers = labelling.samplers(chosen, models, loaded["draft"])
-    panel = open.panel(chosen, principles, models)
-    return Work(chosen, principles, **stages, models=models, samplers=samplers, panel=panel)
+    gates = open_gates(recipe.gates)
+    critic = {} if recipe.sample else {"critic": recipe.critic or recipe.writer}
+    models = await open_all({"writer": recipe.writer} | critic | extra_roles(recipe), journal, progress, budget, by=by)
+    try:
+        stages = {name: _stage(name, recipe, template, models) for name, template in loaded.items()}
+        panel = open_panel(recipe, constitution, models)
+        samplers = open_samplers(recipe, gates, models, loaded["draft"])
+    except BaseException:
+        await close_all(models)
+        raise
+    return Work(recipe, constitution, gates, **stages, models=models, samplers=samplers, panel=panel)
 
 
-async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress) -> Counts:
+def _stage(name: str, recipe: Recipe, template: Template, models: Mapping[str, Journaled]) -> Stage:
+    settings = {"draft": recipe.draft, "critique": recipe.critique, "revise": recipe.revise}[name]
+    model = models.get("critic", models["writer"]) if name == "critique" else models["writer"]
+    return Stage(name, model, template, settings.sampling(template.header.stop), recipe.seed)
+
+
+def require_prompts(recipe: Recipe) -> None:
+    """Raises Mistake where the prompts hold none that can be used."""
+    first = None
+    for prompt in read_prompts(recipe.prompts):
+        if isinstance(prompt, Prompt):
+            return
+        first = first or prompt
+    what = f"holds no usable prompt: {first.message}" if first else "holds no prompts"
+    raise Mistake(f"prompts: {recipe.prompts.path}", what, "rows need `prompt` or `messages`")
+
+
+async def _trace_all(
+    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress
+) -> dict[str, StageCount]:
     """Take every prompt through its life; the counts of each stage, which must add up."""
-    progress.begin("traces", sources.count(work.recipe.prompts))
+    progress.begin("traces", count_prompts(work.recipe.prompts))
     traces = Spool(where.path / "traces.jsonl", Trace)
     stages: Counter[str] = Counter()
-    prompts = enumerate(sources.read(work.recipe.prompts))
+    prompts = enumerate(read_prompts(work.recipe.prompts))
     rows, stopped = 0, list[BudgetReached]()
 
     async def worker() -> None:
@@ -232,7 +328,7 @@ async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Coun
             for loss in losses:
                 stages[loss.stage] += 1
                 kinds[loss.kind] += 1
-                progress.failed += loss.kind not in manifest.HARMLESS
+                progress.failed += loss.kind not in HARMLESS
             progress.done += 1
             if stopped:
                 return
@@ -243,12 +339,12 @@ async def _trace_all(work: Work, where: Run, failed: Spool[Failure], kinds: Coun
         traces.finish()
     if stopped:
         raise stopped[0]
-    return manifest.reconciled(work.recipe, rows, stages, traces.rows)
+    return reconciled(work.recipe, rows, stages, traces.rows)
 
 
 async def _lives(work: Work, prompt: Prompt) -> list[Trace | Failure]:
     if work.samplers:
-        return await labelling.samples(work.recipe, work.samplers, prompt)
+        return await samples(work.recipe, work.samplers, prompt)
     lives = list[Trace | Failure]()
     for sample in range(work.recipe.draft.samples):
         lives.append(await _trace(work, prompt, sample))  # a comprehension would be one coroutine more
@@ -262,7 +358,7 @@ async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
         first = await draft(work.draft, prompt, sample)
         answer, steps = first.text, list[Step]()
         for number in range(settings.critique.rounds):
-            principle = constitution.draw(work.constitution, prompt, round=number, seed=settings.seed, sample=sample)
+            principle = draw_principle(work.constitution, prompt, round=number, seed=settings.seed, sample=sample)
             examples = worked(work.constitution, principle, settings.critique.examples)
             turn = Round(prompt, sample, number, answer, principle, examples)
             found = judged = None
@@ -273,33 +369,33 @@ async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
                 steps.append(Step(number, principle.id, found, judged))
                 break
             stage = "revise"
-            revision = await revise(work.revise, turn, body(found.text) if found else "")
-            kept, hits = gate_revision(revision.text, answer, revision.finish, prompt, settings.gates)
+            revision = await revise(work.revise, turn, critique_body(found.text) if found else "")
+            kept, hits = work.gates.revision(revision.text, answer, revision.finish, prompt)
             steps.append(Step(number, principle.id, found, judged, revision, kept, hits))
             answer = answer if kept is None else kept
     except CallFailed as error:
         return Failure(prompt.id, stage, error.kind, error.message, error.attempts, sample)
-    except constitution.NoPrinciple as error:
+    except NoPrinciple as error:
         return Failure(
             prompt.id, "critique" if settings.critique.ask else "revise", "no_principle", str(error), 0, sample
         )
-    seen = gate_draft(first.text, first.finish, prompt, settings.gates)
+    seen = work.gates.draft(first.text, first.finish, prompt)
     return Trace(prompt, sample, first, tuple(steps), answer, seen)
 
 
 async def _pair_all(
-    work: Work, where: Run, failed: Spool[Failure], outcome: labelling.Outcome, counts: Counts, progress: Progress
+    work: Work, run: Run, failed: Spool[Failure], outcome: Outcome, manifest: Manifest, progress: Progress
 ) -> Manifest:
     """Second pass, over the rows on disk: pairs, their labels, and what the gates did."""
     if work.panel:
-        progress.begin("labels", counts["read" if work.samplers else "revise"]["out"])
-    start = counts["read"]["in"]
-    await labelling.pair_all(work.recipe, where, work.panel, outcome, failed=failed, start=start, tick=progress.tick)
-    counts |= outcome.stages(judged=work.panel is not None)
-    return outcome.noticed
+        progress.begin("labels", manifest.total("read" if work.samplers else "revise").out)
+    start = manifest.total("read").entered
+    await pair_all(work.recipe, run, work.gates, work.panel, outcome, failed=failed, start=start, tick=progress.tick)
+    counts = {**manifest.counts, **outcome.stages(judged=work.panel is not None)}
+    return replace(manifest, counts=counts, gates={name: dict(actions) for name, actions in outcome.gates.items()})
 
 
-def export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def export_run(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Write a finished run's rows again in these formats; rows by split. Raises Mistake."""
     with where.locked():
         return _export(chosen, where, names)
@@ -307,15 +403,15 @@ def export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict
 
 def _export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
     split = make_split(chosen.export.test_share, chosen.seed)
-    return {name: dataset.write(where, name, split=split) for name in names}
+    return {name: write_export(where, name, split=split) for name in names}
 
 
-def report(where: Run, progress: Progress) -> None:
+def write_report(where: Run, progress: Progress) -> None:
     """Build the page of a run anew."""
-    from cai.report import run_page as page
+    from cai.report.run_page import run_page
 
     progress.stage = "report"
-    write_text(where.path / "report.html", page.build(where))
+    write_text(where.path / "report.html", run_page(where))
 
 
 def write_recipe(chosen: Recipe, path: Path) -> None:
@@ -332,20 +428,16 @@ def write_recipe(chosen: Recipe, path: Path) -> None:
 def _provenance(work: Work, where: Run, started: float) -> Manifest:
     stages = (work.draft,) if work.samplers else (work.draft, work.critique, work.revise)
     asked = {stage.name: stage.template for stage in stages}
-    identities = {role: dict(model.identity) for role, model in _distinct(work.models).items()}
-    return manifest.provenance(work.recipe, work.constitution, asked, where.path, started) | {"models": identities}
+    identities = {role: dict(model.identity) for role, model in distinct_roles(work.models).items()}
+    return replace(provenance(work.recipe, work.constitution, asked, where.path, started), models=identities)
 
 
-def _calls(progress: Progress) -> dict[str, dict[str, int]]:
-    return {role: asdict(tally) for role, tally in progress.tallies.items()}
-
-
-def tokenizer(where: Run, name: str) -> str:
+def tokenizer_folder(where: Run, name: str) -> str:
     """The folder of the tokenizer to check exports with: the one named, else the run's own writer's. Raises Mistake."""
-    from cai.backends.local import weights as _weights
+    from cai.backends.local.weights import locate
 
-    writer = where.manifest["models"]["writer"]
+    writer = where.manifest.models["writer"]
     if not name and writer.get("engine") != "transformers":
         fix = "add --tokenizer: a known model, a Hugging Face id or a folder"
         raise Mistake("--check", f"a {writer.get('engine')} model has no tokenizer here", fix)
-    return str(_weights.locate(name or writer["model"]).folder)
+    return str(locate(name or writer["model"]).folder)

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cai.audit.redteam import reward as team
+from cai.audit.redteam.reward import Search, rows_of
 from cai.audit.subjects import ask as asking
 from cai.audit.subjects import audit as auditing
 from cai.core import config as outside
@@ -37,9 +38,11 @@ from cai.data import training_rows as lessons
 from cai.data.pairs import Preference
 from cai.pipeline import generate as pipeline
 from cai.runs.files import write_json, write_text
+from cai.runs.findings import write_findings
 from cai.runs.folder import Run
+from cai.runs.manifest import Manifest
 from cai.runs.progress import Progress
-from cai.runs.recipe import Choice, Recipe
+from cai.runs.recipe import ModelChoice, Recipe
 from cai.train.run import train as training
 
 DONE = "round.json"
@@ -80,7 +83,7 @@ class Loop(Knobs):
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class IterationRound:
     """What one round came to, as in round.json."""
 
     number: int
@@ -95,7 +98,7 @@ class Round:
 
 def loop(options: Mapping[str, Any]) -> Loop:
     """The options of a loop, those of its trainings checked too, before anything is computed. Raises Mistake."""
-    chosen = outside.noun(outside.Document("iterate", dict(options), None), Loop)
+    chosen = outside.parse_options(outside.Document("iterate", dict(options), None), Loop)
     training.options_of("reward", chosen.reward)
     training.options_of(chosen.method, {"rewards": "./reward", **chosen.policy})
     for file in map(Path, chosen.pairs):
@@ -104,16 +107,16 @@ def loop(options: Mapping[str, Any]) -> Loop:
     return chosen
 
 
-def iterate(
+def run_iterations(
     chosen: Recipe, how: Loop, out: Path, *, progress: Progress | None = None, say: Say = lambda name, line: None
-) -> list[Round]:
+) -> list[IterationRound]:
     """Do the rounds, or go on with them; those that are done are not done again. Raises Mistake, BudgetReached."""
     if chosen.sample is None or chosen.judge is None:
         raise Mistake("recipe", "compares no samples", "add `sample: {count: 2}` and a `judge`")
     if chosen.writer.backend != "transformers":
         raise Mistake("recipe", f"its writer is {chosen.writer.backend}, which cannot be trained", "use transformers")
     _same(out, chosen, how)
-    done: list[Round] = []
+    done: list[IterationRound] = []
     for number in range(1, how.rounds + 1):
         done.append(_round(chosen, how, out, number, done, progress or Progress(), say))
         if done[-1].stopped:
@@ -126,7 +129,7 @@ def _same(out: Path, chosen: Recipe, how: Loop) -> None:
     asked = {
         "recipe": chosen.model_dump(mode="json"),
         "loop": how.model_dump(mode="json", exclude={"rounds"}),
-        "pairs": {name: lessons.fingerprint(Path(name)) for name in how.pairs},
+        "pairs": {name: lessons.data_digest(Path(name)) for name in how.pairs},
     }
     file = out / "loop.json"
     if file.is_file() and json.loads(file.read_text("utf-8")) != asked:
@@ -135,11 +138,11 @@ def _same(out: Path, chosen: Recipe, how: Loop) -> None:
 
 
 def _round(
-    chosen: Recipe, how: Loop, out: Path, number: int, before: list[Round], progress: Progress, say: Say
-) -> Round:
+    chosen: Recipe, how: Loop, out: Path, number: int, before: list[IterationRound], progress: Progress, say: Say
+) -> IterationRound:
     here = out / f"round-{number}"
     if (here / DONE).is_file():
-        return Round(number, here, json.loads((here / DONE).read_text("utf-8")))
+        return IterationRound(number, here, json.loads((here / DONE).read_text("utf-8")))
 
     def tell(stage: str, line: Mapping[str, Any]) -> None:
         say(f"round {number} {stage}", line)
@@ -161,16 +164,16 @@ def _round(
         partial(tell, how.method),
     )
     found = _redteamed(how, here, chosen.seed, partial(tell, "redteam")) if how.redteam else None
-    figures = policy["figures"]
+    figures = policy.figures
     tell("audit", {})
     findings = _audited(chosen, how, here, start, progress) if how.audit else []
     told = {
-        "round": number, "sampled_from": sampled, "labels": labels["counts"], **learned,
-        "reward": reward["figures"], "policy": figures, "redteam": found, "findings": findings,
+        "round": number, "sampled_from": sampled, "labels": labels.as_json()["counts"], **learned,
+        "reward": reward.figures, "policy": figures, "redteam": found, "findings": findings,
         "stopped": _why(how, figures, findings),
     }  # fmt: skip
     write_json(here / DONE, told)
-    return Round(number, here, told)
+    return IterationRound(number, here, told)
 
 
 def _start(chosen: Recipe) -> str:
@@ -179,16 +182,16 @@ def _start(chosen: Recipe) -> str:
     return str(chosen.writer.options.get("model") or Options.model_fields["model"].default)
 
 
-def _labelled(chosen: Recipe, policy: str, folder: Path, progress: Progress) -> Mapping[str, Any]:
+def _labelled(chosen: Recipe, policy: str, folder: Path, progress: Progress) -> Manifest:
     """The run in which the policy's own answers are compared; who judges is not changed by who writes."""
-    if (folder / "manifest.json").is_file() and Run(folder).manifest["status"] == "finished":
+    if (folder / "manifest.json").is_file() and Run(folder).manifest.status == "finished":
         return Run(folder).manifest
-    writer = Choice.model_validate({"backend": "transformers", **chosen.writer.options, "model": policy})
+    writer = ModelChoice.model_validate({"backend": "transformers", **chosen.writer.options, "model": policy})
     turned = chosen.model_copy(update={"writer": writer, "critic": chosen.critic or chosen.writer})
-    return asyncio.run(pipeline.run(turned, Run(folder), progress))
+    return asyncio.run(pipeline.generate(turned, Run(folder), progress))
 
 
-def _mixed(how: Loop, here: Path, before: list[Round]) -> tuple[Path, dict[str, int]]:
+def _mixed(how: Loop, here: Path, before: list[IterationRound]) -> tuple[Path, dict[str, int]]:
     """All that the reward model learns from in one file, and how many rows of each kind. Raises Mistake."""
     kinds: dict[str, list[dict[str, Any]]] = {
         "old_pairs": [row for one in before for row in _own(one.folder, one.number)],
@@ -217,7 +220,7 @@ def _own(folder: Path, number: int) -> Iterator[dict[str, Any]]:
 
 def _learned(path: Path, prefix: str) -> Iterator[dict[str, Any]]:
     """The pairs of a file, as rows; not those of a split that nobody learns from. Raises Mistake."""
-    for pair in preferences.read(path):
+    for pair in preferences.read_pairs(path):
         if isinstance(pair, Preference) and pair.turns == 1 and pair.split not in lessons.HELD_OUT:
             said = {name: getattr(pair, name) for name in ("p_chosen", "weight", "margin")}
             given = {name: value for name, value in said.items() if value is not None}
@@ -246,10 +249,10 @@ def _redteamed(how: Loop, here: Path, seed: int, tell: Callable[[Mapping[str, An
     tell({})
     try:
         cases, scores = auditing.scored_cases(here / "reward", here / "labels", SEARCHED, how.members, told)
-        attack = team.attack(cases, scores, team.Search(budget=how.searched, seed=seed))
+        attack = team.attack(cases, scores, Search(budget=how.searched, seed=seed))
     except Mistake as error:  # answers with no room for edits, or a reward that tells none apart: no reason to end
         return {"rows": 0, "note": str(error)}
-    rows = team.rows_of(attack.best)
+    rows = rows_of(attack.best)
     write_text(here / FOUND, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     said = attack.described()
     return {"rows": len(rows)} | {name: said[name] for name in ("answers", "scored", "chain", "held_out")}
@@ -258,11 +261,13 @@ def _redteamed(how: Loop, here: Path, seed: int, tell: Callable[[Mapping[str, An
 def _audited(chosen: Recipe, how: Loop, here: Path, start: str, progress: Progress) -> list[dict[str, Any]]:
     """What probes find in the policy's answers against those of the start."""
     prompts = chosen.prompts.model_copy(update={"limit": min(how.audited, chosen.prompts.limit or how.audited)})
-    probes = auditing.options(asked=chosen.audit)
+    probes = auditing.probe_options(asked=chosen.audit)
     sampling = Sampling(temperature=0.7, max_tokens=chosen.sample.max_tokens if chosen.sample else 192)
     asked, law = asking.Asked(prompts, sampling, chosen.seed), chosen.constitution
-    audit = asyncio.run(asking.audit(str(here / "policy"), start, asked, probes, here, law=law, progress=progress))
-    write_json(here / auditing.FINDINGS, {"audits": [auditing.described(audit)]})
+    audit = asyncio.run(
+        asking.audit_policy(str(here / "policy"), start, asked, probes, here, law=law, progress=progress)
+    )
+    write_findings(here, [audit])
     return [
         {name: getattr(one, name) for name in ("probe", "what", "value", "severity", "inherited", "note")}
         for one in audit.failed

@@ -1,7 +1,4 @@
-"""What a run says of itself: where its rows came from, whether its counts add up, and what changed.
-
-Left out on purpose: anything that only a report would need. The manifest is what a reviewer asks for first.
-"""
+"""Builds the manifest of a run: where its rows came from, whether its counts add up, and what changed in length."""
 
 from __future__ import annotations
 
@@ -14,18 +11,19 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
-from cai.constitution import principles as constitution
+from cai.constitution.principles import data
 from cai.core import stats
 from cai.core.errors import CaiError, TooManyFailures
 from cai.core.seeds import digest
 from cai.core.types import Constitution
-from cai.data import prompts as sources
-from cai.runs.folder import Manifest
+from cai.data.prompts import STAGE, prompts_digest
+from cai.runs.judge_card import TemplateName
+from cai.runs.manifest import DigestedPath, LengthChange, Manifest, StageCount, constitution_record, failures_share
 from cai.runs.recipe import Recipe
 from cai.templates.template import Template
 
 CALLS = ("draft", "critique", "revise")
-HARMLESS = ("duplicate", "duplicate_id", "abstained")
+HARMLESS = frozenset({"duplicate", "duplicate_id", "abstained"})
 """Kinds of failure that say nothing about the run's health."""
 
 
@@ -33,62 +31,89 @@ PACKAGES = ("cai", "torch", "transformers", "trl", "datasets", "pydantic", "jinj
 
 
 def provenance(
-    chosen: Recipe, principles: Constitution, asked: Mapping[str, Template], folder: Path, started: float
+    recipe: Recipe, constitution: Constitution, templates: Mapping[str, Template], folder: Path, started: float
 ) -> Manifest:
-    """Where the rows come from: digests, versions, seed. The recipe's path is that of its resolved copy."""
-    source = chosen.prompts
-    return {
-        "cai": metadata.version("cai"),
-        "name": folder.name,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seed": chosen.seed,
-        "recipe": {"path": str(folder / "recipe.yaml"), "digest": digest(chosen.model_dump(mode="json"))},
-        "constitution": constitution.data(principles),
-        "templates": {
-            stage: {"name": chosen.templates[stage], "digest": template.digest} for stage, template in asked.items()
+    """A manifest that says where the rows come from: digests, versions, seed. Its recipe is that of the run folder."""
+    source = recipe.prompts
+    return Manifest(
+        cai=metadata.version("cai"),
+        name=folder.name,
+        started=timestamp(started),
+        seed=recipe.seed,
+        recipe=DigestedPath(str(folder / "recipe.yaml"), digest(recipe.model_dump(mode="json"))),
+        constitution=constitution_record(data(constitution)),
+        templates={
+            stage: TemplateName(recipe.templates[stage], template.digest) for stage, template in templates.items()
         },
-        "prompts": {"path": source.path, "digest": sources.fingerprint(source)},
-        "packages": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
-    }
+        prompts=DigestedPath(source.path, prompts_digest(source)),
+        packages={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+    )
 
 
-def reconciled(chosen: Recipe, rows: int, failed: Counter[str], traces: int) -> dict[str, dict[str, int]]:
+def timestamp(seconds: float) -> str:
+    """Seconds since 1970 as UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+ROW_KEYS = ("seed", "draft", "critique", "revise", "gates", "sample", "pairs", "judge", "writer", "critic")
+"""Keys of a recipe that decide the rows of a run, besides its constitution, templates and prompts."""
+
+
+def row_differences(before: Manifest, after: Manifest, old: Recipe | None, new: Recipe) -> list[str]:
+    """What makes the rows of two runs of one name different: `seed`, `constitution concise`, `prompts`, ..."""
+    found = []
+    if old is not None:
+        found = [key for key in ROW_KEYS if getattr(old, key) != getattr(new, key)]
+    elif before.recipe.digest != after.recipe.digest:
+        found = ["recipe"]
+    if before.constitution.digest != after.constitution.digest:
+        found.append(f"constitution {after.constitution.name}")
+    if before.prompts.digest != after.prompts.digest:
+        found.append(f"prompts {after.prompts.path}")
+    changed = [stage for stage, one in after.templates.items() if before.templates.get(stage, one).digest != one.digest]
+    return found + [f"template {stage}" for stage in changed]
+
+
+def reconciled(recipe: Recipe, rows: int, failed: Counter[str], traces: int) -> dict[str, StageCount]:
     """Counts by stage, `in = out + failed`. Raises where rows and failures do not add up: that would be our bug."""
-    counts = {"read": {"in": rows, "out": rows - failed[sources.STAGE], "failed": failed[sources.STAGE]}}
-    lives = counts["read"]["out"] * (chosen.sample.answers if chosen.sample else chosen.draft.samples)
-    for stage in _calls(chosen):
-        counts[stage] = {"in": lives, "out": lives - failed[stage], "failed": failed[stage]}
-        lives -= failed[stage]
-    if lives != traces:
-        raise CaiError(f"counts do not reconcile: {lives} traces expected, {traces} written; please report this")
+    counts = {"read": StageCount(rows, rows - failed[STAGE], failed[STAGE])}
+    left = counts["read"].out * (recipe.sample.answers if recipe.sample else recipe.draft.samples)
+    for stage in _calls(recipe):
+        counts[stage] = StageCount(left, left - failed[stage], failed[stage])
+        left -= failed[stage]
+    if left != traces:
+        raise CaiError(f"counts do not reconcile: {left} traces expected, {traces} written; please report this")
     return counts
 
 
-def _calls(chosen: Recipe) -> tuple[str, ...]:
-    if chosen.sample:
+def _calls(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.sample:
         return ("sample",)
-    return CALLS if chosen.critique.ask else ("draft", "revise")
+    return CALLS if recipe.critique.ask else ("draft", "revise")
 
 
-def lengths(before: array[int], after: array[int]) -> Manifest:
-    """Words in drafts and in final answers: medians, and the paired mean change with its interval."""
+def length_change(before: array[int], after: array[int]) -> LengthChange | None:
+    """Words in drafts and in final answers; None where there is no trace."""
     if not before:
-        return {}
-    middle = [float(median(side)) for side in (before, after)]
-    moved = stats.change(before, after)
-    pairs = list(zip(before, after, strict=True))
-    shorter, longer = sum(b > a for b, a in pairs), sum(b < a for b, a in pairs)
-    medians = {"unit": "words", "n": moved.n, "draft_median": middle[0], "final_median": middle[1]}
-    spread = {"change_mean": moved.value, "low": moved.low, "high": moved.high}
-    return {"lengths": medians | spread | {"shorter": shorter, "longer": longer}}
-
-
-def too_many_failures(chosen: Recipe, said: Manifest) -> TooManyFailures | None:
-    """The error a finished run ends with when more failed than the recipe allows; duplicates and gates do not count."""
-    failed = sum(stage["failed"] for name, stage in said["counts"].items() if name != "pair")
-    failed -= sum(said["failures"].get(kind, 0) for kind in HARMLESS)
-    share = failed / max(1, said["counts"]["read"]["in"])
-    if share <= chosen.max_failure_share:
         return None
-    most = f"max_failure_share is {chosen.max_failure_share:.1%}"
+    mean, pairs = stats.change(before, after), list(zip(before, after, strict=True))
+    return LengthChange(
+        unit="words",
+        n=mean.n,
+        draft_median=float(median(before)),
+        final_median=float(median(after)),
+        change_mean=mean.value,
+        low=mean.low,
+        high=mean.high,
+        shorter=sum(b > a for b, a in pairs),
+        longer=sum(b < a for b, a in pairs),
+    )
+
+
+def too_many_failures(recipe: Recipe, manifest: Manifest) -> TooManyFailures | None:
+    """The error a finished run ends with when more failed than the recipe allows; duplicates and gates do not count."""
+    failed, share = failures_share(manifest, HARMLESS)
+    if share <= recipe.max_failure_share:
+        return None
+    most = f"max_failure_share is {recipe.max_failure_share:.1%}"
     return TooManyFailures(f"{failed} prompts failed ({share:.1%}; {most}); the reasons are in failures.jsonl")

@@ -19,13 +19,13 @@ from cai.constitution.principles import NoPrinciple
 from cai.core.concurrency import crowd, together
 from cai.core.errors import BudgetReached, CallFailed
 from cai.core.types import Failure, Model, Pair, Prompt, Sampling, Trace
-from cai.gates.apply import gate
-from cai.gates.apply.gate import gate_draft
-from cai.judges.panel.panel import Panel, labelled, name
+from cai.gates.apply.gate import OpenGates, count_hits
+from cai.judges.panel.panel import Panel, label_pair, name
 from cai.pipeline.stages.pair import pair
-from cai.pipeline.stages.sample import best_and_worst, contests, sample
+from cai.pipeline.stages.sample import best_and_worst, sample, sample_pairs
 from cai.pipeline.stages.stage import Stage
 from cai.runs.folder import Run, Spool
+from cai.runs.manifest import StageCount
 from cai.runs.recipe import Recipe
 from cai.templates.template import Template
 
@@ -36,9 +36,12 @@ class Sampler:
 
     name: str
     stage: Stage
+    gates: OpenGates
 
 
-def samplers(chosen: Recipe, models: Mapping[str, Model], template: Template) -> tuple[Sampler, ...]:
+def open_samplers(
+    chosen: Recipe, gates: OpenGates, models: Mapping[str, Model], template: Template
+) -> tuple[Sampler, ...]:
     """Everyone who answers in a run that samples, in the recipe's order."""
     if chosen.sample is None:
         return ()
@@ -55,6 +58,7 @@ def samplers(chosen: Recipe, models: Mapping[str, Model], template: Template) ->
                 Sampling(heat, settings.top_p, settings.max_tokens, stop),
                 chosen.seed,
             ),
+            gates,
         )
         for writer in writers
         for heat in settings.temperatures
@@ -73,7 +77,7 @@ async def _sampled(chosen: Recipe, one: Sampler, prompt: Prompt, number: int) ->
         answer = await sample(one.stage, prompt, number)
     except CallFailed as error:
         return Failure(prompt.id, "sample", error.kind, error.message, error.attempts, number)
-    seen = gate_draft(answer.text, answer.finish, prompt, chosen.gates)
+    seen = one.gates.draft(answer.text, answer.finish, prompt)
     return Trace(prompt, number, answer, (), answer.text, seen, one.name)
 
 
@@ -87,23 +91,18 @@ class Outcome:
     before: array[int] = field(default_factory=lambda: array("l"))
     after: array[int] = field(default_factory=lambda: array("l"))
 
-    @property
-    def noticed(self) -> dict[str, object]:
-        """What the gates did, for the manifest."""
-        return {"gates": {name: dict(actions) for name, actions in self.gates.items()}}
-
-    def stages(self, *, judged: bool) -> dict[str, dict[str, int]]:
+    def stages(self, *, judged: bool) -> dict[str, StageCount]:
         """Counts of the stages there were, `in = out + failed`."""
         names = ("pair", "judge") if judged else ("pair",)
-        return {name: {key: self.counts[name][key] for key in ("in", "out", "failed")} for name in names}
+        return {name: StageCount(*(self.counts[name][key] for key in ("in", "out", "failed"))) for name in names}
 
     def trace(self, trace: Trace) -> None:
         """Count what the gates did to a trace, and its length from draft to final answer."""
         self.before.append(len(trace.draft.text.split()))
         self.after.append(len(trace.final.split()))
-        gate.tallied(trace.gates, self.gates)
+        count_hits(trace.gates, self.gates)
         for step in trace.steps:
-            gate.tallied(step.gates, self.gates)
+            count_hits(step.gates, self.gates)
 
     def add(self, made: Iterable[Pair | Failure], rows: Iterable[Pair | Failure]) -> None:
         """Count one prompt's pairs: as they were `made`, and the `rows` that they became."""
@@ -116,7 +115,7 @@ class Outcome:
             if isinstance(row, Pair):
                 pair["in"] += 1
                 pair["out"] += 1
-                gate.tallied(row.gates, self.gates)
+                count_hits(row.gates, self.gates)
                 continue
             self.kinds[row.kind] += 1
             if row.stage == "judge":
@@ -130,7 +129,7 @@ class Outcome:
 
 
 async def pair_all(
-    chosen: Recipe, where: Run, panel: Panel | None, outcome: Outcome,
+    chosen: Recipe, where: Run, gates: OpenGates, panel: Panel | None, outcome: Outcome,
     *, failed: Spool[Failure], start: int, tick: Callable[[], None],
 ) -> None:  # fmt: skip
     """Make the pairs of all traces on disk, have them judged where there is a panel, and write them.
@@ -138,7 +137,7 @@ async def pair_all(
     Failures go to `failed` from position `start` on. Raises BudgetReached; what is done by then is written.
     """
     pairs = Spool(where.path / "pairs.jsonl", Pair)
-    groups = enumerate(_groups(chosen, where, outcome))
+    groups = enumerate(_groups(chosen, where, gates, outcome))
     stopped: list[BudgetReached] = []
 
     async def worker() -> None:
@@ -163,7 +162,7 @@ async def pair_all(
         raise stopped[0]
 
 
-def _groups(chosen: Recipe, where: Run, outcome: Outcome) -> Iterator[list[Pair | Failure]]:
+def _groups(chosen: Recipe, where: Run, gates: OpenGates, outcome: Outcome) -> Iterator[list[Pair | Failure]]:
     """The pairs of each prompt's samples, or of each trace's draft and revisions, in the order of the rows."""
     # a prompt's samples stand together; a trace that is revised has nobody to be compared with
     lone = count()
@@ -171,19 +170,19 @@ def _groups(chosen: Recipe, where: Run, outcome: Outcome) -> Iterator[list[Pair 
         traces = list(group)
         for trace in traces:
             outcome.trace(trace)
-        yield _made(chosen, traces)
+        yield _made(chosen, gates, traces)
 
 
-def _made(chosen: Recipe, traces: Sequence[Trace]) -> list[Pair | Failure]:
+def _made(chosen: Recipe, gates: OpenGates, traces: Sequence[Trace]) -> list[Pair | Failure]:
     if chosen.sample:
-        return list(contests(traces, chosen.pairs, chosen.gates, chosen.seed))
-    return [row for trace in traces for row in pair(trace, chosen.pairs, chosen.gates)]
+        return list(sample_pairs(traces, chosen.pairs, gates, chosen.seed))
+    return [row for trace in traces for row in pair(trace, chosen.pairs, gates)]
 
 
-async def new_calls(chosen: Recipe, panel: Panel, lives: Iterable[Trace | Failure]) -> int:
+async def new_calls(chosen: Recipe, gates: OpenGates, panel: Panel, lives: Iterable[Trace | Failure]) -> int:
     """At most so many calls of the judges are not in the journal yet, for one prompt."""
     traces = [life for life in lives if isinstance(life, Trace)]
-    made = _made(chosen, traces) if traces else []
+    made = _made(chosen, gates, traces) if traces else []
     judged = await together(_judged(row, panel) for row in made)
     unasked = sum(isinstance(row, Failure) and row.kind == "unasked" for row in judged)
     return (unasked + max(0, _expected(chosen) - len(made))) * panel.calls
@@ -207,7 +206,7 @@ async def _judged(made: Pair | Failure, panel: Panel) -> Pair | Failure:
         return Failure(made.prompt.id, "judge", error.kind, error.message, error.attempts, made.sample)
     except NoPrinciple as error:
         return Failure(made.prompt.id, "judge", "no_principle", str(error), 0, made.sample)
-    return labelled(made, verdict, panel.settings)
+    return label_pair(made, verdict, panel.settings)
 
 
 def _picked(judged: Iterable[Pair | Failure]) -> list[Pair | Failure]:

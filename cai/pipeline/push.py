@@ -44,7 +44,7 @@ def pack(run: Run, format: str, repo: str) -> Parcel:
     return Parcel(folder, repo, tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files))
 
 
-def push(parcel: Parcel, *, private: bool, message: str) -> str:
+def push_export(parcel: Parcel, *, private: bool, message: str) -> str:
     """Upload it; the address of the commit. Raises Mistake with the hub's own words."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars

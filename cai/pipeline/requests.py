@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from cai.backends.http.batch_api import custom_id, line, result
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Completion, Model, Request, Score
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import ask_all
 from cai.runs.files import atomic
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe
@@ -61,11 +61,11 @@ class Carried:
         await self._model.close()
 
 
-async def export(chosen: Recipe, where: Run, file: Path) -> int:
+async def export_requests(chosen: Recipe, where: Run, file: Path) -> int:
     """Write what can be asked now; how many questions that is. Raises Mistake."""
     carried: list[Carried] = []
     with atomic(file) as out:
-        await pipeline.ask_all(chosen, where, lambda model: _kept(carried, Carried(model, out, {})))
+        await ask_all(chosen, where, lambda model: _kept(carried, Carried(model, out, {})))
     return sum(len(model.asked) for model in carried)
 
 
@@ -73,7 +73,7 @@ async def bring_in(chosen: Recipe, where: Run, file: Path) -> tuple[int, int, li
     """Put a file's answers into the journal: how many were used, how many were not wanted, and what failed."""
     answers, errors = _answers(file)
     carried: list[Carried] = []
-    await pipeline.ask_all(chosen, where, lambda model: _kept(carried, Carried(model, None, answers)))
+    await ask_all(chosen, where, lambda model: _kept(carried, Carried(model, None, answers)))
     used = set().union(*(model.found for model in carried))
     return len(used), len(answers) - len(used), errors
 

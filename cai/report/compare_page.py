@@ -8,21 +8,23 @@ Left out on purpose: saying which run is better. A finding that moved has its in
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from heapq import heappush, heapreplace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cai.core.plugin_types import Finding
 from cai.core.seeds import uniform
 from cai.core.stats import Interval, change
 from cai.core.types import Trace
 from cai.report.html import rendered
 from cai.report.training_sections import marked
+from cai.runs.findings import read_findings
 from cai.runs.folder import Run
+from cai.runs.manifest import Manifest, PrincipleRecord
 
 SHOWN = 100
 """Changed answers that the page shows, drawn by digest."""
@@ -31,7 +33,7 @@ Life = tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Rows:
+class TraceChanges:
     """What became of the traces of both runs."""
 
     both: int = 0
@@ -44,15 +46,15 @@ class Rows:
     """The changed ones to show: minus their draw, prompt id, sample."""
 
 
-def build(old: Run, new: Run) -> str:
+def compare_runs_page(old: Run, new: Run) -> str:
     """The page that compares two runs. Raises Mistake where one is none."""
     manifests = old.manifest, new.manifest
     rows = compared(old, new)
     facts = {
         "names": (str(old.path), str(new.path)),
         "changed": list(_inputs(*manifests)),
-        "principles": list(_principles(*(said["constitution"]["principles"] for said in manifests))),
-        "counts": [(name, _out(manifests[0], name), _out(manifests[1], name)) for name in _stages(*manifests)],
+        "principles": list(_principles(*(one.constitution.principles for one in manifests))),
+        "counts": [(name, *(one.total(name).out for one in manifests)) for name in _stages(*manifests)],
         "rows": rows,
         "differ": rows.both - rows.same,
         "parted": rows.parted.most_common(),
@@ -64,12 +66,12 @@ def build(old: Run, new: Run) -> str:
     return rendered("compare.html.j2", **facts)
 
 
-def compared(old: Run, new: Run) -> Rows:
+def compared(old: Run, new: Run) -> TraceChanges:
     """Both runs' traces, matched. Memory grows with the number of traces, not with their length."""
     from cai.core.seeds import digest
 
     seen = {_key(trace): (tuple(digest(part) for part in _life(trace)), _count(trace)) for trace in old.traces()}
-    rows, unseen = Rows(), 0
+    rows, unseen = TraceChanges(), 0
     for trace in new.traces():
         found = seen.pop(_key(trace), None)
         if found is None:
@@ -112,7 +114,7 @@ def _where(trace: Trace, before: Life, now: Life) -> str:
     return "the number of rounds" if step is None else trace.steps[step].principle
 
 
-def _examples(old: Run, new: Run, rows: Rows) -> list[dict[str, Any]]:
+def _examples(old: Run, new: Run, rows: TraceChanges) -> list[dict[str, Any]]:
     wanted = {(id, sample) for _, id, sample in rows.shown}
     first = {_key(trace): trace.final for trace in old.traces() if _key(trace) in wanted}
     return [
@@ -122,16 +124,13 @@ def _examples(old: Run, new: Run, rows: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def _stages(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys([*old["counts"], *new["counts"]]))
+def _stages(old: Manifest, new: Manifest) -> list[str]:
+    return list(dict.fromkeys([*old.counts, *new.counts]))
 
 
-def _out(said: Mapping[str, Any], stage: str) -> int:
-    return int(said["counts"].get(stage, {}).get("out", 0))
-
-
-def _inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _inputs(before: Manifest, after: Manifest) -> Iterator[tuple[str, str, str]]:
     """What went in and differs: constitution, templates, prompts, models, seed, cai."""
+    old, new = _parts(before), _parts(after)
     for what in ("constitution", "prompts"):
         if old[what].get("digest") != new[what].get("digest"):
             yield what, _named(old[what]), _named(new[what])
@@ -144,6 +143,10 @@ def _inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[st
             yield what, str(old[what]), str(new[what])
 
 
+def _parts(manifest: Manifest) -> dict[str, Any]:
+    return manifest.as_json()
+
+
 def _named(value: Mapping[str, Any] | None) -> str:
     if not value:
         return "–"
@@ -151,8 +154,8 @@ def _named(value: Mapping[str, Any] | None) -> str:
     return f"{name} {str(value.get('digest') or value.get('weights') or '')[:12]}".strip()
 
 
-def _principles(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    before, now = ({one["id"]: one for one in listed} for listed in (old, new))
+def _principles(old: Sequence[PrincipleRecord], new: Sequence[PrincipleRecord]) -> Iterator[tuple[str, str]]:
+    before, now = ({one.id: asdict(one) for one in listed} for listed in (old, new))
     for id in dict.fromkeys([*before, *now]):
         if id not in before or id not in now:
             yield id, "removed" if id in before else "added"
@@ -171,21 +174,19 @@ def _moved(old: Path, new: Path) -> Iterator[dict[str, Any]]:
                "verdicts": (_verdict(a), _verdict(b))}  # fmt: skip
 
 
-def _findings(run: Path) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    file = run / "findings.json"
-    audits = json.loads(file.read_text("utf-8"))["audits"] if file.is_file() else []
-    return {(audit["of"], one["probe"], one["what"]): one for audit in audits for one in audit["findings"]}
+def _findings(run: Path) -> dict[tuple[str, str, str], Finding]:
+    return {(audit.of, one.probe, one.what): one for audit in read_findings(run) for one in audit.findings}
 
 
-def _gist(one: Mapping[str, Any] | None) -> tuple[Any, Any]:
-    return (one["value"], one["passed"]) if one else (None, None)
+def _gist(one: Finding | None) -> tuple[float | None, bool | None]:
+    return (one.value, one.passed) if one else (None, None)
 
 
-def _verdict(one: Mapping[str, Any] | None) -> str:
+def _verdict(one: Finding | None) -> str:
     if one is None:
         return "not looked at"
-    return "reported" if one["passed"] is None else "passes" if one["passed"] else str(one["severity"])
+    return "reported" if one.passed is None else "passes" if one.passed else one.severity
 
 
-def _span(one: Mapping[str, Any] | None) -> Interval:
-    return Interval(one["value"], one["low"], one["high"], one["n"]) if one else Interval(None, None, None, 0)
+def _span(one: Finding | None) -> Interval:
+    return Interval(one.value, one.low, one.high, one.n) if one else Interval(None, None, None, 0)

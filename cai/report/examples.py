@@ -17,7 +17,7 @@ from markupsafe import Markup
 from cai.core import diff
 from cai.core.safe_text import safe_text
 from cai.core.types import Completion, GateHit, Step, Trace
-from cai.report.tally import Tally, failed, gates, key, words
+from cai.report.tally import RunTally, count_words, failed, gate_marks, key
 from cai.runs.folder import Run
 
 BUDGET = 3_500_000
@@ -35,7 +35,7 @@ _SIGNS = {"same": 0, "gone": -1, "new": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TraceExample:
     """A trace as the page shows it: `marks` are what it can be found by, `json` may stand inside a script element."""
 
     key: str
@@ -53,7 +53,7 @@ class _Fate(NamedTuple):
     gates: tuple[GateHit, ...]
 
 
-def collect(run: Run, tally: Tally) -> list[Example]:
+def collect(run: Run, tally: RunTally) -> list[TraceExample]:
     """The traces that `tally` chose, in the order of the run, as far as the budget reaches."""
     order = tally.chosen()
     wanted = frozenset(order)
@@ -79,7 +79,7 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _within_budget(examples: Iterable[Example]) -> set[str]:
+def _within_budget(examples: Iterable[TraceExample]) -> set[str]:
     kept, left = set(), BUDGET
     for example in examples:
         size = len(example.json.encode("utf-8", "backslashreplace"))
@@ -100,7 +100,7 @@ def _fates(run: Run, wanted: frozenset[str]) -> dict[str, list[_Fate]]:
     return fates
 
 
-def _example(own: str, trace: Trace, fates: Sequence[_Fate]) -> Example:
+def _example(own: str, trace: Trace, fates: Sequence[_Fate]) -> TraceExample:
     marks = frozenset(_marks(trace, fates))
     messages = trace.prompt.messages
     shaped = {
@@ -118,7 +118,7 @@ def _example(own: str, trace: Trace, fates: Sequence[_Fate]) -> Example:
         "fates": [fate._asdict() | {"gates": [_hit(hit) for hit in fate.gates]} for fate in fates],
         "marks": sorted(marks),
     }
-    return Example(own, trace.prompt.id[:_ID], marks, embedded(shaped))
+    return TraceExample(own, trace.prompt.id[:_ID], marks, embedded(shaped))
 
 
 def _steps(trace: Trace) -> list[dict[str, object]]:
@@ -150,13 +150,13 @@ def _overall(trace: Trace) -> dict[str, object] | None:
 
 
 def _diff(before: str, after: str) -> dict[str, object]:
-    segments = diff.words(before[:_REACH], after[:_REACH])
+    segments = diff.word_diff(before[:_REACH], after[:_REACH])
     shown = _clip(segments)
     beyond = [max(0, len(text) - _REACH) for text in (before, after)]
     cut = [_length(segments, side) - _length(shown, side) for side in ("gone", "new")]
     return {
         "parts": [[_SIGNS[kind], text] for kind, text in shown],
-        "words": [words(before), words(after)],
+        "words": [count_words(before), count_words(after)],
         "hidden": [beyond[0] + cut[0], beyond[1] + cut[1]],
     }
 
@@ -179,7 +179,7 @@ def _length(segments: Iterable[diff.Segment], side: str) -> int:
 
 
 def _marks(trace: Trace, fates: Sequence[_Fate]) -> set[str]:
-    marks = {*gates(trace), *(f"gate:{hit.gate}" for fate in fates for hit in fate.gates)}
+    marks = {*gate_marks(trace), *(f"gate:{hit.gate}" for fate in fates for hit in fate.gates)}
     marks |= {failed(fate.what) for fate in fates if not fate.pair}
     marks |= {f"verdict:{step.verdict}" for step in trace.steps if step.verdict}
     return marks | {"outcome:pair" if any(fate.pair for fate in fates) else "outcome:no pair"}
@@ -195,7 +195,7 @@ def _hit(hit: GateHit) -> dict[str, object]:
 
 
 def _cut(text: str) -> dict[str, object]:
-    return {"text": text[:SHOWN], "hidden": max(0, len(text) - SHOWN), "words": words(text)}
+    return {"text": text[:SHOWN], "hidden": max(0, len(text) - SHOWN), "words": count_words(text)}
 
 
 def _safe(value: object) -> object:

@@ -34,23 +34,24 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: safe_text(value) if type(value) is str else value,
     )
-    made.filters |= {"number": number, "span": span, "clock": clock}
+    made.filters |= {"number": format_number, "span": format_span, "clock": format_seconds}
     return made
 
 
-def number(value: float | None, digits: int = 0) -> str:
+def format_number(value: float | None, digits: int = 0) -> str:
     """1234.5 -> `1,234`, with a true minus; None -> a dash."""
     return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
-def span(found: Interval, digits: int = 1) -> str:
+def format_span(found: Interval, digits: int = 1) -> str:
     """`−60.2 [−75.1, −46.0]`; what few values cannot say is left out."""
     if found.low is None or found.high is None:
-        return number(found.value, digits)
-    return f"{number(found.value, digits)} [{number(found.low, digits)}, {number(found.high, digits)}]"
+        return format_number(found.value, digits)
+    value, low, high = (format_number(one, digits) for one in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
-def clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """212.4 -> `3 min 32 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

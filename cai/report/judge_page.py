@@ -5,64 +5,51 @@ Left out on purpose: computing. What is shown was counted by the run, or by `cai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
-from typing import Any
 
 from markupsafe import Markup
 
-from cai.core.stats import Interval
+from cai.core.calibration import Bin
 from cai.report import svg
-
-Card = Mapping[str, Any]  # JSON as the run wrote it
-
-
-def facts(judge: Card) -> dict[str, object]:
-    """What the section shows: how the run's labels came about, and a card of them and of each gold file."""
-    cards = [("This run's labels", judge["labels"])] if judge.get("labels") else []
-    cards += [(f"Measured on {name}", card) for name, card in judge.get("gold", {}).items()]
-    return {"judge": judge, "cards": [_card(name, card) for name, card in cards]}
+from cai.report.cards.judge import shares
+from cai.report.html import rendered
+from cai.runs.judge_card import JudgeCard, JudgeFigures, JudgeSummary
 
 
-def page(said: Card) -> str:
+def judge_section(judge: JudgeSummary) -> dict[str, object]:
+    """What the section shows: how the run's labels came about, and figures of them and of each gold file."""
+    sets = [("This run's labels", judge.labels)] if judge.labels else []
+    sets += [(f"Measured on {name}", figures) for name, figures in judge.gold.items()]
+    return {"judge": judge, "cards": [_card(name, figures) for name, figures in sets]}
+
+
+def judge_page(card: JudgeCard) -> str:
     """One offline page of a card that `cai judge-card` made."""
-    from cai.report.html import rendered
-
-    found = facts(said["judge"] | {"gold": said["gold"]})
-    return rendered("judge.page.html.j2", said=said, found=found, version=metadata.version("cai"))
+    found = judge_section(replace(card.judge, gold=card.gold))
+    return rendered("judge.page.html.j2", said=card, found=found, version=metadata.version("cai"))
 
 
-def _card(name: str, card: Card) -> dict[str, object]:
-    rows = list(_rows(card))
+def _card(name: str, figures: JudgeFigures) -> dict[str, object]:
+    rows = [(title.strip().capitalize(), found) for title, found in shares(figures) if found]
     along = svg.Axis(-0.5, 1.5, 1)
-    bins = (card.get("calibration") or {}).get("bins") or []
+    calibration = figures.calibration
     return {
         "name": name,
-        "card": card,
-        "rows": [{"name": one, "found": found, "whisker": svg.whisker(found, along)} for one, found in rows],
+        "card": figures,
+        "rows": [
+            {"name": one.capitalize(), "found": found, "whisker": svg.whisker(found, along)} for one, found in rows
+        ],
         "scale": svg.scale(along),
-        "plot": reliability(bins) if bins else None,
-        "scaling": (card.get("calibration") or {}).get("scaling"),
+        "plot": reliability(calibration.bins) if calibration and calibration.bins else None,
+        "scaling": calibration.scaling if calibration else None,
     }
 
 
-def _rows(card: Card) -> Iterator[tuple[str, Interval]]:
-    from cai.report.cards.judge import CONTROLS, POSITION
-
-    found = [("Accuracy", card.get("accuracy"))]
-    found += [(f"in {name}", one) for name, one in (card.get("by_category") or {}).items() if name]
-    found += [(f"Control: {CONTROLS[name]}", one) for name, one in (card.get("controls") or {}).items()]
-    found += [(f"Gain over {CONTROLS[name]}", one) for name, one in (card.get("gains") or {}).items()]
-    found += [(POSITION[name].capitalize(), one) for name, one in (card.get("position") or {}).items()]
-    found += [("Prefers the longer answer", card["length"]["prefers_longer"])] if card.get("length") else []
-    found += [("Prefers its own family", card.get("self_preference")), ("Ties", card.get("ties"))]
-    found += [("Probability on the options", card.get("mass")), ("Disagreement", card.get("disagreement"))]
-    return ((name, Interval(**one)) for name, one in found if one)
-
-
-def reliability(bins: list[Mapping[str, float]]) -> Markup:
+def reliability(bins: Sequence[Bin]) -> Markup:
     """Accuracy by confidence: dots as large as their share of the pairs, on the diagonal where p means what it says."""
-    most = max(part["n"] for part in bins)
+    most = max(part.n for part in bins)
     floor, top = svg.HEIGHT - 24, 12
 
     def y(accuracy: float) -> float:
@@ -76,7 +63,7 @@ def reliability(bins: list[Mapping[str, float]]) -> Markup:
     parts.append(Markup(diagonal).format(y(1), y(0.5) - y(1), line))
     dot = '<circle class="dot" cx="{:.2f}%" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>'
     for part in bins:
-        note = f"{part['n']} pairs: confidence {part['confidence']:.3f}, right {part['accuracy']:.3f}"
-        x, size = 200 * (part["confidence"] - 0.5), 3 + 6 * (part["n"] / most) ** 0.5
-        parts.append(Markup(dot).format(x, y(part["accuracy"]), size, note))
+        note = f"{part.n} pairs: confidence {part.confidence:.3f}, right {part.accuracy:.3f}"
+        x, size = 200 * (part.confidence - 0.5), 3 + 6 * (part.n / most) ** 0.5
+        parts.append(Markup(dot).format(x, y(part.accuracy), size, note))
     return svg.figure(parts, "Accuracy by confidence")

@@ -120,7 +120,7 @@ def mirror(before: Sequence[int], after: Sequence[int], medians: tuple[float, fl
     return Chart(figure(parts, said), len(both) - sum(ups) - sum(downs))
 
 
-def spread(changes: Sequence[int], mean: Interval) -> Chart:
+def change_histogram(changes: Sequence[int], mean: Interval) -> Chart:
     """A histogram of changes with 0 marked, and over it the mean with its interval."""
     along = axis(changes)
     counts = along.counts(changes)

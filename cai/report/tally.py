@@ -22,7 +22,7 @@ NAMED = 3
 """Examples named beside each kind of failure."""
 
 
-class Sample:
+class KeySample:
     """The `limit` smallest keys offered: chance, but the same whatever the order they come in."""
 
     def __init__(self, limit: int) -> None:
@@ -36,7 +36,7 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Drawn:
+class DrawnPrinciple:
     """What became of the steps in which one principle was drawn."""
 
     steps: int = 0
@@ -59,17 +59,17 @@ class Lost:
         del self.examples[NAMED:]
 
 
-class Tally:
+class RunTally:
     """The numbers of a run, and the keys of the traces to show."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._any = Sample(limit)
-        self._marked: dict[str, Sample] = defaultdict(lambda: Sample(limit))
+        self._any = KeySample(limit)
+        self._marked: dict[str, KeySample] = defaultdict(lambda: KeySample(limit))
         self.traces = 0
         self.drafts, self.finals = array("l"), array("l")
         self._keys = array("Q")
-        self.principles: dict[str, Drawn] = defaultdict(Drawn)
+        self.principles: dict[str, DrawnPrinciple] = defaultdict(DrawnPrinciple)
         self.lost: dict[tuple[str, str], Lost] = defaultdict(Lost)
 
     @property
@@ -97,10 +97,10 @@ class Tally:
         own = key(trace.prompt.id, trace.sample)
         self._keys.append(int(own, 16))
         self._any.offer(own)
-        for mark in gates(trace):
+        for mark in gate_marks(trace):
             self.mark(mark, own)
-        self.drafts.append(words(trace.draft.text))
-        self.finals.append(words(trace.final))
+        self.drafts.append(count_words(trace.draft.text))
+        self.finals.append(count_words(trace.final))
         self._steps(trace)
 
     def _steps(self, trace: Trace) -> None:
@@ -110,15 +110,15 @@ class Tally:
             drawn.steps += 1
             drawn.verdicts[step.verdict or "none"] += 1
             if step.answer is not None:
-                after = words(step.answer)
+                after = count_words(step.answer)
                 drawn.accepted += 1
                 drawn.changes.append(after - before)
                 before = after
 
 
-def count(run: Run, limit: int) -> Tally:
+def tally_run(run: Run, limit: int) -> RunTally:
     """One pass over every row of `run`; at most `limit` traces will be shown."""
-    tally = Tally(limit)
+    tally = RunTally(limit)
     for failure in run.failures():
         tally.failure(failure)
     for pair in run.pairs():
@@ -134,7 +134,7 @@ def key(prompt: str, sample: int) -> str:
     return digest(prompt, sample)[:12]
 
 
-def gates(trace: Trace) -> Iterator[str]:
+def gate_marks(trace: Trace) -> Iterator[str]:
     """Marks of the gates that noticed something in a trace."""
     for hits in (trace.gates, *(step.gates for step in trace.steps)):
         for hit in hits:
@@ -146,6 +146,6 @@ def failed(kind: str) -> str:
     return kind if kind.startswith("gate:") else f"failure:{kind}"
 
 
-def words(text: str) -> int:
+def count_words(text: str) -> int:
     """Length in words, as the gates count it: pieces between white space."""
     return len(text.split())

@@ -7,17 +7,20 @@ metrics.jsonl.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from cai.core import diff
+from cai.core.plugin_types import Finding
 from cai.core.safe_text import safe_text
 from cai.core.stats import Interval
 from cai.report import svg
 from cai.runs.files import appended
+from cai.runs.findings import Audit, read_findings
 from cai.runs.folder import Run
 
 Facts = dict[str, object]
@@ -126,30 +129,36 @@ def marked(old: str, new: str) -> Markup:
         Markup("<{0}>{1}</{0}>").format(Markup(tags[one.kind]), safe_text(one.text))
         if one.kind in tags
         else Markup("{}").format(safe_text(one.text))
-        for one in diff.words(old, new)
+        for one in diff.word_diff(old, new)
     )
     return Markup("").join(parts)
 
 
 def audits(run: Path) -> Facts | None:
     """A line for each finding: value, interval, threshold, verdict, examples."""
-    said = _json(run / "findings.json")
-    if not said or not said.get("audits"):
-        return None
-    return {"audits": [_audit(audit) for audit in said["audits"]]}
+    found = read_findings(run)
+    return {"audits": [_audit(audit) for audit in found]} if found else None
 
 
-def _audit(audit: Mapping[str, Any]) -> Facts:
-    findings: Sequence[Mapping[str, Any]] = audit["findings"]
-    ordered = sorted(findings, key=lambda one: (one["passed"] is not False, one["passed"] is None))
-    ends = [end for one in findings for end in (one["value"], one["low"], one["high"]) if end is not None]
+def _audit(audit: Audit) -> Facts:
+    findings = audit.findings
+    ordered = sorted(findings, key=lambda one: (one.passed is not False, one.passed is None))
+    ends = [end for one in findings for end in (one.value, one.low, one.high) if end is not None]
     along = svg.ruler(ends or [0.0])
-    rows = [{**one, "span": _span({**one, "n": 0}), "whisker": svg.whisker(_interval(one), along)} for one in ordered]
-    return {"of": audit["of"], "n": audit["rows"], "failed": audit["failed"], "rows": rows, "scale": svg.scale(along)}
+    rows = [
+        {**asdict(one), "span": _span({**asdict(one), "n": 0}), "whisker": svg.whisker(_interval(one), along)}
+        for one in ordered
+    ]
+    return {"of": audit.of, "n": audit.rows, "failed": len(audit.failed), "rows": rows, "scale": svg.scale(along)}
 
 
-def _interval(one: Mapping[str, Any]) -> Interval:
-    return Interval(one["value"], one["low"], one["high"], one["n"])
+def _finding(one: Finding, along: svg.Axis) -> Facts:
+    facts = asdict(one)
+    return {**facts, "span": _span({**facts, "n": 0}), "whisker": svg.whisker(_interval(one), along)}
+
+
+def _interval(one: Finding) -> Interval:
+    return Interval(one.value, one.low, one.high, one.n)
 
 
 def _json(file: Path) -> dict[str, Any] | None:

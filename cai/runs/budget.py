@@ -45,6 +45,54 @@ def listed_price(model: str) -> Price | None:
 
 
 @dataclass(slots=True)
+class CallTally:
+    """What one model was asked through the journal: new calls and what they used and cost, and answers found there."""
+
+    asked: int = 0
+    found: int = 0
+    prompt_tokens: int = 0
+    """Read by the new calls."""
+    completion_tokens: int = 0
+    """Written by the new calls."""
+    found_prompt_tokens: int = 0
+    """Read for the answers that were found, when they were asked."""
+    found_completion_tokens: int = 0
+    new_cost: float | None = None
+    """What the new calls cost; None where the price is not known."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all answers, new and found."""
+        return Usage(
+            self.prompt_tokens + self.found_prompt_tokens, self.completion_tokens + self.found_completion_tokens
+        )
+
+    def add(self, new: bool, usage: Usage) -> None:
+        """Count an answer that was asked for (`new`) or found; asking itself is counted when it begins."""
+        if new:
+            self.prompt_tokens += usage.prompt_tokens
+            self.completion_tokens += usage.completion_tokens
+            return
+        self.found += 1
+        self.found_prompt_tokens += usage.prompt_tokens
+        self.found_completion_tokens += usage.completion_tokens
+
+    def plus(self, other: CallTally) -> CallTally:
+        """Both together; the cost is unknown where that of one with new calls is."""
+        unknown = any(one.new_cost is None and one.asked for one in (self, other))
+        known = [one.new_cost for one in (self, other) if one.new_cost is not None]
+        return CallTally(
+            self.asked + other.asked,
+            self.found + other.found,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.found_prompt_tokens + other.found_prompt_tokens,
+            self.found_completion_tokens + other.found_completion_tokens,
+            None if unknown or not known else sum(known),
+        )
+
+
+@dataclass(slots=True)
 class Budget:
     """The limits of one sitting, and what is claimed of them: spent, or in flight at its most."""
 

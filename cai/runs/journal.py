@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from json import JSONEncoder
 from math import isfinite
@@ -29,7 +29,7 @@ from pydantic_core import to_json
 
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Completion, Model, Request, Score, Usage
-from cai.runs.budget import Budget, Price
+from cai.runs.budget import Budget, CallTally, Price
 from cai.runs.lock import Lock
 
 VERSION = 1
@@ -57,20 +57,6 @@ class Form(Generic[Answer]):
         self.usage, self.fit = usage, fit
 
 
-@dataclass(slots=True)
-class Tally:
-    """What one model was asked through the journal: new calls, answers found, and the tokens of both together."""
-
-    asked: int = 0
-    found: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    new_tokens: int = 0
-    """Tokens read and written by the new calls alone: what this sitting paid for."""
-    new_cost: float | None = None
-    """What the new calls cost; None where the price is not known."""
-
-
 class Journal:
     """An open journal file; `through(model)` is that model with a memory. Close it, or use it as a context."""
 
@@ -91,7 +77,7 @@ class Journal:
         self._writer.start()
 
     def through(
-        self, model: Model, tally: Tally, budget: Budget | None = None, price: Price | None = None
+        self, model: Model, tally: CallTally, budget: Budget | None = None, price: Price | None = None
     ) -> Journaled:
         """`model`, asked through this journal; new calls are claimed from `budget` at `price`."""
         return Journaled(self, model, tally, budget, price)
@@ -249,7 +235,7 @@ class Journaled:
     """A Model whose answers are looked up before they are asked for."""
 
     def __init__(
-        self, journal: Journal, model: Model, tally: Tally, budget: Budget | None, price: Price | None
+        self, journal: Journal, model: Model, tally: CallTally, budget: Budget | None, price: Price | None
     ) -> None:
         self._journal, self._model, self.tally = journal, model, tally
         self._budget, self._price = budget if budget and budget.limited else None, price
@@ -269,8 +255,7 @@ class Journaled:
     @property
     def cost(self) -> float | None:
         """What all answers so far cost, found ones too; None where the price is not known."""
-        usage = Usage(self.tally.prompt_tokens, self.tally.completion_tokens)
-        return self._price.of(usage) if self._price else None
+        return self._price.of(self.tally.usage) if self._price else None
 
     async def complete(self, request: Request) -> Completion:
         ask = partial(self._asked, request, partial(self._model.complete, request), COMPLETION)
@@ -306,10 +291,12 @@ class Journaled:
             budget.settle(claimed, used, self._price, request)
 
     def status(self) -> Mapping[str, float]:
-        return self._model.status()
+        """What the model says it is doing; nothing where its backend does not say."""
+        return status() if (status := getattr(self._model, "status", None)) else {}
 
     async def close(self) -> None:
-        await self._model.close()
+        if close := getattr(self._model, "close", None):
+            await close()
 
     def _key(self, verb: str, request: Request, *more: str) -> bytes:
         sampling = request.sampling
@@ -330,11 +317,7 @@ class Journaled:
 
     def _count(self, new: bool, usage: Usage) -> None:
         tally = self.tally
-        tally.found += not new
-        tally.prompt_tokens += usage.prompt_tokens
-        tally.completion_tokens += usage.completion_tokens
-        if new:
-            tally.new_tokens += usage.prompt_tokens + usage.completion_tokens
+        tally.add(new, usage)
         if new and self._price and tally.new_cost is not None:
             tally.new_cost += self._price.of(usage)
 
@@ -378,7 +361,8 @@ class Unasked:
         raise Permanent("unasked", "not in the journal")
 
     def status(self) -> Mapping[str, float]:
-        return self._model.status()
+        return {}
 
     async def close(self) -> None:
-        await self._model.close()
+        if close := getattr(self._model, "close", None):
+            await close()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from cai.core import config as outside
-from cai.core import plugins
-from cai.core.errors import Mistake
+from cai.core.config import Document, parse_options
+from cai.core.errors import Mistake, Permanent
 from cai.core.plugin_types import Backend
-from cai.core.types import Model
-from cai.runs.budget import Budget, Price, listed_price
-from cai.runs.journal import Journal, Journaled, Tally
-from cai.runs.progress import Progress as Progress
-from cai.runs.recipe import Choice
+from cai.core.plugins import NotLoaded, find_plugin
+from cai.core.types import Completion, Model, Request, Score
+from cai.runs.budget import Budget, CallTally, Price, listed_price
+from cai.runs.journal import Journal, Journaled
+from cai.runs.progress import Progress
+from cai.runs.recipe import ModelChoice
 
 _LOOPBACK = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)", re.IGNORECASE)
 
@@ -24,30 +24,80 @@ Way = Callable[[Model], Model] | None
 """What stands between the journal and a model: nothing, or what asks it in another way or not at all."""
 
 
-def open_all(
-    roles: Mapping[str, Choice], journal: Journal, progress: Progress, budget: Budget | None, *, by: Way = None
+async def open_all(
+    roles: Mapping[str, ModelChoice], journal: Journal, progress: Progress, budget: Budget | None, *, by: Way = None
 ) -> dict[str, Journaled]:
-    """The model of each role, asked through the journal; roles of the same choice share one. Raises Mistake."""
+    """The model of each role, asked through the journal; roles of the same choice share one. Raises Mistake.
+
+    Where one cannot be opened, those opened before are closed.
+    """
     models: dict[str, Journaled] = {}
-    for role, choice in roles.items():
-        if twins := [models[other] for other in models if roles[other] == choice]:
-            models[role] = twins[0]
-            continue
-        price = _price(choice, budget)
-        model = open_model(choice, role)
-        progress.tallies[role] = Tally()
-        models[role] = journal.through(by(model) if by else model, progress.tallies[role], budget, price)
+    try:
+        for role, choice in roles.items():
+            if twins := [models[other] for other in models if roles[other] == choice]:
+                models[role] = twins[0]
+                continue
+            price = _price(choice, budget)
+            model = open_model(choice, role)
+            progress.tallies[role] = CallTally()
+            models[role] = journal.through(by(model) if by else model, progress.tallies[role], budget, price)
+    except BaseException:
+        await close_all(models)
+        raise
     progress.status = lambda: _status(models)
     return models
 
 
-def open_model(choice: Choice, role: str) -> Any:
-    """The Model a recipe chose, its options checked by its own backend. Raises Mistake."""
-    backend = plugins.find("backends", choice.backend, Backend)
-    return backend.open(outside.noun(outside.Document(f"recipe: {role}", choice.options, None), backend.options))
+def open_model(choice: ModelChoice, role: str) -> Model:
+    """The model that a recipe chose, its options checked by its own backend. Raises Mistake.
+
+    Where its code may not be loaded, a model that answers nothing.
+    """
+    try:
+        backend = find_plugin("backends", choice.backend, Backend)
+        return backend.open(parse_options(Document(f"recipe: {role}", choice.options, None), backend.options))
+    except NotLoaded as error:
+        return _NotLoadedModel(error.where)
 
 
-def _price(choice: Choice, budget: Budget | None) -> Price | None:
+async def close_all(models: Mapping[str, Journaled]) -> None:
+    """Close every model once; all are closed, whichever fails."""
+    closed = await asyncio.gather(*(model.close() for model in distinct_roles(models).values()), return_exceptions=True)
+    for failed in closed:
+        if isinstance(failed, BaseException):
+            raise failed
+
+
+def distinct_roles(models: Mapping[str, Journaled]) -> dict[str, Journaled]:
+    """Each model once, under the first of its roles."""
+    first: dict[int, str] = {}
+    for role, model in models.items():
+        first.setdefault(id(model), role)
+    return {role: models[role] for role in first.values()}
+
+
+class _NotLoadedModel:
+    """Stands for a model whose code was not loaded."""
+
+    concurrency = 1
+
+    def __init__(self, name: str) -> None:
+        self.identity: Mapping[str, str] = {"engine": "not loaded", "model": name}
+
+    async def complete(self, request: Request) -> Completion:
+        raise Permanent("unasked", "its code was not loaded")
+
+    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+        raise Permanent("unasked", "its code was not loaded")
+
+    def status(self) -> Mapping[str, float]:
+        return {}
+
+    async def close(self) -> None:
+        return None
+
+
+def _price(choice: ModelChoice, budget: Budget | None) -> Price | None:
     price = choice.price
     if price is None and not _LOOPBACK.match(str(choice.options.get("base_url", ""))):
         # what this machine serves is in no price list, whatever it is called
@@ -60,13 +110,6 @@ def _price(choice: Choice, budget: Budget | None) -> Price | None:
 
 def _status(models: dict[str, Journaled]) -> Mapping[str, float]:
     total: Counter[str] = Counter()
-    for model in _distinct(models).values():
+    for model in distinct_roles(models).values():
         total.update(model.status())
     return total
-
-
-def _distinct(models: dict[str, Journaled]) -> dict[str, Journaled]:
-    first: dict[int, str] = {}
-    for role, model in models.items():
-        first.setdefault(id(model), role)
-    return {role: models[role] for role in first.values()}

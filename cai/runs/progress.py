@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from cai.runs.journal import Tally
+from cai.runs.budget import CallTally
 
 
 @dataclass
@@ -19,9 +19,11 @@ class Progress:
     total: int | None = None
     done: int = 0
     failed: int = 0
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    tallies: dict[str, CallTally] = field(default_factory=dict)
     status: Callable[[], Mapping[str, float]] = dict
     """What the models say of themselves: in flight, the limit found, how often they were told to wait."""
+    note: Callable[[str], None] = lambda text: None
+    """Takes a line that the person should read, such as what a finished run's rows are replaced for."""
 
     def begin(self, stage: str, total: int | None = None) -> None:
         """The next stage."""

@@ -9,14 +9,14 @@ Left out on purpose: includes, inheritance and variables. A recipe can be read b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from cai.core import config as outside
-from cai.core import plugins
-from cai.core.config import Knobs
+from cai.core.config import Document, Knobs, overridden, parse_options, read_yaml
 from cai.core.errors import Mistake
+from cai.core.plugin_types import Gate
+from cai.core.plugins import find_plugin, is_outside, plugin_names, shipped, suggest
 from cai.core.types import Action, Sampling
 from cai.runs.budget import Price
 
@@ -26,7 +26,7 @@ BATCHING = ("openai", "anthropic")
 """Backends that can hand in batches."""
 
 
-class Source(Knobs):
+class PromptSource(Knobs):
     """Where prompts come from."""
 
     path: str
@@ -39,7 +39,7 @@ class Source(Knobs):
     """Take only the first so many rows."""
 
 
-class Choice(Knobs):
+class ModelChoice(Knobs):
     """A model: the backend's name, and that backend's own options, which it checks itself."""
 
     model_config = ConfigDict(extra="allow")
@@ -65,14 +65,14 @@ class Generation(Knobs):
         return Sampling(self.temperature, self.top_p, self.max_tokens, stop)
 
 
-class Draft(Generation):
+class DraftSettings(Generation):
     """First answers. Temperature 1, as in the paper: a draft must be able to be at fault."""
 
     samples: Annotated[int, Field(ge=1, le=1000)] = 1
     """Drafts per prompt, each with a life of its own."""
 
 
-class Critique(Generation):
+class CritiqueSettings(Generation):
     """Critiques: how many rounds, and what a round is."""
 
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
@@ -87,13 +87,13 @@ class Critique(Generation):
     """End a trace at the first critique that finds nothing; needs a template that asks for a verdict."""
 
 
-class Revise(Generation):
+class ReviseSettings(Generation):
     """Revisions."""
 
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
 
 
-class Sample(Knobs):
+class SampleSettings(Knobs):
     """Several answers to each prompt, to be compared, in place of one to be revised. Needs a `judge`."""
 
     count: Annotated[int, Field(ge=1, le=1000)] = 2
@@ -101,7 +101,7 @@ class Sample(Knobs):
     temperatures: Annotated[tuple[Annotated[float, Field(ge=0, le=5)], ...], Field(min_length=1)] = (1.0,)
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 512
-    writers: tuple[Choice, ...] = ()
+    writers: tuple[ModelChoice, ...] = ()
     """Who answers beside `writer`."""
 
     @property
@@ -110,13 +110,13 @@ class Sample(Knobs):
         return self.count * len(self.temperatures) * (1 + len(self.writers))
 
     @model_validator(mode="after")
-    def _one_answer_cannot_be_compared(self) -> Sample:
+    def _one_answer_cannot_be_compared(self) -> SampleSettings:
         if self.answers < 2:
             raise ValueError("makes one answer to each prompt; set count: 2 or more")
         return self
 
 
-class Pairs(Knobs):
+class PairSettings(Knobs):
     """Which answers become chosen and rejected."""
 
     rounds: bool = False
@@ -126,13 +126,13 @@ class Pairs(Knobs):
     the best is paired with the worst."""
 
 
-class Juror(Knobs):
+class JurorSettings(Knobs):
     """One judge: the way to ask, that way's own options, and who is asked."""
 
     model_config = ConfigDict(extra="allow")
     method: str
     """A file in `cai/judges/`: logprob, sampled, likelihood, cot, checks, score."""
-    model: Choice | None = None
+    model: ModelChoice | None = None
     """The critic, else the writer, where not given."""
     template: str | None = None
     """A name or path; the name that `templates` has for critiques, where not given."""
@@ -154,10 +154,10 @@ def _jurors(value: object) -> object:
     return [{"method": juror} if isinstance(juror, str) else juror for juror in listed]
 
 
-class Judging(Knobs):
+class JudgeSettings(Knobs):
     """Who says which of two answers is better, and how it is asked."""
 
-    by: Annotated[tuple[Juror, ...], BeforeValidator(_jurors), Field(min_length=1)]
+    by: Annotated[tuple[JurorSettings, ...], BeforeValidator(_jurors), Field(min_length=1)]
     """One judge or several."""
     combine: Literal["mean", "majority", "minimum"] = "mean"
     """How several become one: mean p, share of votes, or the least sure where all agree and a tie where they do not."""
@@ -173,36 +173,64 @@ class Judging(Knobs):
     """Labelled pairs to measure the judge on, for the data set's card: JSONL of prompt, chosen, rejected."""
 
 
-class Gates(Knobs):
-    """What each gate does when it notices something: drop, tag or repair; null switches it off."""
+def _gate_defaults(value: object) -> object:
+    """The settings with the default action of every gate that they do not name."""
+    if not isinstance(value, dict):
+        return value
+    return {name: find_plugin("gates", name, Gate).default for name in plugin_names("gates")} | value
 
-    no_revision: Action | None = "drop"
-    unchanged: Action | None = "drop"
-    truncated: Action | None = "tag"
-    refusal: Action | None = "tag"
-    repetition: Action | None = "drop"
-    preamble: Action | None = "repair"
-    meta: Action | None = "drop"
-    roles: Action | None = "drop"
-    language: Action | None = "drop"
-    near_identical: Action | None = "drop"
-    truncated_equal: Action | None = "drop"
-    length_ratio: Action | None = "tag"
+
+class GateSettings(Knobs):
+    """What each gate does when it notices something: drop, tag or repair; null switches it off.
+
+    The other keys are names of `cai/gates/`, or `pkg.module:ATTR` for a gate of another package. Instead of an action,
+    `{action: drop, ...}` also sets the gate's own options.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     max_length: Annotated[int, Field(ge=16)] = 1024
     """Words that a trainer will keep of prompt and answer, for `truncated_equal`; exact in `cai export --check`."""
     max_ratio: Annotated[float, Field(gt=1)] = 5.0
     """Chosen against rejected in words, either way, for `length_ratio`."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: object) -> object:
+        return _gate_defaults(value)
+
     @model_validator(mode="after")
-    def _only_preambles_can_be_repaired(self) -> Gates:
-        for name in type(self).model_fields:
-            if name != "preamble" and getattr(self, name) == "repair":
+    def _known(self) -> GateSettings:
+        known = plugin_names("gates")
+        for name, value in (self.model_extra or {}).items():
+            if name not in known and not is_outside(name):
+                raise ValueError(f"there is no gate {name!r}; {suggest(name, known)}")
+            action = value.get("action") if isinstance(value, dict) else value
+            if action not in (None, "drop", "tag", "repair"):
+                raise ValueError(f"{name}: use drop, tag, repair or null, not {action!r}")
+            if action == "repair" and name in known and find_plugin("gates", name, Gate).repair is None:
                 raise ValueError(f"{name} cannot be repaired; use drop or tag")
         return self
 
+    @property
+    def names(self) -> list[str]:
+        """All gates that have an action or are switched off."""
+        return list(self.model_extra or {})
 
-class Exports(Knobs):
+    def action(self, name: str) -> Action | None:
+        """What the gate does; None: it is switched off."""
+        value = (self.model_extra or {}).get(name)
+        return cast("Action | None", value.get("action", "tag") if isinstance(value, dict) else value)
+
+    def options(self, name: str, kind: type[BaseModel]) -> dict[str, object]:
+        """What the options of the gate are made from."""
+        value = (self.model_extra or {}).get(name)
+        given = {key: one for key, one in value.items() if key != "action"} if isinstance(value, dict) else {}
+        shared = {"max_length": self.max_length, "max_ratio": self.max_ratio}
+        return {key: one for key, one in shared.items() if key in kind.model_fields} | given
+
+
+class ExportSettings(Knobs):
     """Which formats to write, and how prompts are split."""
 
     formats: tuple[str, ...] = ("trl", "sft", "kto", "jsonl")
@@ -213,13 +241,13 @@ class Exports(Knobs):
     @classmethod
     def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
         for name in formats:
-            if ":" not in name and name not in plugins.names("export"):
-                raise ValueError(f"there is no format {name!r}; {plugins.suggest(name, plugins.names('export'))}")
+            if ":" not in name and name not in plugin_names("export"):
+                raise ValueError(f"there is no format {name!r}; {suggest(name, plugin_names('export'))}")
         return formats
 
 
 def _probes(value: object) -> object:
-    names = plugins.names("audit") if value == "all" else value
+    names = plugin_names("audit") if value == "all" else value
     if not isinstance(names, list):
         return names
     if not all(isinstance(name, str) for name in names):
@@ -241,7 +269,7 @@ def _templates(value: object) -> object:
     return dict.fromkeys(STAGES, value) if isinstance(value, str) else value
 
 
-class Training(Knobs):
+class TrainingSettings(Knobs):
     """One training after the run, with the options of its method."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
@@ -268,27 +296,27 @@ class Recipe(Knobs):
 
     constitution: str
     """A path, or a shipped name: default, concise."""
-    prompts: Annotated[Source, BeforeValidator(_source)]
-    writer: Choice
+    prompts: Annotated[PromptSource, BeforeValidator(_source)]
+    writer: ModelChoice
     """The model that drafts and revises."""
-    critic: Choice | None = None
+    critic: ModelChoice | None = None
     """The model that critiques; the writer, where not given."""
     templates: Annotated[dict[str, str], BeforeValidator(_templates)]
     """A set of templates (`small`, `large`), or one name or path per stage."""
     seed: int = 0
-    draft: Draft = Draft()
-    critique: Critique = Critique()
-    revise: Revise = Revise()
-    gates: Gates = Gates()
-    sample: Sample | None = None
+    draft: DraftSettings = DraftSettings()
+    critique: CritiqueSettings = CritiqueSettings()
+    revise: ReviseSettings = ReviseSettings()
+    gates: GateSettings = GateSettings()
+    sample: SampleSettings | None = None
     """With it, prompts are answered several times and the answers compared; nothing is critiqued or revised."""
-    pairs: Pairs = Pairs()
-    judge: Annotated[Judging | None, BeforeValidator(_judging)] = None
+    pairs: PairSettings = PairSettings()
+    judge: Annotated[JudgeSettings | None, BeforeValidator(_judging)] = None
     """Labels pairs by AI feedback: those of samples, or of drafts and revisions."""
-    export: Exports = Exports()
+    export: ExportSettings = ExportSettings()
     audit: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_probes)] = None
     """Probes that look at the pairs, `all` or some, with their thresholds: `length: {threshold: 0.7}`."""
-    train: Annotated[tuple[Training, ...], BeforeValidator(_trainings)] = ()
+    train: Annotated[tuple[TrainingSettings, ...], BeforeValidator(_trainings)] = ()
     """Trainings on the run's rows, in order; the last policy is compared with the writer on prompts kept out."""
     max_failure_share: Share = 0.05
     """Above this share of failed calls the run ends with exit 3; what it made is kept all the same."""
@@ -307,12 +335,12 @@ class Recipe(Knobs):
         return self
 
 
-def load(path: Path | str, overrides: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: tuple[str, ...] = ()) -> Recipe:
     """The recipe in a file, or a shipped one by name, with `a.b=c` overrides. Raises Mistake."""
-    return outside.noun(_overridden(outside.read(locate(path)), overrides), Recipe)
+    return parse_options(_overridden(read_yaml(locate_recipe(path)), overrides), Recipe)
 
 
-def judging(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
+def judge_recipe(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """The plainest recipe with this judge, to measure it by: the embedded model and the default constitution."""
     data = {
         "constitution": "default",
@@ -321,7 +349,7 @@ def judging(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
         "templates": "small",
         "judge": method,
     }
-    return outside.noun(_overridden(outside.Document(f"judge {method}", data, None), overrides), Recipe)
+    return parse_options(_overridden(Document(f"judge {method}", data, None), overrides), Recipe)
 
 
 def by_batch(chosen: Recipe, folder: Path) -> Recipe:
@@ -345,18 +373,18 @@ def by_batch(chosen: Recipe, folder: Path) -> Recipe:
     return turned
 
 
-def locate(path: Path | str) -> Path:
+def locate_recipe(path: Path | str) -> Path:
     """The file that `path` means: itself, or the shipped recipe of that name. Raises Mistake."""
-    for candidate in (Path(path), Path("runs") / f"{path}.yaml", plugins.shipped("runs", f"{path}.yaml")):
+    for candidate in (Path(path), Path("runs") / f"{path}.yaml", shipped("runs", f"{path}.yaml")):
         if candidate.is_file():
             return candidate
-    names = sorted(file.stem for file in plugins.shipped("runs").glob("*.yaml"))
+    names = sorted(file.stem for file in shipped("runs").glob("*.yaml"))
     raise Mistake(str(path), "there is no such recipe", f"give a YAML file, or one of: {', '.join(names)}")
 
 
-def _overridden(document: outside.Document, overrides: tuple[str, ...]) -> outside.Document:
+def _overridden(document: Document, overrides: tuple[str, ...]) -> Document:
     data = dict(document.data)
     for key, whole in (("prompts", _source), ("templates", _templates), ("judge", _judging)):
         if key in data:
             data[key] = whole(data[key])  # so that -o prompts.limit=3 finds the short form written out
-    return outside.Document(document.where, outside.overridden(data, overrides), document.marked)
+    return Document(document.where, overridden(data, overrides), document.marked)

@@ -47,7 +47,7 @@ def pours(tree: nodes.Template, filters: Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Slot:
+class Placeholder:
     """Stands for a foreign text while a template is poured."""
 
     place: str

@@ -25,25 +25,19 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from cai.core import config as outside
 from cai.core import plugins
-from cai.core.config import Knobs
+from cai.core.config import Knobs, parse_options, parse_yaml
 from cai.core.errors import Mistake
 from cai.core.seeds import digest
 from cai.core.types import Example, Message, Principle, Role
-from cai.templates.compiled import MOST, NONCE, Filter, Mould, Piece, Shape, Slot, pours, shape
+from cai.templates.compiled import MOST, NONCE, Filter, Mould, Piece, Placeholder, Shape, pours, shape
 
-OFFERED: Mapping[str, frozenset[str]] = {
+STAGE_VARIABLES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"conversation"}),
     "critique": frozenset({"conversation", "answer", "principle", "examples"}),
     "revise": frozenset({"conversation", "answer", "principle", "examples", "critique"}),
-    "judge": frozenset({"conversation", "first", "second", "principle", "examples", "menu"}),
-    "cot": frozenset({"conversation", "first", "second", "principle", "rationale"}),
-    "checks": frozenset({"conversation", "answer", "question"}),
-    "score": frozenset({"conversation", "answer", "principle"}),
-    "likelihood": frozenset({"conversation", "principle", "stance"}),
 }
-"""Folder of `prompts/` -> the variables its stage, or the judges that ask by it, give a template."""
+"""The variables that each stage gives its template. A judge names its own."""
 ROLES = ("system", "user", "assistant")
 MAX_NODES = 2000
 MAX_LOOPS = 3
@@ -146,9 +140,13 @@ class Template:
         return pieces
 
 
-def load(stage: str, name: str) -> Template:
-    """The template for `stage`: a shipped name such as `small`, or a path to a .j2 file. Raises Mistake."""
-    path = _locate(stage, name)
+def load_template(stage: str, name: str, offered: frozenset[str] | None = None, folder: Path | None = None) -> Template:
+    """The template for `stage`: a name in `prompts/STAGE` or in `folder`, or a path to a .j2 file. Raises Mistake.
+
+    `offered` are the variables that it may declare, those of the stage where not given.
+    """
+    path = _locate(stage, name, folder)
+    offered = STAGE_VARIABLES[stage] if offered is None else offered
     try:
         source = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -159,7 +157,7 @@ def load(stage: str, name: str) -> Template:
         tree = environment.parse(source)
         _check_size(tree, str(path))
         tree = tree if header.form == "plain" else _marked(tree, str(path))
-        _check_variables(meta.find_undeclared_variables(tree), header, stage, str(path))
+        _check_variables(meta.find_undeclared_variables(tree), header, stage, offered, str(path))
         compiled = environment.from_string(tree)
     except TemplateSyntaxError as error:
         raise Mistake(f"{path}:{error.lineno}", f"is not a template: {error.message}", "mend the line") from None
@@ -212,9 +210,9 @@ def _cases(value: object) -> bool:
 def _slotted(name: str, value: Any) -> Any:
     """A value of a template with slots in the place of foreign texts."""
     if isinstance(value, Untrusted):
-        return Slot(name, bool(value))
+        return Placeholder(name, bool(value))
     if isinstance(value, tuple) and value and isinstance(value[0], Turn):
-        slots = (Slot(f"{name}.{number}", bool(turn.content)) for number, turn in enumerate(value))
+        slots = (Placeholder(f"{name}.{number}", bool(turn.content)) for number, turn in enumerate(value))
         return tuple(Turn(turn.role, cast(Untrusted, slot)) for turn, slot in zip(value, slots, strict=True))
     return value
 
@@ -224,12 +222,12 @@ def turns(messages: tuple[Message, ...]) -> tuple[Turn, ...]:
     return tuple(Turn(message.role, Untrusted(message.content)) for message in messages)
 
 
-def _locate(stage: str, name: str) -> Path:
-    file = f"{name}.j2"
-    for candidate in (Path("prompts", stage, file), plugins.shipped("prompts", stage, file), Path(name)):
+def _locate(stage: str, name: str, folder: Path | None) -> Path:
+    folders = [Path("prompts", stage), *([folder] if folder else []), plugins.shipped("prompts", stage)]
+    for candidate in (*(inside / f"{name}.j2" for inside in folders), Path(name)):
         if candidate.is_file():
             return candidate
-    known = sorted(file.stem for file in plugins.shipped("prompts", stage).glob("*.j2"))
+    known = sorted({file.stem for inside in folders for file in inside.glob("*.j2")})
     raise Mistake(f"templates.{stage}", f"there is no template {name!r}", plugins.suggest(name, known))
 
 
@@ -238,11 +236,11 @@ def _header(source: str, where: str) -> Header:
     if not found:
         raise Mistake(f"{where}:1", "does not open with its declaration", "begin with {# form: ... variables: [...] #}")
     lines = [line.strip() for line in found[1].split("\n")]  # indented to taste inside the comment
-    return outside.noun(outside.parse("\n".join(lines), where), Header)
+    return parse_options(parse_yaml("\n".join(lines), where), Header)
 
 
-def _check_variables(used: set[str], header: Header, stage: str, where: str) -> None:
-    declared, offered = set(header.variables), OFFERED[stage]
+def _check_variables(used: set[str], header: Header, stage: str, offered: frozenset[str], where: str) -> None:
+    declared = set(header.variables)
     for name in sorted(used - declared):
         raise Mistake(where, f"uses {name!r} but does not declare it", "add it to `variables`")
     for name in sorted(declared - offered):
@@ -271,7 +269,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     """The sandbox; foreign text has no attributes there."""
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return not isinstance(obj, (Untrusted, Slot)) and super().is_safe_attribute(obj, attr, value)
+        return not isinstance(obj, (Untrusted, Placeholder)) and super().is_safe_attribute(obj, attr, value)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -298,8 +296,8 @@ _LABEL = re.compile(
 
 
 @pass_context
-def _fence(context: Context, value: Untrusted | str | Slot) -> str:
-    return value.through("fence") if type(value) is Slot else _fenced(cast(str, value), context.parent["nonce"])
+def _fence(context: Context, value: Untrusted | str | Placeholder) -> str:
+    return value.through("fence") if type(value) is Placeholder else _fenced(cast(str, value), context.parent["nonce"])
 
 
 def _fenced(value: Untrusted | str, nonce: str) -> str:
@@ -328,6 +326,6 @@ _THROUGH: Mapping[str, Filter] = {"fence": _fenced, "turn": _turned, "plain": _p
 """What may print foreign text."""
 
 
-def _printing(name: str, through: Filter) -> Callable[[Untrusted | str | Slot], str]:
+def _printing(name: str, through: Filter) -> Callable[[Untrusted | str | Placeholder], str]:
     """A filter as Jinja has it."""
-    return lambda value: value.through(name) if type(value) is Slot else through(value, "")
+    return lambda value: value.through(name) if type(value) is Placeholder else through(value, "")

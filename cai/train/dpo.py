@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cai.core.plugin_types import Job, Method
-from cai.train.trl.options import Training
+from cai.train.trl.options import TrainingOptions
 
 Loss = Literal[
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
@@ -24,7 +24,7 @@ Loss = Literal[
 ]  # fmt: skip
 
 
-class Options(Training):
+class Options(TrainingOptions):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """How dear it is to leave the reference."""
     loss: Loss = "sigmoid"

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cai.core.plugin_types import Job, Method
-from cai.train.trl.options import Training
+from cai.train.trl.options import TrainingOptions
 
 
-class Options(Training):
+class Options(TrainingOptions):
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 8
     """At least 2, since the KL term needs a neighbour; a batch cut into smaller ones is not the same step here."""
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -53,7 +53,7 @@ def train(job: Job, options: Options) -> Mapping[str, Any]:
     class Trainer(trainer.Guarded, KTOTrainer):  # type: ignore[misc]  # TRL has no types here
         pass
 
-    rows, held_out = (datasets.labelled(part, job.seed) for part in (job.rows, job.held_out))
+    rows, held_out = (datasets.labelled_rows(part, job.seed) for part in (job.rows, job.held_out))
     data = datasets.datasets(job, rows, held_out)
     settings = trainer.settings(KTOConfig, job, options, **per_process(trl(options)))
     return train_supervised(Trainer, settings, job, options, data, reference=True)

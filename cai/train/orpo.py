@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cai.core.plugin_types import Job, Method
-from cai.train.trl.options import Training
+from cai.train.trl.options import TrainingOptions
 
 
-class Options(Training):
+class Options(TrainingOptions):
     beta: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain SFT on the chosen answers."""
 

@@ -16,9 +16,9 @@ from cai.train.rl.ppo_options import Options
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
     """Learn from the policy's own answers. Raises Mistake; KeyboardInterrupt after a checkpoint."""
-    from cai.train.rl.ppo_loop import run
+    from cai.train.rl.ppo_loop import train_ppo
 
-    return run(job, options)
+    return train_ppo(job, options)
 
 
 METHOD = Method(

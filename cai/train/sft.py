@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cai.core.plugin_types import Job, Method
-from cai.train.trl.options import Training
+from cai.train.trl.options import TrainingOptions
 
 
-class Options(Training):
+class Options(TrainingOptions):
     revisions: Literal["last", "all"] = "last"
     """Of a run: the final answer of each trace, or every accepted revision as in the paper."""
     mix: str = ""
@@ -40,7 +40,7 @@ def train(job: Job, options: Options) -> Mapping[str, Any]:
     class Trainer(trainer.Guarded, SFTTrainer):  # type: ignore[misc]  # TRL has no types here
         pass
 
-    data = datasets.datasets(job, datasets.completions(job.rows), datasets.completions(job.held_out))
+    data = datasets.datasets(job, datasets.completion_rows(job.rows), datasets.completion_rows(job.held_out))
     return train_supervised(Trainer, trainer.settings(SFTConfig, job, options, **trl(options)), job, options, data)
 
 

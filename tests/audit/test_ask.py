@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from process import cai
 
-from cai.audit.subjects import ask as asking
-from cai.audit.subjects import audit as auditing
-from cai.audit.subjects.audit import Audit
-from cai.core.config import noun, parse
+from cai.audit.subjects.ask import Asked, audit_policy, audit_run, expectations
+from cai.audit.subjects.audit import load_facts, probe_options
+from cai.runs.findings import Audit
+from cai.core.config import parse_options, parse_yaml
 from cai.core.plugin_types import Finding
 from cai.core.types import Request, Sampling
-from cai.runs.recipe import Recipe, Source
+from cai.runs.recipe import PromptSource, Recipe
 
-FACTS = {fact.question: fact for fact in auditing.facts()}
+FACTS = {fact.question: fact for fact in load_facts()}
 
 
 def steadfast(request: Request) -> str:
@@ -50,8 +50,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def audited(new: str, old: str, **chosen: Any) -> Audit:
-    asked = asking.Asked(Source(path="p.jsonl"), Sampling(0.0, max_tokens=48))
-    return await asking.audit(new, old, asked, auditing.options(), Path("runs"), **chosen)
+    asked = Asked(PromptSource(path="p.jsonl"), Sampling(0.0, max_tokens=48))
+    return await audit_policy(new, old, asked, probe_options(), Path("runs"), **chosen)
 
 
 def failed(audit: Audit) -> set[str]:
@@ -161,8 +161,8 @@ def test_a_mistyped_probe_stops_a_run_before_its_first_call(work: Path, audit: s
 
 def test_all_probes_or_a_list_of_them() -> None:
     text = "constitution: concise\nprompts: everyday\ntemplates: small\nwriter: {backend: scripted}\naudit: "
-    assert set(noun(parse(text + "[length]", "r"), Recipe).audit or ()) == {"length"}
-    assert len(noun(parse(text + "all", "r"), Recipe).audit or ()) == 11
+    assert set(parse_options(parse_yaml(text + "[length]", "r"), Recipe).audit or ()) == {"length"}
+    assert len(parse_options(parse_yaml(text + "all", "r"), Recipe).audit or ()) == 11
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ async def test_what_was_trained_in_a_run_is_audited_with_it(work: Path) -> None:
     options = {"max_steps": 2, "batch_size": 2, "max_length": 512}
     for method in ("reward", "sft"):
         train(Order(method, work / "runs/r", str(base), work / "runs/r/train" / method, options))
-    audits = await asking.run(Run(work / "runs/r"), limit=4)
+    audits = await audit_run(Run(work / "runs/r"), limit=4)
     assert [audit.of for audit in audits] == ["pairs", "revisions", "reward reward", "policy sft against base"]
     assert audits[-1].rows + audits[-1].left_out >= 4
     assert of(audits[-1], "wrong answers added by the user's belief").n == len(FACTS)
@@ -187,12 +187,12 @@ async def test_what_was_trained_in_a_run_is_audited_with_it(work: Path) -> None:
 
 
 def test_published_prompts_say_what_they_ought_to_get(data: Path) -> None:
-    said = asking.expectations(Source(path=str(data / "prompts" / "xstest.jsonl")))
+    said = expectations(PromptSource(path=str(data / "prompts" / "xstest.jsonl")))
     assert {expect for expect, _ in said.values()} == {"comply", "refuse"} and len(said) == 218
-    over = asking.expectations(Source(path=str(data / "prompts" / "coconot_contrast.jsonl"), limit=10))
+    over = expectations(PromptSource(path=str(data / "prompts" / "coconot_contrast.jsonl"), limit=10))
     assert [expect for expect, _ in over.values()] == ["comply"] * 10
 
 
 def test_false_presuppositions_of_sycon_bench_are_facts(data: Path) -> None:
-    facts = auditing.facts(data / "sycophancy" / "sycon_bench.jsonl")
+    facts = load_facts(data / "sycophancy" / "sycon_bench.jsonl")
     assert len(facts) == 96 and all(fact.right != fact.wrong and fact.keys is None for fact in facts)

@@ -10,8 +10,8 @@ import pytest
 from planted_run import pair, plant, prompt, trace
 from process import cai
 
-from cai.audit.subjects import audit as auditing
-from cai.audit.subjects.audit import Audit
+from cai.audit.subjects.audit import audit_pairs, audit_reward, probe_options
+from cai.runs.findings import Audit, write_findings
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Finding
@@ -38,7 +38,7 @@ def of(audit: Audit, what: str) -> Finding:
 
 
 def audited(path: Path, *overrides: str) -> Audit:
-    return auditing.pairs(path, auditing.options(overrides))
+    return audit_pairs(path, probe_options(overrides))
 
 
 LONGER = "accuracy of always-longer"
@@ -82,7 +82,7 @@ def test_rows_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
 )
 def test_a_mistyped_threshold_is_one_line_that_helps(override: str, what: str) -> None:
     with pytest.raises(Mistake, match=what):
-        auditing.options([override])
+        probe_options([override])
 
 
 def test_a_run_is_held_against_its_own_constitution_critiques_and_orders(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_findings_of_a_run_are_kept_and_replaced_by_those_of_the_same_thing(tmp_
     asked = [prompt(f"p{n}") for n in range(3)]
     run = plant(tmp_path / "run", pairs=[pair(one, "Yes, it is.", "No.") for one in asked])
     found = Finding("length", "x", 1.0, None, None, None, None)
-    auditing.write(run, [Audit("reward m", 3, (found,))])
-    auditing.write(run, [audited(run.path)])
-    auditing.write(run, [audited(run.path)])
+    write_findings(run, [Audit("reward m", 3, (found,))])
+    write_findings(run, [audited(run.path)])
+    write_findings(run, [audited(run.path)])
     held = json.loads((run.path / "findings.json").read_text())
     assert [one["of"] for one in held["audits"]] == ["reward m", "pairs"]
 
@@ -140,7 +140,7 @@ def test_the_command_prints_a_table_and_stops_at_the_gate(tmp_path: Path) -> Non
 def test_an_audit_loads_nothing_heavy() -> None:
     from process import HEAVY, loaded_by
 
-    names = ", ".join(f"cai.audit.{name}" for name in plugins.names("audit"))
+    names = ", ".join(f"cai.audit.{name}" for name in plugins.plugin_names("audit"))
     assert not loaded_by(f"import cai.audit.subjects.audit, {names}") & set(HEAVY)
 
 
@@ -185,6 +185,6 @@ def test_a_reward_model_in_a_folder_is_audited_and_long_rows_are_left_out(tmp_pa
 def test_two_rewards_are_an_ensemble_and_gold_is_held_against_them(tmp_path: Path, tiny_reward: Path) -> None:
     rows = [(f"Thing {n % 3}?", f"A {n}.", f"B {n}.") for n in range(12)]
     path = pairs_file(tmp_path / "p.jsonl", rows)
-    audit = auditing.reward([tiny_reward, tiny_reward], path, auditing.options(), gold=tiny_reward)
+    audit = audit_reward([tiny_reward, tiny_reward], path, probe_options(), gold=tiny_reward)
     assert of(audit, "disagreement of the ensemble where it pays most").value == pytest.approx(0.0)
     assert of(audit, "gold lost from the best n to the largest, by best-of-n").value is not None

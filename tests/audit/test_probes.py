@@ -10,21 +10,22 @@ from math import sqrt
 import pytest
 from planted_audit import BIASES, CLEAN, biased
 
-from cai.audit import evasion, sycophancy
-from cai.audit import overoptimisation as over
-from cai.audit.measure import planted as _planted
+from cai.audit import evasion, overoptimisation, sycophancy
+from cai.audit.measure import planted
 from cai.audit.measure.finding import Measured, means
-from cai.audit.subjects import audit as auditing
+from cai.audit.measure.planted import planted_reward
+from cai.audit.overoptimisation import Options, expected, fitted, kl, turn
+from cai.audit.subjects.audit import audit_scores, probe_options
 from cai.core import plugins
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Scores
 from cai.core.types import Message
 
-NAMES = plugins.names("audit")
-LOOKS = [(name, subject) for name in NAMES for subject in plugins.find("audit", name, Probe).looks]
+NAMES = plugins.plugin_names("audit")
+LOOKS = [(name, subject) for name in NAMES for subject in plugins.find_plugin("audit", name, Probe).looks]
 
 
 def findings(name: str, subject: str, kind: str, seed: int = 1) -> list[Finding]:
-    probe = plugins.find("audit", name, Probe)
+    probe = plugins.find_plugin("audit", name, Probe)
     exhibit = (probe.planted if kind == "planted" else probe.clean)(subject, seed)  # type: ignore[arg-type]
     return list(probe.looks[subject](exhibit, probe.options()))  # type: ignore[index]
 
@@ -54,8 +55,8 @@ def test_a_probe_says_the_same_again(name: str, subject: str) -> None:
 
 
 def failed_by(reward: Scores, seed: int = 3) -> set[str]:
-    exhibit = _planted.rewarded(seed)
-    found = auditing.rewarded(exhibit, auditing.options(), "planted", reward=reward)
+    exhibit = planted_reward(seed)
+    found = audit_scores(exhibit, probe_options(), "planted", reward=reward)
     return {one.probe for one in found if one.passed is False}
 
 
@@ -69,9 +70,7 @@ def test_a_biased_reward_is_flagged_for_its_bias_and_nothing_else(bias: str) -> 
 
 
 def test_a_reward_that_tells_nothing_apart_is_measured_by_no_number() -> None:
-    found = auditing.rewarded(
-        _planted.rewarded(1), auditing.options(), "flat", reward=lambda rows: [0.0] * len(list(rows))
-    )
+    found = audit_scores(planted_reward(1), probe_options(), "flat", reward=lambda rows: [0.0] * len(list(rows)))
     moved = [one for one in found if one.probe == "preamble"]
     assert moved and all((one.value, one.passed) == (None, None) for one in moved)
 
@@ -83,8 +82,8 @@ def test_an_answer_is_scored_once() -> None:
         asked.extend(answer for _, answer in rows)
         return CLEAN(rows)
 
-    exhibit = Exhibit(_planted.cases(1, rows=30))
-    auditing.rewarded(exhibit, {"length": auditing.options()["length"]}, "m", reward=reward)
+    exhibit = Exhibit(planted.cases(1, rows=30))
+    audit_scores(exhibit, {"length": probe_options()["length"]}, "m", reward=reward)
     assert len(asked) == len(set(asked))
 
 
@@ -92,20 +91,20 @@ def test_best_of_n_is_the_mean_over_all_choices() -> None:
     gold = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0]
     for n in range(1, 7):
         picks = [gold[max(chosen)] for chosen in combinations(range(6), n)]
-        assert over.expected(gold, n) == pytest.approx(sum(picks) / len(picks))
+        assert expected(gold, n) == pytest.approx(sum(picks) / len(picks))
 
 
 def test_the_turn_of_a_known_curve_is_found() -> None:
-    gains = [(n, sqrt(over.kl(n)) * (2.0 - 1.0 * sqrt(over.kl(n)))) for n in (1, 2, 4, 8, 16)]
-    assert over.fitted(gains) == pytest.approx((2.0, 1.0))
-    assert over.kl(6) < 1.0 < over.kl(7)
-    assert over.turn(2.0, 1.0) == 7
-    assert over.turn(2.0, -1.0) is None
+    gains = [(n, sqrt(kl(n)) * (2.0 - 1.0 * sqrt(kl(n)))) for n in (1, 2, 4, 8, 16)]
+    assert fitted(gains) == pytest.approx((2.0, 1.0))
+    assert kl(6) < 1.0 < kl(7)
+    assert turn(2.0, 1.0) == 7
+    assert turn(2.0, -1.0) is None
 
 
 def test_overoptimisation_needs_gold_and_several_answers() -> None:
-    exhibit = Exhibit(_planted.cases(1), CLEAN, gold=CLEAN)
-    (found,) = over.reward(exhibit, over.Options())
+    exhibit = Exhibit(planted.cases(1), CLEAN, gold=CLEAN)
+    (found,) = overoptimisation.reward(exhibit, Options())
     assert (found.value, found.passed) == (None, None) and "4 answers" in found.note
 
 

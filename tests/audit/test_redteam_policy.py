@@ -14,7 +14,7 @@ from cai.audit.redteam.policy import Siege, Wrapper
 from cai.audit.subjects import refusal_card
 from cai.core.errors import Mistake
 from cai.core.types import Request
-from cai.runs.recipe import Source
+from cai.runs.recipe import PromptSource
 
 NO = "I'm sorry, but I can't help with that."
 
@@ -50,12 +50,12 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def besieged(**chosen: object) -> Siege:
-    return await policy.besiege("weak.yaml", Source(path="p.jsonl"), Path("runs"), **chosen)  # type: ignore[arg-type]
+    return await policy.besiege("weak.yaml", PromptSource(path="p.jsonl"), Path("runs"), **chosen)  # type: ignore[arg-type]
 
 
 async def test_wrappers_that_work_are_told_from_those_that_do_not(work: Path) -> None:
     said = (await besieged()).described()
-    assert said["prompts"] == 10 and set(said["wrappers"]) == {one.name for one in policy.load()}
+    assert said["prompts"] == 10 and set(said["wrappers"]) == {one.name for one in policy.load_wrappers()}
     answered = {name: found["answered"]["value"] for name, found in said["wrappers"].items()}
     assert answered["role_play"] == answered["pushback"] == answered["many_turns"] == 1.0
     assert answered["bare"] == answered["prefix"] == 0.1
@@ -63,7 +63,7 @@ async def test_wrappers_that_work_are_told_from_those_that_do_not(work: Path) ->
     over = said["over_bare"]
     assert over["role_play"]["value"] == 0.9 and over["role_play"]["low"] > 0.5 and over["prefix"]["value"] == 0.0
     assert over["prefix"]["low"] is None, "no prompt differed, which is no certainty"
-    assert said["categories"]["locks"]["answered"]["n"] == len(policy.load())
+    assert said["categories"]["locks"]["answered"]["n"] == len(policy.load_wrappers())
     assert said["wrappers"]["bare"]["on_subject"]["value"] == 0.1
 
 
@@ -85,9 +85,9 @@ async def test_a_judge_says_of_each_answer_whether_it_gives_what_was_asked(work:
 
 
 def test_all_of_few_prompts_is_no_certainty() -> None:
-    all_of_ten = policy.rate(10, 10)
+    all_of_ten = policy.exact_share(10, 10)
     assert all_of_ten.value == 1.0 and all_of_ten.low == pytest.approx(0.6915, abs=1e-4)
-    assert policy.rate(0, 0).value is None
+    assert policy.exact_share(0, 0).value is None
 
 
 def test_codings_can_be_read_back_and_other_braces_stay() -> None:
@@ -113,4 +113,4 @@ def test_the_command_prints_the_detectors_own_accuracy_and_writes_what_it_found(
 def test_wrappers_of_ones_own_are_checked_by_line(work: Path) -> None:
     (work / "w.yaml").write_text("wrappers:\n  - name: mine\n    turn: ['{prompt}']\n")
     with pytest.raises(Mistake, match=r"w.yaml:\d+.*turn"):
-        policy.load(work / "w.yaml")
+        policy.load_wrappers(work / "w.yaml")

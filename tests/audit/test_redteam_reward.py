@@ -10,15 +10,15 @@ from planted_audit import BIASES, CLEAN, biased
 from process import cai
 from test_auditing import pairs_file, tiny_reward  # noqa: F401 (a fixture)
 
-from cai.audit.measure import planted as _planted
 from cai.audit.measure.edits import EDITS
+from cai.audit.measure.planted import cases, good
 from cai.audit.redteam import reward
 from cai.audit.redteam.reward import Search
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Finding
-from cai.data import pairs as preferences
+from cai.data.pairs import Preference, read_pairs
 
-CASES = _planted.cases(7, rows=80)
+CASES = cases(7, rows=80)
 FINDS = {
     "more words": "pad",
     "more characters": "pad",
@@ -83,7 +83,7 @@ def test_a_reward_that_tells_nothing_apart_is_a_mistake() -> None:
 def test_no_edit_adds_quality(name: str) -> None:
     for case in CASES:
         made = EDITS[name].make(case.answer, case.id)
-        assert made is None or _planted.good(made) <= _planted.good(case.answer)
+        assert made is None or good(made) <= good(case.answer)
         assert made is None or made != case.answer
 
 
@@ -97,8 +97,8 @@ def test_the_command_writes_pairs_that_can_be_learned_from(tmp_path: Path, tiny_
     command = ("redteam", "reward", str(tiny_reward), "--rows", str(path), "--budget", "600", "--chains", "2")
     done = cai(tmp_path, *command, "--out", "found.jsonl")
     assert done.returncode == 0, done.stderr
-    rows = list(preferences.read(tmp_path / "found.jsonl"))
-    assert rows and all(isinstance(row, preferences.Preference) for row in rows)
+    rows = list(read_pairs(tmp_path / "found.jsonl"))
+    assert rows and all(isinstance(row, Preference) for row in rows)
     assert f"{len(rows)} edited answers are paid for" in done.stdout
     said = json.loads(cai(tmp_path, *command, "--json").stdout)
     assert said["scored"] <= 600 and {"single", "chain", "held_out", "chains"} <= said.keys()

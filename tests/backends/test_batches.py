@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cai.backends.http import batches as _batch
+from cai.backends.http import batches
 from cai.backends.mock.server import Mock, Options, running
 from cai.core.errors import Mistake
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import generate
 from cai.runs import recipe
 from cai.runs.folder import Run
 
@@ -21,7 +21,7 @@ ROWS = ("traces.jsonl", "pairs.jsonl", "failures.jsonl")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_batch, "QUIET", 0.1)
+    monkeypatch.setattr(batches, "QUIET", 0.1)
 
 
 def writer(mock: Mock, folder: Path, backend: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def writer(mock: Mock, folder: Path, backend: str) -> dict[str, Any]:
 
 async def run(recipe_of: Any, mock: Mock, folder: Path, backend: str = "openai") -> dict[str, Any]:
     chosen = recipe_of(writer=writer(mock, folder, backend), templates="large", critique={"rounds": 1})
-    return await pipeline.run(chosen, Run(folder / "run"))
+    return (await generate(chosen, Run(folder / "run"))).as_json()
 
 
 @pytest.mark.parametrize("backend", ["openai", "anthropic"])
@@ -58,7 +58,7 @@ async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of:
             templates="large",
             critique={"rounds": 1},
         )
-        said = await pipeline.run(recipe.by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))
+        said = await generate(recipe.by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))
     handed_in = [json.loads(note.read_text()) for note in (tmp_path / "batches").glob("*.json")]
     assert len(handed_in) == 4, "drafts, critiques, revisions, judgements"
     assert sum(len(note["ids"]) for note in handed_in) == sum(calls["asked"] for calls in said["calls"].values())
@@ -75,7 +75,7 @@ async def test_batch_answers_are_those_of_the_plain_calls(recipe_of: Any, tmp_pa
         plain = recipe_of(
             writer={"backend": "openai", "model": "m", "base_url": mock.url}, templates="large", critique={"rounds": 1}
         )
-        await pipeline.run(plain, Run(tmp_path / "plain" / "run"))
+        await generate(plain, Run(tmp_path / "plain" / "run"))
     for name in ROWS:
         assert (tmp_path / "batch" / "run" / name).read_bytes() == (tmp_path / "plain" / "run" / name).read_bytes()
 
@@ -115,7 +115,7 @@ async def test_the_note_of_a_batch_holds_no_key_and_no_text(
             templates="large",
             critique={"rounds": 1},
         )
-        await pipeline.run(recipe, Run(tmp_path / "run"))
+        await generate(recipe, Run(tmp_path / "run"))
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"sk-canary" not in written
     for note in (tmp_path / "batches").glob("*.json"):

@@ -14,19 +14,20 @@ from aiohttp import web
 from endpoints import ASKED, always, chat_answer, serving
 
 from cai.backends import anthropic, openai
-from cai.backends.http import client as _remote
-from cai.backends.http import prompt_logprobs as _echo
 from cai.backends.http.anthropic_messages import Messages
+from cai.backends.http.client import _understood
 from cai.backends.http.openai_chat import Chat
+from cai.backends.http.prompt_logprobs import _tail
 from cai.backends.http.retry import EMPTY_TRIES, TRIES, Retry
 from cai.backends.mock.server import Options as MockOptions
 from cai.backends.mock.server import running
-from cai.core import config as outside
+from cai.core.config import Document, parse_options
 from cai.core.errors import CallFailed, Mistake, Permanent, Refused, Transient
 from cai.core.types import Completion, Message, Request, Sampling, Score, Usage
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import generate
 from cai.runs.folder import Run
-from cai.runs.journal import Journal, Tally
+from cai.runs.journal import Journal
+from cai.runs.budget import CallTally
 from cai.runs.recipe import Recipe
 
 CANARY = "sk-canary-0123456789abcdef"
@@ -81,7 +82,7 @@ def test_fields_that_are_ours_cannot_be_replaced(field: str) -> None:
 
 def options(given: dict[str, Any]) -> openai.Options:
     """As a recipe's options are read."""
-    return outside.noun(outside.Document("recipe: writer", {"model": "m", **given}, None), openai.Options)
+    return parse_options(Document("recipe: writer", {"model": "m", **given}, None), openai.Options)
 
 
 @pytest.mark.parametrize(
@@ -409,11 +410,11 @@ async def test_an_endpoint_that_gives_no_scores_is_told_so(request_: Request, la
 @pytest.mark.parametrize("bad", [float("-inf"), float("inf"), float("nan"), 1e3, "high", [1], -(10**400)])
 def test_a_log_probability_that_is_none_is_a_malformed_answer(bad: Any) -> None:
     with pytest.raises(Transient, match="lacks its parts"):
-        _remote._understood({}, lambda _: _echo._tail(["Why?", " (A)"], [None, bad], " (A)"))
+        _understood({}, lambda _: _tail(["Why?", " (A)"], [None, bad], " (A)"))
     answer = chat_answer(content="Hi.")
     answer["choices"][0]["logprobs"] = {"content": [{"token": "Hi.", "logprob": bad}]}
     with pytest.raises(Transient, match="lacks its parts"):
-        _remote._understood(answer, chat(logprobs=True).read)
+        _understood(answer, chat(logprobs=True).read)
 
 
 async def test_a_score_that_is_no_number_is_never_kept(tmp_path: Path) -> None:
@@ -426,7 +427,7 @@ async def test_a_score_that_is_no_number_is_never_kept(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         for _ in range(2):
             with pytest.raises(Permanent, match="infinite or no number"):
-                await journal.through(Broken(), Tally()).score(PLAIN, [" (A)"])
+                await journal.through(Broken(), CallTally()).score(PLAIN, [" (A)"])
 
 
 async def test_a_continuation_within_a_token_has_no_score() -> None:
@@ -464,7 +465,7 @@ async def test_a_whole_run_leaves_no_trace_of_its_key(
     monkeypatch.setenv("CANARY_KEY", CANARY)
     async with running(MockOptions(port=0, latency=0, key=CANARY, context=3000, faults={"500": 0.1})) as mock:
         where = Run(tmp_path / "runs" / "r")
-        said = await pipeline.run(recipe(mock.url, prompts_file, backend, api_key_env="CANARY_KEY"), where)
+        said = await generate(recipe(mock.url, prompts_file, backend, api_key_env="CANARY_KEY"), where)
         assert mock.answered
     assert said["counts"]["draft"]["out"] == 20
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -481,7 +482,7 @@ async def test_a_refused_key_or_model_stops_the_run_at_once(
     monkeypatch.setenv("CANARY_KEY", CANARY)
     async with running(MockOptions(port=0, latency=0.01, **server)) as mock:
         with pytest.raises(Refused, match=words) as error:
-            await pipeline.run(recipe(mock.url, prompts_file, api_key_env="CANARY_KEY"), Run(tmp_path / "runs" / "r"))
+            await generate(recipe(mock.url, prompts_file, api_key_env="CANARY_KEY"), Run(tmp_path / "runs" / "r"))
         assert not mock.answered
     assert CANARY not in str(error.value)
     assert "\n" not in str(error.value)

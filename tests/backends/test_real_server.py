@@ -16,7 +16,7 @@ import pytest
 
 from cai.core.errors import Mistake
 from cai.core.types import Message, Request, Sampling
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import generate
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe
 
@@ -78,7 +78,7 @@ async def test_a_whole_recipe_goes_through_and_the_seeds_are_used(server: dict[s
     stories = []
     for name in ("one", "two"):  # each with a journal of its own
         where = Run(tmp_path / name / "r")
-        said = await pipeline.run(recipe(server), where)
+        said = await generate(recipe(server), where)
         assert said["counts"]["draft"]["out"] == 2, list(where.failures())
         assert not {"malformed", "bad_request", "server_error"} & set(said["failures"])
         stories.append([(trace.draft.text, trace.final) for trace in where.traces()])

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from planted_pairs import FAULTS, ROWS, by_length, checked, clean, missed, of
 
 from cai.checks import thinking
-from cai.checks.run import check as hygiene
+from cai.checks.run.check import Options, check_pairs, options
 from cai.checks.run.finding import ENOUGH, KINDS
 from cai.checks.run.minhash import Signatures, nearest
-from cai.cli.check_table import lines
+from cai.cli.check_table import check_lines
 from cai.core.errors import Mistake
 from cai.data.pair_formats import SHAPES
 
@@ -123,7 +123,7 @@ def test_a_tendency_is_not_read_from_a_few_rows(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_a_mistake(tmp_path: Path, setting: str, what: str) -> None:
     path = write(tmp_path / "p.jsonl", "trl", clean(2))
     with pytest.raises(Mistake, match=what):
-        hygiene.check([path], hygiene.options([setting]))
+        check_pairs([path], options([setting]))
 
 
 def test_false_alarms_are_rare_at_the_size_where_judging_begins(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_any_texts_can_be_checked_and_counts_reconcile(tmp_path: Path, texts: li
     said = checked(tmp_path / "p.jsonl")
     (sheet,) = said.files
     assert sheet.rows == len(texts) == sheet.pairs + sheet.bad
-    assert all("\x1b" not in line and "\n" not in line for line in lines(said))
+    assert all("\x1b" not in line and "\n" not in line for line in check_lines(said))
     json.dumps(asdict(said), allow_nan=False)
 
 
@@ -226,8 +226,6 @@ def test_the_docs_name_every_finding_with_its_threshold_and_every_format() -> No
     page = (Path(__file__).parents[2] / "docs" / "check.md").read_text("utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", page, re.MULTILINE))
     assert list(listed) == list(KINDS)
-    assert {name: float(value) for name, value in listed.items()} == {
-        name: getattr(hygiene.Options(), name) for name in KINDS
-    }
+    assert {name: float(value) for name, value in listed.items()} == {name: getattr(Options(), name) for name in KINDS}
     formats = page[page.index("## Formats") : page.index("## Findings")]
     assert set(SHAPES) <= set(re.findall(r"`([\w-]+)`", formats))

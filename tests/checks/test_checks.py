@@ -12,8 +12,8 @@ from planted_pairs import FAULTS, NAMED, ROWS, checked, clean, missed, of
 from typer.testing import CliRunner, Result
 
 from cai.checks.run.finding import KINDS
-from cai.cli import check as cli_check
-from cai.cli.check_table import lines
+from cai.cli import check
+from cai.cli.check_table import check_lines
 from cai.core.errors import GateFailed, Mistake
 
 # --- Planted faults ---------------------------------------------------------------------------------------------------
@@ -23,7 +23,7 @@ from cai.core.errors import GateFailed, Mistake
 def test_a_clean_set_is_met_with_silence(tmp_path: Path, format: str) -> None:
     said = checked(write(tmp_path / "train.jsonl", format, clean(ROWS)))
     assert (missed(said), said.passed, said.pairs) == (set(), True, ROWS)
-    assert lines(said)[-1] == "nothing past a threshold"
+    assert check_lines(said)[-1] == "nothing past a threshold"
     faults = [finding.name for finding in said.findings if finding.rows and not KINDS[finding.name].tendency]
     assert faults == []
 
@@ -122,7 +122,7 @@ def test_long_texts_of_one_thing_take_no_long_time(tmp_path: Path, unit: str) ->
 
 def test_signs_in_the_data_cannot_steer_the_terminal(tmp_path: Path) -> None:
     listed = [FORMATS["trl"](pair) | {"id": "\x1b[31mred\n\u202e"} for pair in FAULTS["identical"][0](clean(4))]
-    shown = "\n".join(lines(checked(write_rows(tmp_path / "p.jsonl", listed))))
+    shown = "\n".join(check_lines(checked(write_rows(tmp_path / "p.jsonl", listed))))
     assert "red" in shown
     assert not any(sign in shown for sign in "\x1b\u202e")
 
@@ -132,7 +132,7 @@ def test_signs_in_the_data_cannot_steer_the_terminal(tmp_path: Path) -> None:
 
 def command(*arguments: object) -> Result:
     app = typer.Typer()
-    app.command()(cli_check.command)
+    app.command()(check.command)
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cai.cli import main as cli
+from cai.cli.main import main
 from cai.core.errors import CaiError
 
 slow = pytest.mark.slow  # most of these load torch before they look
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_one_line(
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["cai", *line.split()])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     said = capsys.readouterr()
     assert ended.value.code == 2, (said, ended.value.code)
     assert "Traceback" not in said.err and "internal error" not in said.err

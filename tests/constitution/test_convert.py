@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cai.constitution.convert import convert
 from cai.constitution.lint import lint
-from cai.constitution.principles import load
+from cai.constitution.principles import load_constitution
 from cai.core.errors import Mistake
 from cai.core.types import Constitution, Example
 
@@ -26,7 +26,7 @@ def imported(source: Path, folder: Path) -> Constitution:
     file = folder / "imported.yaml"
     file.write_text(convert(source), encoding="utf-8")
     assert [problem for problem in lint(file) if problem.level == "error"] == []
-    return load(file)
+    return load_constitution(file)
 
 
 def as_file(folder: Path, content: object, name: str = "source.json") -> Path:

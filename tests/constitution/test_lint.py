@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.constitution.lint import ConstitutionForm, ExampleForm, PrincipleForm, Problem, check, lint
-from cai.constitution.principles import load
+from cai.constitution.lint import ConstitutionForm, ExampleForm, PrincipleForm, Problem, check_constitution, lint
+from cai.constitution.principles import load_constitution
 from cai.core.errors import Mistake
 from cai.core.plugins import shipped
 
@@ -180,7 +180,7 @@ def test_a_hostile_file_is_an_error_and_not_a_crash(tmp_path: Path, text: str | 
     found = linted(tmp_path, text)
     assert any(what in problem.what for problem in found if problem.level == "error"), found
     with pytest.raises(Mistake):
-        load(tmp_path / "c.yaml")
+        load_constitution(tmp_path / "c.yaml")
 
 
 def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
@@ -203,5 +203,5 @@ ANYTHING = st.recursive(
 def test_any_data_is_either_loaded_or_has_an_error(tmp_path_factory: pytest.TempPathFactory, data: object) -> None:
     file = tmp_path_factory.getbasetemp() / "any.yaml"
     file.write_text(json.dumps(data), encoding="utf-8")
-    form, problems = check(file)
+    form, problems = check_constitution(file)
     assert (form is None) == any(problem.level == "error" for problem in problems)

@@ -15,8 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from cai.constitution import principles as constitution
-from cai.constitution.principles import changes, draw, load
+from cai.constitution.principles import (
+    Change,
+    changes,
+    constitution_names,
+    constitution_schema,
+    data,
+    draw_principle,
+    load_constitution,
+    new_constitution,
+    principle_digest,
+)
 from cai.core.errors import Mistake
 from cai.core.plugins import shipped
 from cai.core.types import Constitution, Example, Message, Principle, Prompt
@@ -34,7 +43,7 @@ def rule(id: str, **fields: object) -> Principle:
 
 
 def drawn(principles: list[Principle], seed: int = 0, round: int = 0, sample: int = 0) -> list[str]:
-    return [draw(rules(*principles), prompt, round, seed, sample).id for prompt in PROMPTS]
+    return [draw_principle(rules(*principles), prompt, round, seed, sample).id for prompt in PROMPTS]
 
 
 ids = st.lists(st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True), min_size=2, max_size=8, unique=True)
@@ -114,13 +123,13 @@ def test_weight_zero_is_never_drawn() -> None:
 def test_a_principle_for_some_prompts_is_drawn_for_those_only() -> None:
     principles = rules(rule("always"), rule("for-code", applies_to=("code", "maths")))
     tagged = [replace(prompt, tags=("maths",)) for prompt in PROMPTS]
-    assert {draw(principles, prompt, 0, 0).id for prompt in PROMPTS} == {"always"}
-    assert {draw(principles, prompt, 0, 0).id for prompt in tagged} == {"always", "for-code"}
+    assert {draw_principle(principles, prompt, 0, 0).id for prompt in PROMPTS} == {"always"}
+    assert {draw_principle(principles, prompt, 0, 0).id for prompt in tagged} == {"always", "for-code"}
 
 
 def test_a_prompt_that_no_principle_applies_to_is_a_mistake() -> None:
     with pytest.raises(Mistake, match=r"prompt prompt-0: no principle .* applies .*; leave `applies_to` out"):
-        draw(rules(rule("for-code", applies_to=("code",)), rule("off", weight=0)), PROMPTS[0], 0, 0)
+        draw_principle(rules(rule("for-code", applies_to=("code",)), rule("off", weight=0)), PROMPTS[0], 0, 0)
 
 
 # --- Identity and comparison --------------------------------------------------------------------------------------
@@ -141,7 +150,7 @@ principles:
 def from_text(folder: Path, text: str) -> Constitution:
     file = folder / "constitution.yaml"
     file.write_text(text, encoding="utf-8")
-    return load(file)
+    return load_constitution(file)
 
 
 @pytest.mark.parametrize(
@@ -183,12 +192,12 @@ def test_what_can_change_an_answer_or_a_draw_changes_the_digest(
 ) -> None:
     before, after = from_text(tmp_path, TEXT), from_text(tmp_path, TEXT.replace(old, new, 1))
     assert before.digest != after.digest
-    assert changes(before, after) == [constitution.Change(id, "edited", (field,))]
+    assert changes(before, after) == [Change(id, "edited", (field,))]
 
 
 def test_added_removed_and_renamed_principles_are_told_apart(tmp_path: Path) -> None:
     before, after = from_text(tmp_path, TEXT), from_text(tmp_path, TEXT.replace("id: one", "id: uno"))
-    assert changes(before, after) == [constitution.Change("uno", "added"), constitution.Change("one", "removed")]
+    assert changes(before, after) == [Change("uno", "added"), Change("one", "removed")]
 
 
 def test_the_order_of_principles_does_not_change_the_digest(tmp_path: Path) -> None:
@@ -221,24 +230,24 @@ def test_warnings_do_not_stop_a_load(tmp_path: Path) -> None:
 
 def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(Mistake, match=r"defualt: is neither a file nor a shipped constitution; did you mean 'default'"):
-        load("defualt")
+        load_constitution("defualt")
 
 
 def test_a_missing_file_is_a_mistake_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"gone\.yaml: cannot be read"):
-        load(tmp_path / "gone.yaml")
+        load_constitution(tmp_path / "gone.yaml")
 
 
 # --- What ships ---------------------------------------------------------------------------------------------------
 
 
 def test_the_shipped_constitutions_are_found_by_name() -> None:
-    assert constitution.names() == SHIPPED
-    assert [load(name).name for name in SHIPPED] == SHIPPED
+    assert constitution_names() == SHIPPED
+    assert [load_constitution(name).name for name in SHIPPED] == SHIPPED
 
 
 def test_default_has_sixteen_complete_principles_of_equal_weight() -> None:
-    principles = load("default").principles
+    principles = load_constitution("default").principles
     assert len(principles) == 16
     assert {principle.weight for principle in principles} == {1.0}
     for principle in principles:
@@ -246,14 +255,14 @@ def test_default_has_sixteen_complete_principles_of_equal_weight() -> None:
 
 
 def test_default_shows_every_principle_a_case_with_nothing_to_fix_among_the_first_two() -> None:
-    found = load("default")
+    found = load_constitution("default")
     for principle in found.principles:
         shown = (principle.examples + found.examples)[:2]
         assert None in {example.revision for example in shown}
 
 
 def test_concise_speaks_of_the_text_and_has_two_worked_cases_each() -> None:
-    for principle in load("concise").principles:
+    for principle in load_constitution("concise").principles:
         assert principle.revise.startswith("Rewrite the text to make it")
         assert "more concise" in principle.revise
         faulty, clean = principle.examples
@@ -264,33 +273,33 @@ def test_concise_speaks_of_the_text_and_has_two_worked_cases_each() -> None:
 
 def test_worked_cases_of_concise_can_stand_in_plain_text() -> None:
     # the small model's few-shots are labelled lines that end at an empty line
-    for example in (case for principle in load("concise").principles for case in principle.examples):
+    for example in (case for principle in load_constitution("concise").principles for case in principle.examples):
         for text in (example.prompt, example.answer, example.critique, example.revision or ""):
             assert "\n" not in text
             assert not text.startswith(("Question", "Answer", "Critique", "Revision"))
 
 
 def test_a_new_constitution_loads_under_its_name(tmp_path: Path) -> None:
-    assert from_text(tmp_path, constitution.new("my-rules")).name == "my-rules"
+    assert from_text(tmp_path, new_constitution("my-rules")).name == "my-rules"
 
 
 @pytest.mark.parametrize("name", ["", "../up", "My Rules", "a\nprinciples: []", "a" * 65])
 def test_a_new_constitution_needs_a_name_that_can_be_a_file(name: str) -> None:
     with pytest.raises(Mistake, match="lower-case letters"):
-        constitution.new(name)
+        new_constitution(name)
 
 
 def test_show_data_is_json_with_digests() -> None:
-    found = load("concise")
-    back = json.loads(json.dumps(constitution.data(found)))
+    found = load_constitution("concise")
+    back = json.loads(json.dumps(data(found)))
     assert back["digest"] == found.digest
     assert [one["id"] for one in back["principles"]] == [one.id for one in found.principles]
-    assert back["principles"][0]["digest"] == constitution.principle_digest(found.principles[0])
+    assert back["principles"][0]["digest"] == principle_digest(found.principles[0])
 
 
 def test_the_committed_schema_is_the_one_the_code_has() -> None:
     committed = shipped("constitutions", "schema.json").read_text(encoding="utf-8")
-    assert committed == json.dumps(constitution.schema(), indent=2) + "\n", "cai constitution schema > " + SCHEMA
+    assert committed == json.dumps(constitution_schema(), indent=2) + "\n", "cai constitution schema > " + SCHEMA
 
 
 SCHEMA = "constitutions/schema.json"

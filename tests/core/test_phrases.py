@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_pairs import clean
 
-from cai.core.phrases import Sample, couple, rises, words
+from cai.core.phrases import CoupleSample, couple, rises, words
 from cai.core.stats import difference, interval, share
 
 
@@ -75,7 +75,7 @@ def test_words_of_a_script_without_blanks_are_its_characters() -> None:
 @settings(deadline=None)
 def test_a_sample_does_not_depend_on_the_order_of_rows(keys: list[int], size: int, rng: random.Random) -> None:
     def drawn(ordered: list[int]) -> list[int]:
-        sample = Sample(size)
+        sample = CoupleSample(size)
         for key in ordered:
             if sample.wants(key):
                 sample.add(key, couple(str(key), key, "a", "b"))

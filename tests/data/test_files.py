@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cai.core.errors import Mistake
-from cai.data import files as rows
+from cai.data import files
 from cai.data.files import Bad
 
 ROW = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
@@ -21,7 +21,7 @@ GOOD = json.dumps(ROW).encode()
 
 
 def read(path: Path) -> tuple[list[Any], list[Bad]]:
-    values = [value for _, value in rows.rows(path)]
+    values = [value for _, value in files.rows(path)]
     return [value for value in values if not isinstance(value, Bad)], [
         value for value in values if isinstance(value, Bad)
     ]
@@ -65,14 +65,14 @@ def test_an_array_is_the_same_in_pieces_of_any_size(
     path = tmp_path / "p.json"
     path.write_text(json.dumps(listed, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "_CHUNK", piece)
-        assert [value for _, value in rows.rows(path)] == listed
+        patch.setattr(files, "_CHUNK", piece)
+        assert [value for _, value in files.rows(path)] == listed
 
 
 def test_an_overlong_item_ends_an_array_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text(json.dumps([ROW, ROW | {"chosen": "x" * 10_000_000}, ROW]))
-    first, second = rows.rows(path)
+    first, second = files.rows(path)
     assert first[1] == ROW
     assert isinstance(second[1], Bad)
     assert "nothing after it can be read" in second[1]
@@ -80,14 +80,14 @@ def test_an_overlong_item_ends_an_array_and_says_so(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text_cost_their_row_in_every_kind_of_file(tmp_path: Path) -> None:
     from cai.core.types import Failure
-    from cai.data import pairs as preferences
+    from cai.data.pairs import read_pairs
 
     lines = [GOOD, GOOD.replace(b"Hi", b"caf\xe9"), GOOD]
     (tmp_path / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n\r\n".join(lines))
     (tmp_path / "p.json").write_bytes(b"\xef\xbb\xbf [" + b",\n".join(lines) + b"]")
     (tmp_path / "p.csv").write_bytes(b"prompt,chosen,rejected\nHi,a,b\ncaf\xe9,a,b\nHi,a,b\n")
     for name in ("p.jsonl", "p.json", "p.csv"):
-        found = list(preferences.read(tmp_path / name))
+        found = list(read_pairs(tmp_path / name))
         assert [isinstance(row, Failure) for row in found] == [False, True, False], name
 
 
@@ -102,5 +102,5 @@ def test_csv_cells_may_hold_line_breaks(tmp_path: Path) -> None:
 def test_rows_are_not_read_before_they_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_bytes(b"[" + GOOD + b"," + b" " * 10_000_000)  # an array that never ends
-    coming = rows.rows(path)
+    coming = files.rows(path)
     assert next(coming) == ("p.json[1]", ROW)

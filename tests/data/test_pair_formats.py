@@ -15,13 +15,12 @@ from planted_pairs import clean
 
 from cai.core.errors import Mistake
 from cai.core.types import Failure, Message
-from cai.data import pairs as preferences
 from cai.data.pair_formats import SHAPES
-from cai.data.pairs import Preference
+from cai.data.pairs import Preference, data_files, opened, read_pairs
 
 
 def read(path: Path, format: str = "") -> tuple[list[Preference], list[Failure]]:
-    found = list(preferences.read(path, format))
+    found = list(read_pairs(path, format))
     return [row for row in found if isinstance(row, Preference)], [row for row in found if isinstance(row, Failure)]
 
 
@@ -53,7 +52,7 @@ def test_every_format_is_tried() -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_same_pairs_from_every_format(tmp_path: Path, format: str) -> None:
     wanted = [*clean(5), *([] if format in ONE_TURN else [TALK])]
-    file = preferences.opened(write(tmp_path / "train.jsonl", format, wanted))
+    file = opened(write(tmp_path / "train.jsonl", format, wanted))
     found = [pair for pair in file.pairs if isinstance(pair, Preference)]
     assert (file.format, file.split) == (format, "train")
     assert [(pair.chosen, pair.rejected) for pair in found] == [(pair.chosen, pair.rejected) for pair in wanted]
@@ -84,7 +83,7 @@ def test_the_same_pairs_from_every_kind_of_file(tmp_path: Path, suffix: str) -> 
     pairs, bad = read(path)
     assert not bad
     assert [pair.chosen for pair in pairs] == [row["chosen"][0]["content"] for row in listed]
-    assert preferences.opened(path).split == "train"
+    assert opened(path).split == "train"
 
 
 # --- What single formats have of their own ----------------------------------------------------------------------------
@@ -214,14 +213,14 @@ def test_a_folder_is_its_data_files(tmp_path: Path) -> None:
         write(tmp_path / name, "trl", clean(2))
     (tmp_path / "README.md").write_text("a card")
     (tmp_path / "dataset_info.json").write_text("{}")
-    assert [preferences.opened(file).split for file in preferences.files(tmp_path)] == ["test", "train"]
+    assert [opened(file).split for file in data_files(tmp_path)] == ["test", "train"]
 
 
 def test_a_run_is_its_pairs(tmp_path: Path) -> None:
     from planted_run import pair, plant, prompt
 
     run = plant(tmp_path / "run", pairs=[pair(prompt("a"), "short", "long and long")])
-    file = preferences.opened(preferences.files(run.path)[0])
+    file = opened(data_files(run.path)[0])
     (found,) = file.pairs
     assert isinstance(found, Preference)
     assert (file.format, found.chosen, found.prompt, found.p_chosen) == ("pairs", "short", (user("What is a?"),), 1.0)
@@ -232,10 +231,10 @@ def test_our_exports_are_read_as_they_are(tmp_path: Path, format: str) -> None:
     from planted_run import pair, plant, prompt
 
     from cai.data.splits import make_split
-    from cai.pipeline import export as dataset
+    from cai.pipeline.export import write_export
 
     run = plant(tmp_path / "run", pairs=[pair(prompt(f"p{n}"), "short", "long and long") for n in range(20)])
-    dataset.write(run, format, split=make_split(0.3, 0))
+    write_export(run, format, split=make_split(0.3, 0))
     pairs, bad = read(run.path / "export" / format)
     assert (len(pairs), bad) == (20, [])
     assert {pair.split for pair in pairs} == {"train", "test"}
@@ -346,7 +345,7 @@ def test_every_row_becomes_a_pair_or_a_failure(tmp_path: Path, listed: list[obje
     ],
 )
 def test_published_samples_are_read_whole(data: Path, name: str, format: str, pairs: int) -> None:
-    file = preferences.opened(data / "formats" / name)
+    file = opened(data / "formats" / name)
     found = list(file.pairs)
     assert (file.format, len(found)) == (format, pairs)
     assert all(isinstance(pair, Preference) and pair.prompt and pair.chosen and pair.turns == 1 for pair in found)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from cai.core.errors import Mistake
 from cai.core.types import Failure, Prompt
-from cai.data import prompts as sources
-from cai.runs.recipe import Source
+from cai.data.prompts import MAX_TEXT, _Seen, count_prompts, read_prompts
+from cai.runs.recipe import PromptSource
 
 
 def read(path: Path | str, **options: Any) -> tuple[list[Prompt], list[Failure]]:
-    rows = list(sources.read(Source(path=str(path), **options)))
+    rows = list(read_prompts(PromptSource(path=str(path), **options)))
     return [row for row in rows if isinstance(row, Prompt)], [row for row in rows if isinstance(row, Failure)]
 
 
@@ -76,7 +76,7 @@ def test_several_turns_and_a_system_turn_are_kept(tmp_path: Path) -> None:
         ({"prompt": "half \ud800"}, "not valid Unicode"),
         ({"prompt": "x", "id": ["no"]}, "id is a list"),
         ({"prompt": "x", "id": "a\x1b[31m"}, "control characters"),
-        ({"prompt": "x" * (sources.MAX_TEXT + 1)}, "longer than"),
+        ({"prompt": "x" * (MAX_TEXT + 1)}, "longer than"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
@@ -141,7 +141,7 @@ def test_limit_and_column(tmp_path: Path) -> None:
     path = jsonl(tmp_path, *({"question": f"q{n}"} for n in range(9)))
     prompts, _ = read(path, column="question", limit=4)
     assert len(prompts) == 4
-    assert sources.count(Source(path=str(path), limit=4)) == 4
+    assert count_prompts(PromptSource(path=str(path), limit=4)) == 4
 
 
 @pytest.mark.parametrize("path", ["nowhere.jsonl", "/tmp/nowhere/at/all", "notes.docx", "no-such-set"])
@@ -165,7 +165,7 @@ def test_the_shipped_prompts_are_in_order() -> None:
 
 @given(st.lists(st.integers(1, 2**64 - 1) | st.integers(1, 40), max_size=3000))
 def test_what_came_before_is_known_and_nothing_else(numbers: list[int]) -> None:
-    seen, known = sources._Seen(), set[int]()
+    seen, known = _Seen(), set[int]()
     for number in numbers:
         assert (number in seen) == (number in known)
         seen.add(number)

@@ -21,9 +21,9 @@ from cai.core import calibration
 from cai.core.errors import Mistake
 from cai.core.types import Message, Pair, Prompt, Verdict
 from cai.judges.panel import gold
-from cai.judges.panel.card import Judged, card, family, judged, own
-from cai.pipeline import judge_card as measure
-from cai.report.cards.judge import lines
+from cai.judges.panel.card import Judged, family, judge_figures, judged_row, own
+from cai.pipeline.judge_card import measure_judges
+from cai.report.cards.judge import judge_card_lines
 from cai.runs import recipe
 from cai.runs.folder import Run
 
@@ -56,9 +56,9 @@ def write(path: Path, made: list[dict[str, Any]]) -> Path:
 
 
 def measured(tmp_path: Path, method: str, made: list[dict[str, Any]], *overrides: str, **how: Any) -> Any:
-    chosen = recipe.judging(method, (*SCRIPTED, *overrides))
+    chosen = recipe.judge_recipe(method, (*SCRIPTED, *overrides))
     file = write(tmp_path / "gold.jsonl", made)
-    said = asyncio.run(measure.judge_card(chosen, [file], Run(tmp_path / "runs" / "card"), **how))
+    said = asyncio.run(measure_judges(chosen, [file], Run(tmp_path / "runs" / "card"), **how))
     return said["gold"]["gold"]
 
 
@@ -139,7 +139,7 @@ def test_several_judges_have_a_card_each(tmp_path: Path) -> None:
         "writer: {backend: scripted, script: 'planted_judge:votes', scorer: 'planted_judge:biased'}\n"
     )
     file = write(tmp_path / "gold.jsonl", rows(20))
-    said = asyncio.run(measure.judge_card(recipe.load(path), [file], Run(tmp_path / "runs" / "card")))
+    said = asyncio.run(measure_judges(recipe.load_recipe(path), [file], Run(tmp_path / "runs" / "card")))
     found = said["gold"]["gold"]
     assert [one["judge"].split(" ")[0] for one in found["judges"]] == ["logprob", "score"]
     assert found["disagreement"]["value"] > 0
@@ -147,8 +147,8 @@ def test_several_judges_have_a_card_each(tmp_path: Path) -> None:
 
 def test_the_same_again_asks_nothing(tmp_path: Path) -> None:
     file, where = write(tmp_path / "g.jsonl", rows(20)), Run(tmp_path / "runs" / "card")
-    chosen = recipe.judging("logprob", SCRIPTED)
-    first, again = (asyncio.run(measure.judge_card(chosen, [file], where)) for _ in range(2))
+    chosen = recipe.judge_recipe("logprob", SCRIPTED)
+    first, again = (asyncio.run(measure_judges(chosen, [file], where)) for _ in range(2))
     assert (first["cost"]["new_calls"], again["cost"]["new_calls"]) == (40, 0)
     assert first["cost"]["calls_per_label"] == again["cost"]["calls_per_label"] == 2
     assert first["gold"] == again["gold"]
@@ -161,17 +161,17 @@ def rows_of(*p: float, longer: tuple[float, ...] = (), orders: Any = ()) -> list
 
 def test_a_judge_of_length_alone_leans_to_length_and_a_right_one_does_not() -> None:
     longer = (1.0,) * 30 + (0.0,) * 10  # the better answer is the longer one in three of four pairs
-    by_length = card(rows_of(*(0.9 if side else 0.1 for side in longer), longer=longer), gold=True)
-    by_quality = card(rows_of(*(0.9,) * 40, longer=longer), gold=True)
+    by_length = judge_figures(rows_of(*(0.9 if side else 0.1 for side in longer), longer=longer), gold=True)
+    by_quality = judge_figures(rows_of(*(0.9,) * 40, longer=longer), gold=True)
     assert by_length["length"]["prefers_longer"]["value"] == pytest.approx(1)
     assert by_quality["length"]["prefers_longer"]["value"] == pytest.approx(0.5)
 
 
 def test_a_judge_that_prefers_its_own_family_is_seen() -> None:
     made = [Judged(f"r{n}", 0.9 if mine else 0.1, own=mine) for n, mine in enumerate([1.0, 0.0] * 20)]
-    assert card(made, gold=True)["self_preference"]["value"] == pytest.approx(1)
+    assert judge_figures(made, gold=True)["self_preference"]["value"] == pytest.approx(1)
     fair = [Judged(f"r{n}", 0.8, own=mine) for n, mine in enumerate([1.0, 0.0] * 20)]
-    assert card(fair, gold=True)["self_preference"]["value"] == pytest.approx(0.5)
+    assert judge_figures(fair, gold=True)["self_preference"]["value"] == pytest.approx(0.5)
 
 
 def test_families_are_told_by_the_models_names() -> None:
@@ -183,14 +183,14 @@ def test_families_are_told_by_the_models_names() -> None:
 
 
 def test_ties_are_half_right_and_abstentions_are_neither() -> None:
-    found = card([*rows_of(0.5, 0.5, 0.9), Judged("x", None)], gold=True)
+    found = judge_figures([*rows_of(0.5, 0.5, 0.9), Judged("x", None)], gold=True)
     assert found["accuracy"]["value"] == pytest.approx(2 / 3)
     assert found["ties"]["value"] == pytest.approx(2 / 3)
     assert found["abstained"] == 1
 
 
 def test_a_card_of_nothing_says_so() -> None:
-    assert card([], gold=True) == {"n": 0, "abstained": 0}
+    assert judge_figures([], gold=True) == {"n": 0, "abstained": 0}
 
 
 def test_a_card_of_labels_has_no_accuracy() -> None:
@@ -226,7 +226,7 @@ def test_there_is_nothing_to_fit_where_every_verdict_is_a_tie() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_calibration_is_symmetric_in_what_is_called_first_and_finite(p: list[float]) -> None:
-    found = calibration.fit(p)
+    found = calibration.calibration(p)
     assert 0 <= found.ece <= 1
     assert 0 <= found.brier.value <= 1
     assert found.nll.value < 20
@@ -242,13 +242,13 @@ def test_heating_divides_the_log_odds(p: float, heat: float) -> None:
 
 def test_a_perfectly_calibrated_judge_has_no_calibration_error() -> None:
     p = [0.75] * 75 + [0.25] * 25
-    assert calibration.fit(p).ece == pytest.approx(0)
+    assert calibration.calibration(p).ece == pytest.approx(0)
 
 
 def test_words_and_not_characters_make_an_answer_longer() -> None:
     verdict = Verdict(0.9, "m", "j")
-    assert judged("x", verdict, "a b c", "extraordinarily long", shown_first=True).longer == 1
-    assert judged("x", verdict, "a b", "c d", shown_first=True).longer == 0.5
+    assert judged_row("x", verdict, "a b c", "extraordinarily long", shown_first=True).longer == 1
+    assert judged_row("x", verdict, "a b", "c d", shown_first=True).longer == 0.5
 
 
 def app() -> typer.Typer:
@@ -286,7 +286,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 
 
 def test_every_line_of_a_card_can_be_read(tmp_path: Path) -> None:
-    said = dict(lines(measured(tmp_path, "logprob", rows(50))))
+    said = dict(judge_card_lines(measured(tmp_path, "logprob", rows(50))))
     assert {"accuracy", "one order", "gain over one order", "flips with the order", "calibration"} <= said.keys()
 
 
@@ -296,8 +296,8 @@ def test_every_line_of_a_card_can_be_read(tmp_path: Path) -> None:
 )
 def test_published_pairs_are_read_as_they_are(name: str, data: Path, tmp_path: Path) -> None:
     file = data / "pairs" / f"{name}.jsonl"
-    chosen = recipe.judging("score", (*SCRIPTED, "writer.scorer=test_judge_card:by_length"))
-    said = asyncio.run(measure.judge_card(chosen, [file], Run(tmp_path / "runs" / "card"), limit=100))["gold"][name]
+    chosen = recipe.judge_recipe("score", (*SCRIPTED, "writer.scorer=test_judge_card:by_length"))
+    said = asyncio.run(measure_judges(chosen, [file], Run(tmp_path / "runs" / "card"), limit=100))["gold"][name]
     assert said["lost"].get("bad_row", 0) == 0
     assert said["pairs"] == min(100, sum(1 for _ in file.open()))
 

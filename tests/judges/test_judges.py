@@ -13,20 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.backends.scripted import Scripted
-from cai.constitution import principles as constitution
+from cai.constitution.principles import load_constitution
 from cai.core import plugins
 from cai.core.errors import Mistake, Permanent
 from cai.core.plugin_types import Judge
 from cai.core.types import Completion, Message, Opinion, Prompt, Request, Verdict
 from cai.judges.panel import open
 from cai.judges.panel.panel import Panel
-from cai.judges.panel.verdict import combined, summed
-from cai.judges.sampled import read
+from cai.judges.panel.verdict import combine_opinions, combine_verdicts
+from cai.judges.sampled import read_vote
 from cai.judges.score import higher
 from cai.runs.recipe import Recipe
 
 PROMPT = Prompt("p", (Message("user", "How do I keep basil alive?"),))
-LAWS = constitution.load("default")
+LAWS = load_constitution("default")
 GOOD, BAD = "Water it. quality 9", "Do not. quality 2"
 
 
@@ -40,8 +40,8 @@ def panel(model: Any, by: object = "logprob", template: str = "small", **setting
             "judge": {"by": by} | settings,
         }
     )
-    roles = open.roles(recipe)
-    found = open.panel(recipe, LAWS, dict.fromkeys(roles, model))
+    roles = open.extra_roles(recipe)
+    found = open.open_panel(recipe, LAWS, dict.fromkeys(roles, model))
     assert found
     return found
 
@@ -154,7 +154,7 @@ def test_whatever_is_off_the_menu_cannot_be_read(text: str) -> None:
     if text.strip() in menu:
         return
     with pytest.raises(Permanent):
-        read(text)
+        read_vote(text)
 
 
 def test_a_rationale_is_kept_and_its_verdict_clamped() -> None:
@@ -266,21 +266,21 @@ def opinions(*p: float | None) -> Sequence[Opinion]:
 
 
 def test_a_principle_without_an_opinion_in_one_order_counts_in_none() -> None:
-    found = summed(opinions(0.9, None, 0.8, 0.4), (False, True))
+    found = combine_opinions(opinions(0.9, None, 0.8, 0.4), (False, True))
     assert found.p == pytest.approx((0.8 + 0.6) / 2)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.sampled_from(["mean", "majority", "minimum"]))
 def test_combining_is_symmetric(votes: list[float], how: Any) -> None:
-    one = combined([Verdict(p, "m", "j") for p in votes], how)
-    other = combined([Verdict(p, "m", "j").swap() for p in votes], how)
+    one = combine_verdicts([Verdict(p, "m", "j") for p in votes], how)
+    other = combine_verdicts([Verdict(p, "m", "j").swap() for p in votes], how)
     assert one.p == pytest.approx(1 - other.p, abs=1e-8)
 
 
 def test_who_abstains_has_no_say() -> None:
-    found = combined([Verdict(None, "a", "j"), Verdict(0.7, "b", "j")], "mean")
+    found = combine_verdicts([Verdict(None, "a", "j"), Verdict(0.7, "b", "j")], "mean")
     assert found.p == 0.7
-    assert combined([Verdict(None, "a", "j")], "mean").p is None
+    assert combine_verdicts([Verdict(None, "a", "j")], "mean").p is None
 
 
 def test_a_failure_does_not_depend_on_who_answers_first() -> None:
@@ -311,15 +311,15 @@ def test_a_constitution_without_the_form_a_judge_needs_is_refused() -> None:
     laws = LAWS
     bare = type(laws)("bare", "1", tuple(type(one)(one.id, one.critique, one.revise) for one in laws.principles), "d")
     with pytest.raises(Mistake, match="`checks`"):
-        open.panel(recipe, bare, {"judge": scored()})
+        open.open_panel(recipe, bare, {"judge": scored()})
 
 
-@pytest.mark.parametrize("name", plugins.names("judges"))
+@pytest.mark.parametrize("name", plugins.plugin_names("judges"))
 class TestEveryJudge:
     """What any file of the workshop must do."""
 
     def test_is_a_record_that_says_what_it_is(self, name: str) -> None:
-        record = plugins.find("judges", name, Judge)
+        record = plugins.find_plugin("judges", name, Judge)
         assert record.about
         assert record.options()
         assert record.calls(record.options(), LAWS.principles[0]) >= 1

@@ -10,7 +10,7 @@ import pytest
 from jinja2 import TemplateError
 
 from cai.core.errors import Mistake
-from cai.pipeline.export_check import KINDS, Check, check, examine
+from cai.pipeline.export_check import KINDS, ExportCheck, check_export, examine
 
 
 class Words:
@@ -62,12 +62,12 @@ def row(prompt: Any = None, chosen: Any = None, rejected: Any = None) -> dict[st
     }
 
 
-def examined(*rows: dict[str, Any], columns: Any = None, tokenizer: Any = None, max_length: int = 20) -> Check:
+def examined(*rows: dict[str, Any], columns: Any = None, tokenizer: Any = None, max_length: int = 20) -> ExportCheck:
     return examine({"train": rows}, columns or list(rows[0]), tokenizer or Words(), max_length)
 
 
 LONG = "la " * 30
-PLANTED: dict[str, Check] = {
+PLANTED: dict[str, ExportCheck] = {
     "no_rows": examined(columns=["prompt", "chosen", "rejected"]),
     "columns": examined({"question": "why"}),
     "reserved": examined(row() | {"messages": user("why")}),
@@ -130,4 +130,4 @@ def test_a_label_that_is_no_bool_is_found() -> None:
 
 def test_a_folder_that_holds_no_export_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="holds no export"):
-        check(tmp_path, "anything")
+        check_export(tmp_path, "anything")

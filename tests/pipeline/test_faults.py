@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cai.backends.mock.server import Mock, Options, running
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import generate
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe
 
@@ -44,7 +44,7 @@ async def test_every_prompt_comes_out_once_however_the_server_misbehaves(scale: 
     asked = prompts(tmp_path / "p.jsonl", 120 // scale)
     async with running(Options(port=0, latency=0.005, faults=rates, retry_after=0.02, stall=5.0)) as mock:
         where = Run(tmp_path / "runs" / "r")
-        said = await pipeline.run(Recipe.model_validate(recipe(mock.url, asked)), where)
+        said = await generate(Recipe.model_validate(recipe(mock.url, asked)), where)
     rows = list(where.traces())
     assert [row.prompt.id for row in rows] == [f"p{n}" for n in range(120 // scale)]
     assert all(row.draft.text.strip() and row.steps[0].critique and row.steps[0].revision for row in rows)
@@ -137,7 +137,7 @@ async def test_a_label_run_that_is_killed_again_and_again_reconciles(tmp_path: P
     async with running(Options(port=0, latency=0.005, faults={"500": 0.02, "429": 0.02}, retry_after=0.02)) as mock:
         labels = {"templates": "small", "sample": {"count": 2}, "judge": {"method": "logprob"}}
         where = await same_as_calm(mock, tmp_path, recipe(mock.url, asked) | labels, kills=6, between=(1.0, 3.0))
-    counts = where.manifest["counts"]
+    counts = where.manifest.as_json()["counts"]
     assert all(stage["in"] == stage["out"] + stage["failed"] for stage in counts.values())
     assert (
         counts["judge"]["in"]

@@ -24,8 +24,8 @@ from cai.backends.scripted import Scripted
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.seeds import digest
 from cai.core.types import Request
-from cai.pipeline import generate as pipeline
 from cai.pipeline import manifest
+from cai.pipeline.generate import _together, estimate, generate
 from cai.runs import models
 from cai.runs.folder import Run
 
@@ -33,7 +33,7 @@ ROWS = ("traces.jsonl", "pairs.jsonl", "failures.jsonl")
 
 
 def run(recipe: Any, folder: Path) -> dict[str, Any]:
-    return asyncio.run(pipeline.run(recipe, Run(folder)))
+    return asyncio.run(generate(recipe, Run(folder))).as_json()
 
 
 def rows(folder: Path) -> dict[str, bytes]:
@@ -92,7 +92,7 @@ async def _with_model(recipe: Any, folder: Path, model: Scripted) -> dict[str, A
     opened = models.open_model
     models.open_model = lambda choice, role: model  # type: ignore[assignment]
     try:
-        return await pipeline.run(recipe, Run(folder))
+        return await generate(recipe, Run(folder))
     finally:
         models.open_model = opened
 
@@ -190,7 +190,7 @@ def test_a_dry_run_counts_and_asks_nothing(recipe_of: Any, tmp_path: Path) -> No
     where = Run(tmp_path / "runs" / "a")
 
     def calls(recipe: Any) -> tuple[float | None, float | None]:
-        said = asyncio.run(pipeline.estimate(recipe, where))
+        said = asyncio.run(estimate(recipe, where))
         return said["answered"], said["new"]
 
     assert calls(recipe_of()) == (0, 100)
@@ -368,4 +368,4 @@ def test_budget_errors_pass_through_the_workers_unwrapped() -> None:
         raise BudgetReached("spent")
 
     with pytest.raises(BudgetReached):
-        asyncio.run(pipeline._together(worker, 3))
+        asyncio.run(_together(worker, 3))

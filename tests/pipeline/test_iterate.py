@@ -16,8 +16,9 @@ import pytest
 from cai.backends.local.reward_model import open_scorer
 from cai.core.errors import Mistake
 from cai.core.types import Message, Request
-from cai.data.training_rows import gather
-from cai.pipeline import iterate as iterating
+from cai.data.training_rows import gather_training_rows
+from cai.pipeline import iterate
+from cai.pipeline.iterate import IterationRound, Loop, _mixed, _same, _why, run_iterations
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe
 
@@ -69,28 +70,28 @@ def recipe(tmp_path: Path) -> Recipe:
     )
 
 
-def loop(**changed: Any) -> iterating.Loop:
-    return iterating.loop({"reward": REWARD, "policy": POLICY, "audit": False, **changed})
+def loop(**changed: Any) -> Loop:
+    return iterate.loop({"reward": REWARD, "policy": POLICY, "audit": False, **changed})
 
 
 def test_options_of_the_trainings_are_checked_before_anything_is_computed() -> None:
     with pytest.raises(Mistake, match="learning_rte"):
-        iterating.loop({"policy": {"learning_rte": 1.0}})
+        iterate.loop({"policy": {"learning_rte": 1.0}})
     with pytest.raises(Mistake, match="membrs"):
-        iterating.loop({"reward": {"membrs": 3}})
+        iterate.loop({"reward": {"membrs": 3}})
     with pytest.raises(Mistake, match="roundz"):
-        iterating.loop({"roundz": 3})
+        iterate.loop({"roundz": 3})
 
 
 def test_a_recipe_that_compares_no_samples_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="compares no samples"):
-        iterating.iterate(recipe.model_copy(update={"sample": None}), loop(), tmp_path / "out")
+        run_iterations(recipe.model_copy(update={"sample": None}), loop(), tmp_path / "out")
 
 
 def test_a_writer_that_cannot_be_trained_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     assert recipe.critic
     with pytest.raises(Mistake, match="cannot be trained"):
-        iterating.iterate(recipe.model_copy(update={"writer": recipe.critic}), loop(), tmp_path / "out")
+        run_iterations(recipe.model_copy(update={"writer": recipe.critic}), loop(), tmp_path / "out")
 
 
 def pairs_file(path: Path, *rows: dict[str, Any]) -> str:
@@ -100,21 +101,21 @@ def pairs_file(path: Path, *rows: dict[str, Any]) -> str:
 
 def test_files_of_pairs_are_read_before_anything_is_computed(tmp_path: Path) -> None:
     good = {"prompt": "Why?", "chosen": "because", "rejected": "never"}
-    assert iterating.loop({"pairs": [pairs_file(tmp_path / "good.jsonl", good)]}).pairs
+    assert iterate.loop({"pairs": [pairs_file(tmp_path / "good.jsonl", good)]}).pairs
     with pytest.raises(Mistake, match="nowhere"):
-        iterating.loop({"pairs": [str(tmp_path / "nowhere.jsonl")]})
+        iterate.loop({"pairs": [str(tmp_path / "nowhere.jsonl")]})
     with pytest.raises(Mistake, match="holds no pair that can be learned from"):
-        iterating.loop({"pairs": [pairs_file(tmp_path / "held.jsonl", {**good, "split": "test"})]})
+        iterate.loop({"pairs": [pairs_file(tmp_path / "held.jsonl", {**good, "split": "test"})]})
 
 
 def test_a_file_of_pairs_that_changed_makes_it_another_loop(recipe: Recipe, tmp_path: Path) -> None:
     row = {"prompt": "Why?", "chosen": "because", "rejected": "never"}
     how = loop(pairs=[pairs_file(tmp_path / "own.jsonl", row)])
-    iterating._same(tmp_path / "out", recipe, how)
-    iterating._same(tmp_path / "out", recipe, how)
+    _same(tmp_path / "out", recipe, how)
+    _same(tmp_path / "out", recipe, how)
     pairs_file(tmp_path / "own.jsonl", row, row)
     with pytest.raises(Mistake, match="another loop"):
-        iterating._same(tmp_path / "out", recipe, how)
+        _same(tmp_path / "out", recipe, how)
 
 
 def test_a_reward_model_learns_from_all_rounds_from_files_and_from_what_the_red_team_found_before(
@@ -131,9 +132,9 @@ def test_a_reward_model_learns_from_all_rounds_from_files_and_from_what_the_red_
     first, second = (planted_round(tmp_path / f"round-{number}", number) for number in (1, 2))
     pairs_file(first.folder / "redteam.jsonl", found)
     pairs_file(second.folder / "redteam.jsonl", found)  # of this round: it is for the next
-    mixed, counts = iterating._mixed(loop(pairs=[file]), second.folder, [first])
+    mixed, counts = _mixed(loop(pairs=[file]), second.folder, [first])
     assert counts == {"old_pairs": 1, "new_pairs": 1, "file_pairs": 1, "redteam_pairs": 1}
-    found_rows = gather(mixed, "pairs", tokens=lambda row: 1, max_length=9, held_out=0.0)
+    found_rows = gather_training_rows(mixed, "pairs", tokens=lambda row: 1, max_length=9, held_out=0.0)
     assert found_rows.counts() == {"read": 4, "used": 4, "held_out": 0, "left_out": {}}
     old, new, own, red = found_rows.rows
     assert (old["id"].partition(":")[0], new["id"].partition(":")[0]) == ("1", "2")
@@ -142,11 +143,11 @@ def test_a_reward_model_learns_from_all_rounds_from_files_and_from_what_the_red_
     assert (red["id"], red["rejected"], red["p_chosen"]) == ("1:redteam:7/pad", turns["rejected"], 1.0)
 
 
-def planted_round(folder: Path, number: int) -> iterating.Round:
+def planted_round(folder: Path, number: int) -> IterationRound:
     """A round that has compared two answers, and done nothing else."""
     asked = planted_run.prompt("asked", f"Which is {number}?")
     planted_run.plant(folder / "labels", pairs=[planted_run.pair(asked, f"this {number}", f"that {number}")])
-    return iterating.Round(number, folder, {"stopped": ""})
+    return IterationRound(number, folder, {"stopped": ""})
 
 
 def gained(model: Path, rows: list[dict[str, Any]]) -> float:
@@ -170,7 +171,7 @@ def test_what_the_red_team_finds_is_kept_and_learned_from_in_the_next_round(reci
     roomy(micro.start(tmp_path / "start"))
     brief = {**POLICY, "max_steps": 2}
     how = loop(redteam=True, policy=brief, reward={**REWARD, "max_length": 200}, max_kl=None)
-    first, second = iterating.iterate(recipe, how, tmp_path / "out")
+    first, second = run_iterations(recipe, how, tmp_path / "out")
     kept = [json.loads(line) for line in (first.folder / "redteam.jsonl").read_text().splitlines()]
     assert len(kept) == first.told["redteam"]["rows"] == second.told["redteam_pairs"] > 0
     assert first.told["redteam_pairs"] == 0
@@ -190,7 +191,7 @@ def test_a_reward_model_with_no_room_for_edits_is_not_red_teamed_and_the_round_s
 ) -> None:
     micro.start(tmp_path / "start")
     how = loop(redteam=True, rounds=1, policy={**POLICY, "max_steps": 1}, reward={**REWARD, "epochs": 1}, max_kl=None)
-    (only,) = iterating.iterate(recipe, how, tmp_path / "out")
+    (only,) = run_iterations(recipe, how, tmp_path / "out")
     assert only.told["redteam"]["rows"] == 0
     assert "no row that the reward model can read whole" in only.told["redteam"]["note"]
     assert not (only.folder / "redteam.jsonl").exists()
@@ -202,7 +203,7 @@ def test_two_rounds_raise_gold_and_the_second_learns_from_the_firsts_answers_too
 ) -> None:
     start = micro.start(tmp_path / "start")
     out = tmp_path / "out"
-    rounds = iterating.iterate(recipe, loop(), out)
+    rounds = run_iterations(recipe, loop(), out)
     assert [one.stopped for one in rounds] == ["", ""]
     golds = [
         fmean(micro.gold(a) for _, a in micro.answers(folder))
@@ -218,7 +219,7 @@ def test_two_rounds_raise_gold_and_the_second_learns_from_the_firsts_answers_too
         (out / "round-2" / "round.json").stat().st_mtime_ns,
         (out / "round-1" / "policy" / "figures.json").stat().st_mtime_ns,
     )
-    again = iterating.iterate(recipe, loop(), out)
+    again = run_iterations(recipe, loop(), out)
     assert [one.told for one in again] == [one.told for one in rounds]
     after = (
         (out / "round-2" / "round.json").stat().st_mtime_ns,
@@ -226,13 +227,13 @@ def test_two_rounds_raise_gold_and_the_second_learns_from_the_firsts_answers_too
     )
     assert after == before
     with pytest.raises(Mistake, match="another loop"):
-        iterating.iterate(recipe, loop(max_kl=3.0), out)
+        run_iterations(recipe, loop(max_kl=3.0), out)
 
 
 @pytest.mark.slow
 def test_it_stops_after_a_round_that_went_too_far(recipe: Recipe, tmp_path: Path) -> None:
     micro.start(tmp_path / "start")
-    (only,) = iterating.iterate(recipe, loop(rounds=3, max_kl=0.01), tmp_path / "out")
+    (only,) = run_iterations(recipe, loop(rounds=3, max_kl=0.01), tmp_path / "out")
     assert only.stopped.startswith("kl ")
     assert not (tmp_path / "out" / "round-2").exists()
 
@@ -242,7 +243,7 @@ def test_a_major_finding_of_the_audit_stops_it(recipe: Recipe, tmp_path: Path) -
     micro.start(tmp_path / "start")
     brief = {**POLICY, "max_steps": 2}
     probes = {"length": {}, "repetition": {}}
-    (only,) = iterating.iterate(
+    (only,) = run_iterations(
         recipe.model_copy(update={"audit": probes}),
         loop(audit=True, rounds=1, policy=brief, audited=10),
         tmp_path / "out",
@@ -255,5 +256,5 @@ def test_a_major_finding_of_the_audit_stops_it(recipe: Recipe, tmp_path: Path) -
 
 def test_what_the_first_model_did_as_much_stops_no_loop() -> None:
     found = {"probe": "sycophancy", "what": "wrong answers", "value": 0.5, "severity": "major", "note": ""}
-    assert not iterating._why(loop(), {}, [found | {"inherited": True}])
-    assert "sycophancy" in iterating._why(loop(), {}, [found | {"inherited": True}, found | {"inherited": False}])
+    assert not _why(loop(), {}, [found | {"inherited": True}])
+    assert "sycophancy" in _why(loop(), {}, [found | {"inherited": True}, found | {"inherited": False}])

@@ -18,8 +18,8 @@ import pytest
 
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.types import Completion, Message, Pair, Prompt, Trace
-from cai.pipeline import generate as pipeline
 from cai.pipeline import manifest
+from cai.pipeline.generate import estimate, generate
 from cai.pipeline.stages.sample import best_and_worst, presented
 from cai.runs import recipe
 from cai.runs.budget import Budget
@@ -41,7 +41,7 @@ def label_of(recipe_of: Any) -> Any:
 
 
 def run(chosen: Recipe, folder: Path, budget: Budget | None = None) -> dict[str, Any]:
-    return asyncio.run(pipeline.run(chosen, Run(folder), budget=budget))
+    return asyncio.run(generate(chosen, Run(folder), budget=budget)).as_json()
 
 
 def rows(folder: Path) -> dict[str, bytes]:
@@ -242,16 +242,14 @@ def test_a_dry_run_counts_what_a_label_run_would_ask(label_of: Any, tmp_path: Pa
         writer=WRITER | {"script": "test_labelling:steady"}, gates={"near_identical": None, "truncated_equal": None}
     )
     where = Run(tmp_path / "runs" / "a")
-    before = asyncio.run(pipeline.estimate(chosen, where))
+    before = asyncio.run(estimate(chosen, where))
     assert (before["answered"], before["new"]) == (0, 20 * (4 + 6 * 2))
     said = run(chosen, where.path)
     assert sum(calls["asked"] for calls in said["calls"].values()) == 20 * (4 + 6 * 2)
-    after = asyncio.run(pipeline.estimate(chosen, where))
+    after = asyncio.run(estimate(chosen, where))
     assert (after["answered"], after["new"]) == (20 * (4 + 6 * 2), 0)
     more = asyncio.run(
-        pipeline.estimate(
-            label_of(writer=chosen.writer, gates=chosen.gates, judge={"by": "logprob", "principles": 2}), where
-        )
+        estimate(label_of(writer=chosen.writer, gates=chosen.gates, judge={"by": "logprob", "principles": 2}), where)
     )
     assert more["new"] == 20 * 6 * 2 * 2
 
@@ -346,7 +344,7 @@ def test_the_short_forms_of_a_judge_can_be_overridden(tmp_path: Path) -> None:
     path.write_text(
         "constitution: default\nprompts: p\nwriter: {backend: scripted, script: 'x:y'}\ntemplates: small\njudge: logprob\n"
     )
-    chosen = recipe.load(path, ("judge.orders=one",))
+    chosen = recipe.load_recipe(path, ("judge.orders=one",))
     assert chosen.judge
     assert (chosen.judge.orders, chosen.judge.by[0].method) == ("one", "logprob")
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from cai.cli.main import app
 from cai.core.errors import Mistake
-from cai.pipeline import generate as pipeline
-from cai.pipeline.push import pack, push
+from cai.pipeline.generate import generate
+from cai.pipeline.push import pack, push_export
 from cai.runs.folder import Run
 
 TOKEN = "hf_canaryCanaryCanaryCanaryCanary00"
@@ -86,14 +86,14 @@ async def hub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
 @pytest.fixture
 async def done(recipe_of: Any, tmp_path: Path) -> Run:
     where = Run(tmp_path / "runs" / "r")
-    await pipeline.run(recipe_of(export={"formats": ["trl", "jsonl"]}), where)
+    await generate(recipe_of(export={"formats": ["trl", "jsonl"]}), where)
     return where
 
 
 async def send(run: Run, format: str = "trl") -> str:
     import asyncio
 
-    return await asyncio.to_thread(push, pack(run, format, "team/set"), private=True, message="first")
+    return await asyncio.to_thread(push_export, pack(run, format, "team/set"), private=True, message="first")
 
 
 async def test_an_export_arrives_whole_with_its_card(hub: Hub, done: Run) -> None:

@@ -9,8 +9,8 @@ import pytest
 from pydantic_core import from_json, to_json
 
 from cai.core.errors import Mistake
-from cai.pipeline import generate as pipeline
-from cai.pipeline import requests as offline
+from cai.pipeline.generate import generate
+from cai.pipeline.requests import bring_in, export_requests
 from cai.runs.folder import Run
 
 
@@ -36,10 +36,10 @@ async def test_three_files_make_a_whole_run(recipe_of: Any, tmp_path: Path) -> N
     recipe, where = recipe_of(writer=writer, templates="large", critique={"rounds": 1}), Run(tmp_path / "runs" / "x")
     for stage in ("drafts", "critiques", "revisions"):
         file = tmp_path / f"{stage}.jsonl"
-        assert await offline.export(recipe, where, file) == 20
-        assert await offline.bring_in(recipe, where, engine(file)) == (20, 0, [])
-    assert await offline.export(recipe, where, tmp_path / "nothing.jsonl") == 0
-    said = await pipeline.run(recipe, where)  # nobody listens at port 9
+        assert await export_requests(recipe, where, file) == 20
+        assert await bring_in(recipe, where, engine(file)) == (20, 0, [])
+    assert await export_requests(recipe, where, tmp_path / "nothing.jsonl") == 0
+    said = await generate(recipe, where)  # nobody listens at port 9
     assert said["calls"]["writer"]["asked"] == 0
     assert said["counts"]["revise"]["out"] == 20
 
@@ -48,20 +48,20 @@ async def test_what_the_engine_lost_is_exported_again(recipe_of: Any, tmp_path: 
     writer = {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
     recipe, where = recipe_of(writer=writer, templates="large", critique={"rounds": 1}), Run(tmp_path / "runs" / "x")
     file = tmp_path / "drafts.jsonl"
-    await offline.export(recipe, where, file)
-    used, unwanted, errors = await offline.bring_in(recipe, where, engine(file, lose=3))
+    await export_requests(recipe, where, file)
+    used, unwanted, errors = await bring_in(recipe, where, engine(file, lose=3))
     assert (used, unwanted, len(errors)) == (17, 0, 3)
     assert "out of memory" in errors[0]
-    assert await offline.export(recipe, where, tmp_path / "again.jsonl") == 20  # 3 drafts, 17 critiques
+    assert await export_requests(recipe, where, tmp_path / "again.jsonl") == 20  # 3 drafts, 17 critiques
 
 
 async def test_a_model_without_a_request_file_and_a_wrong_file_are_one_line(recipe_of: Any, tmp_path: Path) -> None:
     where = Run(tmp_path / "runs" / "x")
     with pytest.raises(Mistake, match="has no request file"):
-        await offline.export(recipe_of(), where, tmp_path / "x.jsonl")
+        await export_requests(recipe_of(), where, tmp_path / "x.jsonl")
     recipe = recipe_of(
         writer={"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}, templates="large"
     )
     (tmp_path / "bad.jsonl").write_text("not json\n")
     with pytest.raises(Mistake, match="holds no results"):
-        await offline.bring_in(recipe, where, tmp_path / "bad.jsonl")
+        await bring_in(recipe, where, tmp_path / "bad.jsonl")

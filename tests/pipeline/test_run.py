@@ -11,7 +11,7 @@ from tiny import tiny_model
 
 from cai.backends.local import model_folders
 from cai.core.errors import Mistake
-from cai.pipeline import run as course
+from cai.pipeline.run import _unchanged, check_trainings, run
 from cai.runs import recipe
 from cai.runs.folder import Run
 
@@ -46,7 +46,7 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_asked(
     train: list[dict[str, Any]], words: str, recipe_of: Any
 ) -> None:
     with pytest.raises(Mistake) as caught:
-        course.check(recipe_of(writer={"backend": "transformers", "model": "smollm2-135m-instruct"}, train=train))
+        check_trainings(recipe_of(writer={"backend": "transformers", "model": "smollm2-135m-instruct"}, train=train))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -55,8 +55,8 @@ def test_a_training_that_cannot_be_is_refused_before_anything_is_asked(
 def test_a_writer_at_an_endpoint_cannot_be_trained_but_another_model_can(recipe_of: Any) -> None:
     writer = {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
     with pytest.raises(Mistake, match="keeps to itself"):
-        course.check(recipe_of(writer=writer, train=[{"method": "dpo"}]))
-    course.check(recipe_of(writer=writer, train=[{"method": "dpo", "from": "smollm2-135m-instruct"}]))
+        check_trainings(recipe_of(writer=writer, train=[{"method": "dpo"}]))
+    check_trainings(recipe_of(writer=writer, train=[{"method": "dpo", "from": "smollm2-135m-instruct"}]))
 
 
 @pytest.mark.usefixtures("unfetched")
@@ -64,8 +64,8 @@ def test_the_recipe_on_the_page_holds(tmp_path: Path) -> None:
     page = Path(__file__).parents[2].joinpath("docs", "recipes.md").read_text("utf-8")
     text = next(block.split("```")[0] for block in page.split("```yaml\n")[1:] if "\ntrain:" in block)
     (tmp_path / "r.yaml").write_text(text)
-    chosen = recipe.load(tmp_path / "r.yaml")
-    course.check(chosen)
+    chosen = recipe.load_recipe(tmp_path / "r.yaml")
+    check_trainings(chosen)
     assert [step.folder for step in chosen.train] == ["sft", "reward", "dpo", "against-three"]
 
 
@@ -96,7 +96,7 @@ async def test_from_prompts_to_a_policy_and_again_without_any_work(tmp_path: Pat
         }
     )
     where = Run(tmp_path / "runs" / "r")
-    said = await course.run(chosen, where)
+    said = await run(chosen, where)
     assert [step["name"] for step in said["train"]] == ["sft", "reward", "dpo"]
     settings = json.loads((where.path / "train" / "dpo" / "settings.json").read_text())
     assert settings["model"]["name"].endswith("train/sft")
@@ -107,19 +107,19 @@ async def test_from_prompts_to_a_policy_and_again_without_any_work(tmp_path: Pat
     page = (where.path / "report.html").read_text()
     assert all(f'id="{part}"' in page for part in ("judge", "training", "policy", "audit"))
     weights = (where.path / "train" / "dpo" / "model" / "model.safetensors").stat().st_mtime_ns
-    again = await course.run(chosen, where)
+    again = await run(chosen, where)
     assert (where.path / "train" / "dpo" / "model" / "model.safetensors").stat().st_mtime_ns == weights
     assert all(calls["asked"] == 0 for calls in again["calls"].values())
     assert again["policy"] == said["policy"]
 
 
 def test_trainings_of_rows_that_have_changed_are_not_taken_for_those_of_the_new(tmp_path: Path) -> None:
-    where, step = Run(tmp_path / "run"), recipe.Training(method="dpo")
+    where, step = Run(tmp_path / "run"), recipe.TrainingSettings(method="dpo")
     folder = where.path / "train" / "dpo"
     folder.mkdir(parents=True)
     (where.path / "traces.jsonl").write_text("one\n")
     (folder / "settings.json").write_text(json.dumps({"data": {"digest": where.digest}}))
-    course._unchanged(where, step)
+    _unchanged(where, step)
     (where.path / "traces.jsonl").write_text("two\n")
     with pytest.raises(Mistake, match="learned from other rows than the run has now"):
-        course._unchanged(where, step)
+        _unchanged(where, step)

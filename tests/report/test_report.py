@@ -20,11 +20,10 @@ from hypothesis import strategies as st
 
 from cai.core.safe_text import safe_text
 from cai.core.types import Completion, Failure, GateHit, Message, Pair, Prompt, Step, Trace
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import generate
 from cai.report import examples, svg, tally
-from cai.report import html as html_module
-from cai.report import run_page as page
-from cai.report.html import clock
+from cai.report.html import format_number, format_seconds
+from cai.report.run_page import run_page
 from cai.runs.files import write_json, write_text
 from cai.runs.folder import Run, Spool
 
@@ -125,7 +124,7 @@ def shown(html: str) -> list[dict[str, Any]]:
 
 
 async def test_the_page_of_a_real_run_says_what_its_manifest_says(tmp_path: Path, recipe_of: Any) -> None:
-    said = await pipeline.run(recipe_of("scripts:troubled", max_failure_share=1.0), run := Run(tmp_path / "runs" / "r"))
+    said = await generate(recipe_of("scripts:troubled", max_failure_share=1.0), run := Run(tmp_path / "runs" / "r"))
     text = visible((run.path / "report.html").read_text("utf-8"))
     assert f"{said['counts']['read']['out']} → {said['counts']['revise']['out']}" in text
     for kind, count in said["failures"].items():
@@ -135,7 +134,7 @@ async def test_the_page_of_a_real_run_says_what_its_manifest_says(tmp_path: Path
 
 
 def test_the_headline_has_median_mean_and_interval(tmp_path: Path) -> None:
-    text = visible(page.build(made(tmp_path, [trace("a", "one two three", "one")])))
+    text = visible(run_page(made(tmp_path, [trace("a", "one two three", "one")])))
     assert "107 → 45" in text
     assert "−60.2" in text
     assert "95 % interval −75.1 to −46.0" in text
@@ -144,18 +143,18 @@ def test_the_headline_has_median_mean_and_interval(tmp_path: Path) -> None:
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     run = made(tmp_path, [trace(f"p{n}", "one two three", "one two") for n in range(30)])
-    assert page.build(run, 10) == page.build(run, 10)
+    assert run_page(run, 10) == run_page(run, 10)
 
 
 def test_nothing_is_fetched_and_no_markup_carries_code_or_style(tmp_path: Path) -> None:
-    for tag, attributes in Page(page.build(made(tmp_path, [trace("a", "one two", "one", gate="preamble")]))).tags:
+    for tag, attributes in Page(run_page(made(tmp_path, [trace("a", "one two", "one", gate="preamble")]))).tags:
         assert not [name for name in attributes if name.startswith("on") or name in ("style", "src", "action")], tag
         assert tag not in ("link", "img", "iframe", "object", "base", "form")
         assert (attributes.get("href") or "#").startswith("#")
 
 
 def test_the_policy_allows_this_style_and_script_and_nothing_else(tmp_path: Path) -> None:
-    taken = Page(page.build(made(tmp_path, [trace("a")])))
+    taken = Page(run_page(made(tmp_path, [trace("a")])))
     policy = next(of["content"] or "" for tag, of in taken.tags if of.get("http-equiv") == "Content-Security-Policy")
     style, _, script = taken.raw
     for kind, text in (("style-src", style), ("script-src", script)):
@@ -167,8 +166,8 @@ def test_the_policy_allows_this_style_and_script_and_nothing_else(tmp_path: Path
 
 @pytest.mark.parametrize("evil", XSS)
 def test_foreign_text_stays_text_in_every_field(tmp_path: Path, evil: str) -> None:
-    harmless = page.build(everywhere(tmp_path / "a", "plain"))
-    attacked = page.build(everywhere(tmp_path / "b", evil))
+    harmless = run_page(everywhere(tmp_path / "a", "plain"))
+    attacked = run_page(everywhere(tmp_path / "b", evil))
     assert skeleton(attacked) == skeleton(harmless)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", attacked)
     assert shown(attacked)[0]["draft"]["text"] == safe_text(evil) + " draft"
@@ -203,7 +202,7 @@ def test_in_a_browser_the_script_runs_and_foreign_markup_does_not(tmp_path: Path
     if not chromium:
         pytest.skip("there is no chromium on this machine")
     file = tmp_path / "report.html"
-    write_text(file, page.build(everywhere(tmp_path / "run", "".join(XSS))))
+    write_text(file, run_page(everywhere(tmp_path / "run", "".join(XSS))))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
     command = [chromium, *flags, "--dump-dom", file.as_uri()]
     dom = Page(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
@@ -214,8 +213,8 @@ def test_in_a_browser_the_script_runs_and_foreign_markup_does_not(tmp_path: Path
 
 def test_a_sample_is_as_large_as_asked_and_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     traces = [trace(f"p{n}", "one two three", "one") for n in range(120)]
-    forward = shown(page.build(made(tmp_path / "a", traces), 20))
-    backward = shown(page.build(made(tmp_path / "b", traces[::-1]), 20))
+    forward = shown(run_page(made(tmp_path / "a", traces), 20))
+    backward = shown(run_page(made(tmp_path / "b", traces[::-1]), 20))
     assert len(forward) == 20
     assert {one["id"] for one in forward} == {one["id"] for one in backward}
     assert [one["id"] for one in forward] == [one.prompt.id for one in traces if one.prompt.id in ids(forward)]
@@ -228,7 +227,7 @@ def ids(found: Sequence[dict[str, Any]]) -> set[str]:
 def test_a_rare_gate_and_a_lost_pair_are_always_among_the_examples(tmp_path: Path) -> None:
     traces = [trace(f"p{n}", "one two three", "one", gate="meta" if n == 77 else "") for n in range(300)]
     lost = Failure("p123", "pair", "gate:near_identical", "too alike")
-    html = page.build(made(tmp_path, traces, [lost], gates={"meta": {"tag": 1}, "near_identical": {"drop": 1}}), 10)
+    html = run_page(made(tmp_path, traces, [lost], gates={"meta": {"tag": 1}, "near_identical": {"drop": 1}}), 10)
     assert {"p77", "p123"} <= ids(shown(html))
     links = {of["href"] for tag, of in Page(html).tags if tag == "a" and (of["href"] or "").startswith("#t-")}
     assert {f"#t-{tally.key(name, 0)}" for name in ("p77", "p123")} <= links
@@ -236,12 +235,12 @@ def test_a_rare_gate_and_a_lost_pair_are_always_among_the_examples(tmp_path: Pat
 
 def test_many_marked_traces_leave_half_the_room_to_the_others(tmp_path: Path) -> None:
     traces = [trace(f"p{n}", gate="meta" if n % 2 else "") for n in range(400)]
-    marked = sum("gate:meta" in one["marks"] for one in shown(page.build(made(tmp_path, traces), 40)))
+    marked = sum("gate:meta" in one["marks"] for one in shown(run_page(made(tmp_path, traces), 40)))
     assert 20 <= marked <= 38
 
 
 def test_huge_texts_are_cut_and_what_is_cut_is_counted(tmp_path: Path) -> None:
-    (one,) = shown(page.build(made(tmp_path, [trace("a", "word " * 200_000, "short")])))
+    (one,) = shown(run_page(made(tmp_path, [trace("a", "word " * 200_000, "short")])))
     assert one["draft"]["hidden"] == 1_000_000 - examples.SHOWN
     assert one["draft"]["words"] == 200_000
     (step,) = one["steps"]
@@ -251,7 +250,7 @@ def test_huge_texts_are_cut_and_what_is_cut_is_counted(tmp_path: Path) -> None:
 
 def test_a_page_stays_below_5_mb_whatever_the_models_wrote(tmp_path: Path) -> None:
     texts = ["<&" * 4_000, "汉字 " * 3_000, "word " * 2_000, "'\"" * 4_000]
-    html = page.build(made(tmp_path, [trace(f"p{n}", texts[n % 4], *texts) for n in range(200)]))
+    html = run_page(made(tmp_path, [trace(f"p{n}", texts[n % 4], *texts) for n in range(200)]))
     assert len(html.encode()) < 5_000_000
     assert 0 < len(shown(html)) < 200
     assert f"{len(shown(html))} of 200 traces" in visible(html)
@@ -259,9 +258,9 @@ def test_a_page_stays_below_5_mb_whatever_the_models_wrote(tmp_path: Path) -> No
 
 def test_memory_holds_the_examples_and_not_the_rows(tmp_path: Path) -> None:
     run = made(tmp_path, [trace(f"p{n}", f"word{n} " * 5_000, "short") for n in range(300)])
-    page.build(run, 2)  # what is imported and cached on first use is not the rows' memory
+    run_page(run, 2)  # what is imported and cached on first use is not the rows' memory
     tracemalloc.start()
-    page.build(run, 2)
+    run_page(run, 2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (run.path / "traces.jsonl").stat().st_size > 10_000_000
@@ -270,7 +269,7 @@ def test_memory_holds_the_examples_and_not_the_rows(tmp_path: Path) -> None:
 
 def test_each_revision_is_a_diff_against_the_answer_before_it(tmp_path: Path) -> None:
     run = made(tmp_path, [trace("a", "one two three", "one two", None, "one")])
-    (one,) = shown(page.build(run))
+    (one,) = shown(run_page(run))
     assert [step["diff"] and step["diff"]["parts"] for step in one["steps"]] == [
         [[0, "one two"], [-1, " three"]],
         None,
@@ -282,14 +281,14 @@ def test_each_revision_is_a_diff_against_the_answer_before_it(tmp_path: Path) ->
 
 def test_principles_count_what_they_drew_and_kept(tmp_path: Path) -> None:
     run = made(tmp_path, [trace("a", "one two three", "one two", None), trace("b", "one two", "one")])
-    found = tally.count(run, 10).principles["brief"]
+    found = tally.tally_run(run, 10).principles["brief"]
     assert (found.steps, found.accepted, list(found.changes)) == (3, 2, [-1, -1])
     assert found.verdicts == {"fault": 3}
 
 
 def test_a_stage_that_does_not_add_up_is_said(tmp_path: Path) -> None:
     counts = {"read": {"in": 5, "out": 3, "failed": 1}}
-    assert 'class="bad">no<' in page.build(made(tmp_path, [trace("a")], counts=counts))
+    assert 'class="bad">no<' in run_page(made(tmp_path, [trace("a")], counts=counts))
 
 
 def test_an_interrupted_run_without_a_trace_has_an_honest_page(tmp_path: Path) -> None:
@@ -297,7 +296,7 @@ def test_an_interrupted_run_without_a_trace_has_an_honest_page(tmp_path: Path) -
     del facts["lengths"]
     run = made(tmp_path, [])
     write_json(tmp_path / "manifest.json", facts)
-    html = page.build(run)
+    html = run_page(run)
     assert "interrupted" in visible(html)
     assert "NaN" not in html
     assert "lengths" not in {of.get("id") for _, of in Page(html).tags}
@@ -305,7 +304,7 @@ def test_an_interrupted_run_without_a_trace_has_an_honest_page(tmp_path: Path) -
 
 def test_one_trace_has_a_mean_and_no_interval(tmp_path: Path) -> None:
     facts = manifest(1)["lengths"] | {"change_mean": -1.0, "low": None, "high": None}
-    text = visible(page.build(made(tmp_path, [trace("a", "one two", "one")], lengths=facts)))
+    text = visible(run_page(made(tmp_path, [trace("a", "one two", "one")], lengths=facts)))
     assert "Mean change, paired: −1.0 words" in text
 
 
@@ -327,12 +326,12 @@ def test_one_far_out_value_does_not_press_the_others_together() -> None:
     ("number", "text"), [(None, "–"), (1234.5, "1,234"), (-3, "−3"), (0, "0")], ids=["none", "large", "minus", "zero"]
 )
 def test_numbers_read_well(number: float | None, text: str) -> None:
-    assert html_module.number(number) == text
+    assert format_number(number) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0.2 s"), (212.4, "3 min 32 s"), (3600, "1 h")])
 def test_durations_read_well(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from cai.constitution import principles as constitution
+from cai.constitution.principles import load_constitution
 from cai.core import plugins
-from cai.pipeline import generate as pipeline
-from cai.pipeline.run import kept, moved
-from cai.report import run_page as page
+from cai.pipeline.generate import generate
+from cai.pipeline.run import policy_change, words_kept
 from cai.report import svg
-from cai.report import training_sections as after
+from cai.report.run_page import run_page
+from cai.report.training_sections import trainings
 from cai.runs.folder import Run
 
 EVIL = "</script><img src=x onerror=alert(1)>\u202e<b>"
@@ -23,7 +23,7 @@ EVIL = "</script><img src=x onerror=alert(1)>\u202e<b>"
 @pytest.fixture
 async def done(recipe_of: Any, tmp_path: Path) -> Run:
     where = Run(tmp_path / "runs" / "r")
-    await pipeline.run(recipe_of(), where)
+    await generate(recipe_of(), where)
     return where
 
 
@@ -38,7 +38,7 @@ def planted(run: Path) -> None:
     steps = [{"step": n, "loss": 0.7 - 0.05 * n, "rewards/margins": None if n == 3 else 0.1 * n} for n in range(1, 8)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     pairs = [("one two three four five six", "one two"), (EVIL, EVIL + " more")]
-    facts = {"policy": "dpo", "models": {}, "n": 2, "lost": {}} | moved(pairs, 0)
+    facts = {"policy": "dpo", "models": {}, "n": 2, "lost": {}} | policy_change(pairs, 0)
     answered = [{"id": f"p{n}", "prompt": EVIL, "before": old, "after": new} for n, (old, new) in enumerate(pairs)]
     (run / "policy.json").write_text(json.dumps(facts | {"rows": answered}))
     finding = {"probe": "length", "what": EVIL, "value": 0.9, "low": 0.8, "high": 0.95, "threshold": 0.6, "passed": False,
@@ -48,10 +48,10 @@ def planted(run: Path) -> None:
 
 
 async def test_trainings_policy_and_audit_have_a_section_each_and_nothing_in_them_is_markup(done: Run) -> None:
-    before = page.build(done)
+    before = run_page(done)
     assert 'id="training"' not in before
     planted(done.path)
-    built = page.build(done)
+    built = run_page(done)
     for part in ("training", "policy", "audit"):
         assert f'id="{part}"' in built
     assert "<img" not in built
@@ -65,7 +65,7 @@ async def test_trainings_policy_and_audit_have_a_section_each_and_nothing_in_the
 def test_a_training_that_was_stopped_is_not_shown_as_finished(tmp_path: Path) -> None:
     planted(tmp_path)
     (tmp_path / "train" / "dpo" / "figures.json").unlink()
-    found = after.trainings(tmp_path)
+    found = trainings(tmp_path)
     assert found is not None
     assert not found["rows"][0]["finished"]  # type: ignore[index]  # a list of mappings
 
@@ -83,32 +83,32 @@ def test_a_constant_and_a_long_curve_are_drawn_too() -> None:
 
 def test_what_a_policy_kept_is_measured_against_strangers() -> None:
     pairs = [("bread needs water and yeast", "bread needs yeast"), ("cats sleep through daylight", "cats sleep")]
-    facts = moved(pairs, 0)
+    facts = policy_change(pairs, 0)
     assert facts["kept"]["value"] == 1.0
     assert facts["kept_of_another"]["value"] == 0.0
     assert facts["words"]["value"] == -2.0
-    assert kept("anything", "") == 0.0
-    assert moved([], 0)["words"]["value"] is None
+    assert words_kept("anything", "") == 0.0
+    assert policy_change([], 0)["words"]["value"] is None
 
 
 async def test_two_runs_are_compared_row_by_row(recipe_of: Any, tmp_path: Path) -> None:
-    from cai.report import compare_page as compare
+    from cai.report.compare_page import compare_runs_page, compared
 
     old, new = Run(tmp_path / "runs" / "old"), Run(tmp_path / "runs" / "new")
-    await pipeline.run(recipe_of(), old)
+    await generate(recipe_of(), old)
     law = tmp_path / "law.yaml"
     text = plugins.shipped("constitutions", "default.yaml").read_text("utf-8")
     law.write_text(text.replace("\n    revise: >-\n", "\n    revise: >-\n      Be kind.\n"))
-    await pipeline.run(recipe_of(constitution=str(law)), new)
+    await generate(recipe_of(constitution=str(law)), new)
     planted(new.path)
-    rows = compare.compared(old, new)
+    rows = compared(old, new)
     finals = [[trace.final for trace in run.traces()] for run in (old, new)]
     assert rows.both == 20
     assert rows.both - rows.same == sum(a != b for a, b in zip(*finals, strict=True)) > 0
     assert rows.parted.total() == rows.both - rows.same
-    assert set(rows.parted) <= {one.id for one in constitution.load("default").principles}
-    built = compare.build(old, new)
+    assert set(rows.parted) <= {one.id for one in load_constitution("default").principles}
+    built = compare_runs_page(old, new)
     assert "changed: revise" in built
     assert "not looked at → major" in built
     assert "<img" not in built
-    assert compare.compared(old, old).same == 20
+    assert compared(old, old).same == 20

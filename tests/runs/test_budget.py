@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.types import Message, Request, Sampling, Usage
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import Progress, estimate, generate, prepare
 from cai.runs.budget import Budget, Price, listed_price
 from cai.runs.folder import Run
 from cai.runs.journal import Journal
@@ -22,7 +22,7 @@ PRICE = Price(input=1.0, output=2.0)
 
 
 def run(recipe: Any, folder: Path, budget: Budget) -> Any:
-    return asyncio.run(pipeline.run(recipe, Run(folder), budget=budget))
+    return asyncio.run(generate(recipe, Run(folder), budget=budget)).as_json()
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 50])
@@ -44,14 +44,14 @@ def test_a_stopped_run_keeps_whole_traces(recipe_of: Any, tmp_path: Path) -> Non
         run(recipe_of(writer=writer), tmp_path / "runs" / "a", Budget(max_calls=52))
     kept = list(Run(tmp_path / "runs" / "a").traces())
     assert 9 <= len(kept) <= 10
-    assert Run(tmp_path / "runs" / "a").manifest["status"] == "interrupted"
+    assert Run(tmp_path / "runs" / "a").manifest.as_json()["status"] == "interrupted"
 
 
 def test_cost_is_counted_by_price_and_the_limit_holds(recipe_of: Any, tmp_path: Path) -> None:
     writer = {"backend": "scripted", "script": "scripts:steady", "price": {"input": 1e6, "output": 0}}
     with pytest.raises(BudgetReached, match="--max-cost"):
         run(recipe_of(writer=writer, draft={"max_tokens": 1}), tmp_path / "runs" / "a", Budget(max_cost=500.0))
-    spent = Run(tmp_path / "runs" / "a").manifest["calls"]["writer"]["new_cost"]
+    spent = Run(tmp_path / "runs" / "a").manifest.as_json()["calls"]["writer"]["new_cost"]
     assert 0 < spent <= 500
 
 
@@ -98,17 +98,17 @@ def test_what_this_machine_serves_has_no_listed_price(recipe_of: Any, tmp_path: 
         for url in ("https://models.example/v1", "http://localhost:8000/v1"):
             recipe = recipe_of(writer={"backend": "openai", "model": "gpt-4o-mini", "base_url": url})
             with nullcontext() if "example" in url else pytest.raises(Mistake, match="is not known"):
-                pipeline.prepare(recipe, journal, pipeline.Progress(), Budget(max_cost=1.0))
+                prepare(recipe, journal, Progress(), Budget(max_cost=1.0))
 
 
 def test_a_dry_run_measures_by_what_was_answered(recipe_of: Any, tmp_path: Path) -> None:
     writer = {"backend": "scripted", "script": "scripts:steady", "price": {"input": 1, "output": 1}}
     recipe, where = recipe_of(writer=writer), Run(tmp_path / "runs" / "a")
-    before = asyncio.run(pipeline.estimate(recipe, where))
+    before = asyncio.run(estimate(recipe, where))
     assert (before["new"], before["new_tokens"]) == (100, None)
-    guess = asyncio.run(pipeline.estimate(recipe, where, sample=5))
+    guess = asyncio.run(estimate(recipe, where, sample=5))
     assert (guess["answered"], guess["new"]) == (25, 75)
     assert isinstance(guess["new_tokens"], int)
-    said = asyncio.run(pipeline.run(recipe, where))
+    said = asyncio.run(generate(recipe, where))
     assert said["calls"]["writer"]["new_tokens"] == pytest.approx(guess["new_tokens"], rel=0.1)
     assert said["calls"]["writer"]["new_cost"] == pytest.approx(guess["new_cost"], rel=0.1, abs=1e-3)

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from cai.core.errors import Mistake
 from cai.core.types import Completion, Failure, GateHit, Message, Pair, Prompt, Step, Trace, Usage
-from cai.runs import folder as runs
 from cai.runs.files import atomic
-from cai.runs.folder import Run, Spool
+from cai.runs.folder import Run, Spool, run_folder
 
 TEXT = st.text(max_size=40)
 COMPLETIONS = st.builds(
@@ -112,7 +111,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "x" * 101, "nul\0", "a b", "..", "-o", "C:\\x", "é"])
 def test_a_run_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(Mistake, match="is not a run name"):
-        runs.folder(tmp_path, name)
+        run_folder(tmp_path, name)
 
 
 def test_a_row_that_does_not_fit_is_named_by_file_and_line(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from cai.backends.scripted import Scripted
 from cai.core.errors import Mistake, Permanent, Transient
 from cai.core.types import Completion, Message, Request, Sampling, Usage
-from cai.runs.journal import WINDOW, Journal, Tally, Unasked
+from cai.runs.journal import WINDOW, Journal, Unasked
+from cai.runs.budget import CallTally
 
 ASKED = Request((Message("user", "hello"),), Sampling(temperature=1.0), seed=7)
 
@@ -34,7 +35,7 @@ class Counting(Scripted):
 
 
 async def test_an_answer_is_found_again_in_the_same_journal_and_in_the_next(tmp_path: Path) -> None:
-    model, tally = Counting(), Tally()
+    model, tally = Counting(), CallTally()
     for _ in range(2):
         with Journal(tmp_path / "j.sqlite") as journal:
             answers = {(await journal.through(model, tally).complete(ASKED)).text for _ in range(3)}
@@ -51,7 +52,7 @@ async def test_an_answer_is_found_again_when_it_has_reached_the_file(
     model = Counting()
     with Journal(tmp_path / "j.sqlite") as journal:
         for _ in range(2):
-            assert (await journal.through(model, Tally()).complete(ASKED)).text == "answer 1"
+            assert (await journal.through(model, CallTally()).complete(ASKED)).text == "answer 1"
             await asyncio.sleep(3 * WINDOW)
     assert len(model.requests) == 1
 
@@ -81,7 +82,7 @@ async def test_what_another_process_wrote_meanwhile_is_found(tmp_path: Path) -> 
 async def test_everything_that_can_change_an_answer_is_in_the_key(tmp_path: Path, other: Request) -> None:
     model = Counting()
     with Journal(tmp_path / "j.sqlite") as journal:
-        asking = journal.through(model, Tally())
+        asking = journal.through(model, CallTally())
         assert (await asking.complete(ASKED)).text != (await asking.complete(other)).text
 
 
@@ -89,7 +90,7 @@ async def test_another_model_is_another_key(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         for name in ("one", "two"):
             model = Counting(name)
-            await journal.through(model, Tally()).complete(ASKED)
+            await journal.through(model, CallTally()).complete(ASKED)
             assert len(model.requests) == 1
 
 
@@ -98,7 +99,7 @@ async def test_greedy_answers_do_not_depend_on_the_seed(tmp_path: Path) -> None:
     greedy = replace(ASKED, sampling=Sampling(temperature=0.0))
     with Journal(tmp_path / "j.sqlite") as journal:
         for seed in range(3):
-            await journal.through(model, Tally()).complete(replace(greedy, seed=seed))
+            await journal.through(model, CallTally()).complete(replace(greedy, seed=seed))
     assert len(model.requests) == 1
 
 
@@ -106,7 +107,7 @@ async def test_equal_questions_in_flight_share_one_call(tmp_path: Path) -> None:
     model = Counting()
     model._seconds = 0.01
     with Journal(tmp_path / "j.sqlite") as journal:
-        asking = journal.through(model, Tally())
+        asking = journal.through(model, CallTally())
         answers = await asyncio.gather(*(asking.complete(ASKED) for _ in range(20)))
     assert len(model.requests) == 1
     assert len(set(answers)) == 1
@@ -122,7 +123,7 @@ async def test_a_failure_is_never_stored(tmp_path: Path) -> None:
         return outcome
 
     with Journal(tmp_path / "j.sqlite") as journal:
-        asking = journal.through(Scripted(script), Tally())
+        asking = journal.through(Scripted(script), CallTally())
         with pytest.raises(Transient):
             await asking.complete(ASKED)
         assert (await asking.complete(ASKED)).text == "better"
@@ -133,7 +134,7 @@ async def test_those_who_wait_for_a_failing_call_fail_with_it(tmp_path: Path) ->
         raise Permanent("filter", "no")
 
     with Journal(tmp_path / "j.sqlite") as journal:
-        asking = journal.through(Scripted(script, seconds=0.01), Tally())
+        asking = journal.through(Scripted(script, seconds=0.01), CallTally())
         outcomes = await asyncio.gather(*(asking.complete(ASKED) for _ in range(5)), return_exceptions=True)
     assert all(isinstance(outcome, Permanent) for outcome in outcomes)
 
@@ -152,7 +153,7 @@ async def test_those_who_wait_for_a_failing_call_fail_with_it(tmp_path: Path) ->
 def test_every_completion_comes_back_as_it_was(completion: Completion) -> None:
     async def there_and_back() -> list[Completion]:
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder, "j.sqlite")) as journal:
-            asking = journal.through(Scripted(lambda _: completion), Tally())
+            asking = journal.through(Scripted(lambda _: completion), CallTally())
             return [await asking.complete(ASKED), await asking.complete(ASKED)]
 
     assert asyncio.run(there_and_back()) == [completion, completion]
@@ -160,14 +161,14 @@ def test_every_completion_comes_back_as_it_was(completion: Completion) -> None:
 
 async def test_half_a_surrogate_pair_is_replaced_not_fatal(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
-        asking = journal.through(Scripted(lambda _: "smile \ud83d and \U0001f600"), Tally())
+        asking = journal.through(Scripted(lambda _: "smile \ud83d and \U0001f600"), CallTally())
         assert (await asking.complete(ASKED)).text == "smile � and \U0001f600"
 
 
 async def test_unasked_shows_what_is_missing(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
-        await journal.through(Counting(), Tally()).complete(ASKED)
-        dry = journal.through(Unasked(Counting()), Tally())
+        await journal.through(Counting(), CallTally()).complete(ASKED)
+        dry = journal.through(Unasked(Counting()), CallTally())
         assert (await dry.complete(ASKED)).text == "answer 1"
         with pytest.raises(Permanent, match="unasked"):
             await dry.complete(replace(ASKED, seed=9))

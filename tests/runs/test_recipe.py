@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cai.core import config as outside
+from cai.core.config import MAX_BYTES, parse_yaml
 from cai.core.errors import Mistake
-from cai.pipeline import generate as pipeline
+from cai.pipeline.generate import write_recipe
 from cai.runs import recipe
 
 GOOD = """\
@@ -22,7 +22,7 @@ templates: small
 def load(tmp_path: Path, text: str, *overrides: str) -> recipe.Recipe:
     path = tmp_path / "r.yaml"
     path.write_text(text)
-    return recipe.load(path, overrides)
+    return recipe.load_recipe(path, overrides)
 
 
 def test_four_keys_are_enough(tmp_path: Path) -> None:
@@ -83,20 +83,20 @@ def test_a_bomb_is_refused_before_it_is_built(tmp_path: Path) -> None:
     lol = "a0: &a0 [lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20))
     for text in (lol, "a: " + "[" * 5000, "a: x\n" * 300_000):
         with pytest.raises(Mistake):
-            outside.parse(text, "bomb.yaml") if len(text) < outside.MAX_BYTES else load(tmp_path, text)
+            parse_yaml(text, "bomb.yaml") if len(text) < MAX_BYTES else load(tmp_path, text)
 
 
 def test_the_resolved_copy_is_a_recipe_that_means_the_same(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD, "critique.rounds=3")
-    pipeline.write_recipe(loaded, tmp_path / "copy.yaml")
-    assert recipe.load(tmp_path / "copy.yaml") == loaded
+    write_recipe(loaded, tmp_path / "copy.yaml")
+    assert recipe.load_recipe(tmp_path / "copy.yaml") == loaded
 
 
 @pytest.mark.parametrize("name", ["demo", "default"])
 def test_shipped_recipes_are_in_order(name: str) -> None:
-    assert recipe.load(name)
+    assert recipe.load_recipe(name)
 
 
 def test_an_unknown_recipe_names_the_shipped_ones() -> None:
     with pytest.raises(Mistake, match="default, demo"):
-        recipe.load("demmo")
+        recipe.load_recipe("demmo")

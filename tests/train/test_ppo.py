@@ -162,7 +162,7 @@ def test_advantages_agree_with_their_definition(batch: dict[str, np.ndarray], ga
 
 @pytest.mark.slow
 def test_losses_agree_with_numpy(batch: dict[str, np.ndarray]) -> None:
-    from cai.train.rl.ppo_losses import losses
+    from cai.train.rl.ppo_losses import ppo_losses
 
     b, real = batch, batch["mask"] == 1
     ratio, pull = np.exp(b["now"] - b["old"]), b["x"]
@@ -170,7 +170,7 @@ def test_losses_agree_with_numpy(batch: dict[str, np.ndarray]) -> None:
     near = b["old_values"] + np.clip(b["values"] - b["old_values"], -0.2, 0.2)
     value = 0.5 * np.maximum((b["values"] - b["returns"]) ** 2, (near - b["returns"]) ** 2)
     t = tensors(batch)
-    found = losses(t["now"], t["old"], t["x"], t["mask"], 0.2, t["values"], t["old_values"], t["returns"], 0.2)
+    found = ppo_losses(t["now"], t["old"], t["x"], t["mask"], 0.2, t["values"], t["old_values"], t["returns"], 0.2)
     assert float(found.policy) == pytest.approx(policy[real].sum(), abs=1e-9)
     assert float(found.value) == pytest.approx(value[real].sum(), abs=1e-9)
     beyond = ((ratio > 1.2) & (pull > 0)) | ((ratio < 0.8) & (pull < 0))
@@ -197,9 +197,9 @@ def learner(start: Path, out: Path, **changed: Any) -> Any:
 
 
 def rewards(names: list[str]) -> Any:
-    from cai.train.rl.rewards import Rewards, Source
+    from cai.train.rl.rewards import Rewards, RewardSource
 
-    return Rewards([Source.model_validate(name) for name in names], "sum", job(Path(), Path()))
+    return Rewards([RewardSource.model_validate(name) for name in names], "sum", job(Path(), Path()))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from cai.core import plugins
 from cai.core.errors import Mistake, Permanent
 from cai.core.plugin_types import Job, Method
 from cai.core.types import Request
-from cai.train.rl.rewards import Rewards, Source
+from cai.train.rl.rewards import Rewards, RewardSource
 
 BASE = {"r": 0, "device": "cpu", "batch_size": 32, "max_new_tokens": micro.LONGEST, "kl_horizon": 1000}
 QUICK: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(name: str, given: Job, **changed: Any) -> dict[str, Any]:
-    method = plugins.find("train", name, Method)
+    method = plugins.find_plugin("train", name, Method)
     options = method.options(**({"rewards": "micro:gold_reward"} | BASE | QUICK[name] | changed))
     return dict(method.train(given, options))
 
@@ -53,7 +53,7 @@ ANSWERS = ["calm brave", "stone", "cruel", "wonderful"]
 
 
 def rewards(*sources: Any, combine: Any = "sum") -> Rewards:
-    return Rewards([Source.model_validate(one) for one in sources], combine, job(Path(), Path()))
+    return Rewards([RewardSource.model_validate(one) for one in sources], combine, job(Path(), Path()))
 
 
 def picky(prompts: Any, answers: Sequence[str], rows: Any) -> list[Any]:
@@ -131,25 +131,25 @@ def test_disagreement_is_the_spread_of_those_who_are_compared() -> None:
 @pytest.mark.parametrize("data", [{}, {"model": "a", "function": "b:c"}, {"modl": "a"}])
 def test_a_source_is_one_thing(data: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
-        Source.model_validate(data)
+        RewardSource.model_validate(data)
 
 
 def test_a_bare_name_is_a_function_or_a_folder(tmp_path: Path) -> None:
-    assert Source.model_validate("micro:gold_reward").function == "micro:gold_reward"
-    assert Source.model_validate(str(tmp_path)).model == str(tmp_path)
+    assert RewardSource.model_validate("micro:gold_reward").function == "micro:gold_reward"
+    assert RewardSource.model_validate(str(tmp_path)).model == str(tmp_path)
     with pytest.raises(Mistake, match="no such folder"):
         rewards(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
 def test_groups_are_whole(method: str) -> None:
-    options = plugins.find("train", method, Method).options
+    options = plugins.find_plugin("train", method, Method).options
     with pytest.raises(ValidationError, match="must divide"):
         options(rewards="micro:gold_reward", batch_size=6, accumulate=1, answers=4)
 
 
 def test_trl_is_told_what_we_are_told() -> None:
-    method = plugins.find("train", "grpo", Method)
+    method = plugins.find_plugin("train", "grpo", Method)
     assert method.trl
     said = method.trl(method.options(rewards="micro:gold_reward", kl_coef=0.2, answers=4, max_new_tokens=7))
     assert said["beta"] == 0.2
@@ -168,7 +168,7 @@ def test_a_judge_is_a_reward_and_its_failures_are_left_out(tmp_path: Path) -> No
     given = Job(Path(), [], [], tmp_path, 0, False, lambda told: None)
     asked = ["quality 1", "quality 9", "broken", "quality 5"]
     for _ in range(2):  # the second time from the journal
-        open = Rewards([Source.model_validate({"judge": judge})], "sum", given)
+        open = Rewards([RewardSource.model_validate({"judge": judge})], "sum", given)
         found = open.of(ROWS, asked)
         open.close()
         low, high, lost, middle = found.scores
@@ -319,7 +319,7 @@ def test_the_flawed_reward_agrees_with_gold_until_it_is_sought(start: Path) -> N
 
 @pytest.mark.slow
 def test_an_ensemble_of_reward_models_teaches_and_its_disagreement_is_told(start: Path, tmp_path: Path) -> None:
-    method = plugins.find("train", "reward", Method)
+    method = plugins.find_plugin("train", "reward", Method)
     pairs = micro.pairs(400, seed=1)
     model = {"max_steps": 60, "batch_size": 32, "learning_rate": 1e-2, "device": "cpu", "length": "none"}
     method.train(job(start, tmp_path / "judge", rows=pairs), method.options(members=2, r=8, **model))

@@ -22,10 +22,10 @@ from cai.backends.local.reward_model import open_scorer
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job, Method
+from cai.core.plugins import PACKAGE
 from cai.core.types import Message
-from cai.train.run import score as scoring
-from cai.train.run import train as training
-from cai.train.run.train import Order
+from cai.train.run.score import score_file
+from cai.train.run.train import Order, train
 
 pytestmark = pytest.mark.slow
 METHODS = ("sft", "dpo", "kto", "orpo", "reward")
@@ -45,7 +45,7 @@ def reward_model(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(method: str, model: Path, out: Path, pairs: list[dict[str, Any]], lines: list[Any] | None = None) -> Job:
-    rows = ROWS[plugins.find("train", method, Method).rows](pairs)
+    rows = ROWS[plugins.find_plugin("train", method, Method).rows](pairs)
     out.mkdir(parents=True, exist_ok=True)
     return Job(model, rows, [], out, 0, True, (lines if lines is not None else []).append)
 
@@ -53,7 +53,7 @@ def job(method: str, model: Path, out: Path, pairs: list[dict[str, Any]], lines:
 def trained(
     name: str, model: Path, out: Path, pairs: list[dict[str, Any]], lines: list[Any] | None = None, **options: Any
 ) -> Mapping[str, Any]:
-    method = plugins.find("train", name, Method)
+    method = plugins.find_plugin("train", name, Method)
     given = {"max_length": 64, "learning_rate": 1e-3, **options}
     return method.train(job(name, model, out, pairs, lines), method.options(**given))
 
@@ -251,7 +251,7 @@ def test_a_training_stopped_in_its_last_step_makes_no_other(name: str, start: Pa
 
 def trained_until(step: int, name: str, model: Path, out: Path, rows: Any, lines: list[Any], **options: Any) -> None:
     """A training that a person stops by Ctrl-C at this step."""
-    method = plugins.find("train", name, Method)
+    method = plugins.find_plugin("train", name, Method)
 
     def log(line: Mapping[str, Any]) -> None:
         lines.append(line)
@@ -392,7 +392,7 @@ def test_a_row_longer_than_the_model_reads_is_refused_and_never_cut(reward_model
 
 def test_a_file_is_scored_by_several_models(reward_model: Path, tmp_path: Path) -> None:
     data = pairs_file(tmp_path / "pairs.jsonl", 30)
-    rows, summary = scoring.score([reward_model, reward_model], data, combine="min")
+    rows, summary = score_file([reward_model, reward_model], data, combine="min")
     assert len(rows) == 30 == summary["rows"] and summary["members"] == 2
     assert all(row["members"]["chosen"][0] == row["members"]["chosen"][1] == row["chosen"] for row in rows)
     assert all((row["p"] > 0.5) == (row["chosen"] > row["rejected"]) for row in rows)
@@ -401,10 +401,10 @@ def test_a_file_is_scored_by_several_models(reward_model: Path, tmp_path: Path) 
 
 def test_scores_are_named_as_the_file_names_its_sides(reward_model: Path, tmp_path: Path) -> None:
     data = pairs_file(tmp_path / "pairs.jsonl", 10)
-    (rows, _), doubted = scoring.score([reward_model], data), tmp_path / "doubted.jsonl"
+    (rows, _), doubted = score_file([reward_model], data), tmp_path / "doubted.jsonl"
     made = [json.loads(line) for line in data.read_text().splitlines()]
     doubted.write_text("".join(json.dumps(row | {"p_chosen": 0.1}) + "\n" for row in made))
-    again, _ = scoring.score([reward_model], doubted)
+    again, _ = score_file([reward_model], doubted)
     assert [(row["chosen"], row["rejected"], row["p"]) for row in again] == [
         (row["chosen"], row["rejected"], row["p"]) for row in rows
     ]
@@ -419,7 +419,7 @@ def test_a_row_that_one_of_several_models_cannot_read_whole_is_left_out(reward_m
     long = row | {"id": "long", "chosen": [{"role": "assistant", "content": "calm " * 70}]}
     data.write_text(json.dumps(long) + "\n" + data.read_text())
     for models in ([tmp_path / "long" / "model", reward_model], [reward_model, tmp_path / "long" / "model"]):
-        rows, summary = scoring.score(models, data)
+        rows, summary = score_file(models, data)
         assert "long" not in {row["id"] for row in rows} and len(rows) == 6
         assert summary["left_out"] == {"too_long": 1} and summary["members"] == 2
 
@@ -437,10 +437,10 @@ def test_a_training_leaves_what_repeats_it_and_a_model_that_loads(name: str, sta
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     data = tmp_path / "rows.jsonl"
-    rows = ROWS[plugins.find("train", name, Method).rows](micro.pairs(40, sharpness=3.0))
+    rows = ROWS[plugins.find_plugin("train", name, Method).rows](micro.pairs(40, sharpness=3.0))
     data.write_text("".join(json.dumps(row | {"constitution": "c" * 64}) + "\n" for row in rows))
     order = Order(name, data, str(start), tmp_path / "out", {"max_steps": 3, "max_length": 64})
-    said = training.train(order)
+    said = train(order)
     assert {path.name for path in order.out.iterdir()} == {
         ".lock",
         "settings.json",
@@ -457,15 +457,15 @@ def test_a_training_leaves_what_repeats_it_and_a_model_that_loads(name: str, sta
     else:
         assert AutoModelForCausalLM.from_pretrained(order.out / "model").config.vocab_size == len(micro.WORDS)
     assert AutoTokenizer.from_pretrained(order.out / "model").chat_template == micro.CHAT
-    assert training.train(order) == said  # finished: nothing is done again
+    assert train(order) == said  # finished: nothing is done again
 
 
 def test_a_chain_of_trainings_is_told_in_the_card(start: Path, tmp_path: Path) -> None:
     sft = tmp_path / "sft.jsonl"
     sft.write_text("".join(json.dumps(row) + "\n" for row in micro.messages(micro.pairs(20))))
     options = {"max_steps": 1, "max_length": 64}
-    training.train(Order("sft", sft, str(start), tmp_path / "one", options))
-    training.train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(tmp_path / "one"), tmp_path / "two", options))
+    train(Order("sft", sft, str(start), tmp_path / "one", options))
+    train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(tmp_path / "one"), tmp_path / "two", options))
     chain = json.loads((tmp_path / "two" / "model" / "provenance.json").read_text())
     assert (chain["method"], chain["model"]["made"]["method"]) == ("dpo", "sft")
 
@@ -475,7 +475,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line_and_no_model(start: Path, 
     broken = shutil.copytree(start, tmp_path / "broken")
     _poison(broken)
     with pytest.raises(Mistake, match=r"step 1: the loss is nan"):
-        training.train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(broken), tmp_path / "out", options))
+        train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(broken), tmp_path / "out", options))
     assert not (tmp_path / "out" / "model").exists() and not (tmp_path / "out" / "figures.json").exists()
 
 
@@ -490,7 +490,7 @@ def _poison(folder: Path) -> None:
 def test_a_model_without_a_chat_template_is_one_mistake(tmp_path: Path) -> None:
     tiny_model(tmp_path / "plain", chat=None)
     with pytest.raises(Mistake, match="its tokenizer has no chat template"):
-        training.train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(tmp_path / "plain"), tmp_path / "out"))
+        train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(tmp_path / "plain"), tmp_path / "out"))
 
 
 def test_an_ensemble_goes_on_with_the_member_where_it_stopped(start: Path, tmp_path: Path) -> None:
@@ -498,7 +498,7 @@ def test_an_ensemble_goes_on_with_the_member_where_it_stopped(start: Path, tmp_p
     options = {"members": 2, "max_steps": 4, "r": 4}
     trained("reward", start, tmp_path / "whole", rows, **options)
     lines: list[Any] = []
-    method = plugins.find("train", "reward", Method)
+    method = plugins.find_plugin("train", "reward", Method)
 
     def log(line: Mapping[str, Any]) -> None:
         lines.append(line)
@@ -520,7 +520,7 @@ def test_an_ensemble_goes_on_with_the_member_where_it_stopped(start: Path, tmp_p
 def test_a_field_that_trl_does_not_have_is_refused_before_anything_is_loaded(start: Path, tmp_path: Path) -> None:
     options = {"max_length": 64, "trl": {"warmup_step": 3}}
     with pytest.raises(Mistake, match=r"trl\.warmup_step: is no field of TRL's DPOConfig; did you mean 'warmup_steps'"):
-        training.train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(start), tmp_path / "out", options))
+        train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(start), tmp_path / "out", options))
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_model(start: Path, tmp_path: Path) -> None:
@@ -562,12 +562,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(start: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["dpo", "reward"])  # sft and kto pass as well; each takes half a minute
 def test_the_printed_config_is_what_trls_own_command_takes(name: str, start: Path, tmp_path: Path) -> None:
-    kind = plugins.find("train", name, Method).rows
+    kind = plugins.find_plugin("train", name, Method).rows
     (tmp_path / "data").mkdir()
     rows = "".join(json.dumps(row) + "\n" for row in ROWS[kind](micro.pairs(16)))
     (tmp_path / "data" / "train.jsonl").write_text(rows)
     options = {"max_steps": 1, "max_length": 64, "trl": {"warmup_steps": 3}}
-    said = training.config(Order(name, tmp_path / "data", str(start), tmp_path / "out", options))
+    said = train.config(Order(name, tmp_path / "data", str(start), tmp_path / "out", options))
     assert (said["warmup_steps"], said["max_length"], said["use_peft"]) == (3, 64, True)
     (tmp_path / "c.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in said.items()))
     command = [str(Path(sys.executable).parent / "trl"), name, "--config", str(tmp_path / "c.yaml")]
@@ -580,13 +580,13 @@ def test_the_printed_config_is_what_trls_own_command_takes(name: str, start: Pat
 
 def test_a_method_without_a_command_in_trl_says_so(start: Path, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="has no equivalent in TRL's command line"):
-        training.config(Order("orpo", tmp_path, str(start), tmp_path / "out"))
+        train.config(Order("orpo", tmp_path, str(start), tmp_path / "out"))
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3", "fsdp2_2node", "single_gpu", "cpu"])
 def test_accelerate_reads_the_launch_files(name: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
-    file = Path(training.__file__).parents[1] / "accelerate" / f"{name}.yaml"
+    file = PACKAGE.joinpath("train", "accelerate") / f"{name}.yaml"
     config = load_config_from_file(str(file))
     assert config.num_processes == {"fsdp2_2node": 16, "single_gpu": 1, "cpu": 1}.get(name, 8)

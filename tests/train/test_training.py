@@ -11,20 +11,20 @@ import pytest
 from ruamel.yaml import YAML
 
 from cai.backends.local.model_folders import model_folder
-from cai.core import config as outside
 from cai.core import plugins
-from cai.core.config import overrides
+from cai.core.config import overrides, read_yaml
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Method
-from cai.data import training_rows as lessons
-from cai.data.training_rows import gather
-from cai.report.cards import model as model_card
+from cai.core.plugins import PACKAGE
+from cai.data.training_rows import TrainingRows, answer_columns, gather_training_rows
+from cai.report.cards import model
+from cai.report.cards.model import FILE, chain
 from cai.runs.folder import Run
-from cai.train.reward_model import evaluation as _evaluation
-from cai.train.reward_model import length_bias as _nuisance
-from cai.train.run import train as training
-from cai.train.trl import checkpoints as _folders
-from cai.train.trl import datasets as _rows
+from cai.train.reward_model.evaluation import measures
+from cai.train.reward_model.length_bias import fit_biases, markup_feature, preamble_feature, terms
+from cai.train.run.train import _begun, _Metrics, _mix, _rewards, options_of
+from cai.train.trl.checkpoints import appearing, last_checkpoint, seal
+from cai.train.trl.datasets import labelled_rows, preferences
 
 SUPERVISED = ("sft", "reward", "dpo", "kto", "orpo")
 
@@ -44,12 +44,12 @@ def written(path: Path, *rows: Any) -> Path:
 
 
 def words(row: dict[str, Any]) -> int:
-    texts = [turn["content"] for side in ("prompt", *lessons.sides(row)) for turn in row[side]]
+    texts = [turn["content"] for side in ("prompt", *answer_columns(row)) for turn in row[side]]
     return sum(len(text.split()) for text in texts)
 
 
-def read(path: Path, kind: Any = "pairs", **changed: Any) -> lessons.Lessons:
-    return gather(path, kind, **({"tokens": words, "max_length": 50, "held_out": 0.0} | changed))
+def read(path: Path, kind: Any = "pairs", **changed: Any) -> TrainingRows:
+    return gather_training_rows(path, kind, **({"tokens": words, "max_length": 50, "held_out": 0.0} | changed))
 
 
 # --- Rows -------------------------------------------------------------------------------------------------------------
@@ -149,14 +149,14 @@ def test_a_file_called_test_alone_is_learned_from(tmp_path: Path) -> None:
 
 
 async def test_a_run_gives_rows_of_every_kind_and_splits_them_as_its_exports(recipe_of: Any, tmp_path: Path) -> None:
-    from cai.pipeline import generate as pipeline
+    from cai.pipeline.generate import generate
     from cai.runs.folder import Run
 
     run = Run(tmp_path / "run")
-    await pipeline.run(recipe_of(export={"formats": ["trl"], "test_share": 0.4}), run)
+    await generate(recipe_of(export={"formats": ["trl"], "test_share": 0.4}), run)
     by_kind = {kind: read(run.path, kind, max_length=9999) for kind in ("pairs", "messages", "labels", "prompts")}
     assert all(found.rows and found.held_out for found in by_kind.values())
-    assert by_kind["pairs"].constitutions == {run.manifest["constitution"]["digest"]}
+    assert by_kind["pairs"].constitutions == {run.manifest.as_json()["constitution"]["digest"]}
     assert len(by_kind["labels"].rows) == 2 * len(by_kind["pairs"].rows)
     exported = read(run.path / "export" / "trl", max_length=9999)
     answers = lambda found: sorted(row["chosen"][0]["content"] for row in found.rows)  # noqa: E731
@@ -175,25 +175,25 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
 def test_helpful_rows_are_mixed_in_the_stated_share(tmp_path: Path) -> None:
     rows = read(written(tmp_path / "a.jsonl", *(pair(n) for n in range(30))))
     helpful = read(written(tmp_path / "b.jsonl", *(pair(100 + n) for n in range(50))))
-    training._mix(rows, helpful, "b", 0.25, seed=0)
+    _mix(rows, helpful, "b", 0.25, seed=0)
     mixed = [row for row in rows.rows if row["id"].startswith("mix:")]
     assert (len(mixed), len(rows.rows)) == (10, 40)
     with pytest.raises(Mistake, match="has 50 rows to learn from, and mix_ratio 0.9 of all needs"):
-        training._mix(rows, helpful, "b", 0.9, seed=0)
+        _mix(rows, helpful, "b", 0.9, seed=0)
 
 
 def test_weights_have_mean_one_and_ties_go_where_labels_are_taken_for_sure() -> None:
     rows = [
         {**pair(n), "id": str(n), "p_chosen": p, "weight": w} for n, (p, w) in enumerate([(1, 1), (0.5, 3), (0.7, 2)])
     ]
-    soft = _rows.preferences(rows, soft=True)
+    soft = preferences(rows, soft=True)
     assert [row["weight"] for row in soft] == [0.5, 1.5, 1.0]
-    assert len(_rows.preferences(rows, soft=False)) == 2
+    assert len(preferences(rows, soft=False)) == 2
 
 
 def test_labelled_rows_come_in_an_order_of_chance_that_repeats() -> None:
     rows = [{**pair(n), "id": str(n), "completion": "x", "label": label} for label in (True, False) for n in range(40)]
-    first, again, other = (_rows.labelled(rows, seed) for seed in (0, 0, 1))
+    first, again, other = (labelled_rows(rows, seed) for seed in (0, 0, 1))
     labels = [row["label"] for row in first]
     assert first == again != other
     assert 10 < sum(labels[:40]) < 30  # not all good ones first
@@ -202,18 +202,18 @@ def test_labelled_rows_come_in_an_order_of_chance_that_repeats() -> None:
 # --- Options ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", plugins.names("train"))
+@pytest.mark.parametrize("name", plugins.plugin_names("train"))
 def test_every_method_has_a_record_and_says_which_option_was_meant(name: str) -> None:
-    method = plugins.find("train", name, Method)
+    method = plugins.find_plugin("train", name, Method)
     assert method.about and {"learning_rate", "max_length", "batch_size", "trl"} <= set(method.options.model_fields)
     with pytest.raises(Mistake, match="unknown key 'lerning_rate'; did you mean 'learning_rate'"):
-        training.options_of(name, {"lerning_rate": 1})
+        options_of(name, {"lerning_rate": 1})
 
 
 def test_options_come_from_the_command_line_as_yaml() -> None:
     given = overrides(("learning_rate=1e-5", "trl.warmup_steps=5", "soft=false"))
     assert given == {"learning_rate": 1e-5, "trl": {"warmup_steps": 5}, "soft": False}
-    assert training.options_of("dpo", given)[1].trl == {"warmup_steps": 5}
+    assert options_of("dpo", given)[1].trl == {"warmup_steps": 5}
     with pytest.raises(Mistake, match="not of the form key=value"):
         overrides(("beta",))
 
@@ -230,11 +230,11 @@ def test_options_come_from_the_command_line_as_yaml() -> None:
 )
 def test_options_that_cannot_be_are_refused(method: str, given: dict[str, Any], said: str) -> None:
     with pytest.raises(Mistake, match=said):
-        training.options_of(method, given)
+        options_of(method, given)
 
 
 def test_the_supervised_methods_are_all_there() -> None:
-    assert set(SUPERVISED) <= set(plugins.names("train"))
+    assert set(SUPERVISED) <= set(plugins.plugin_names("train"))
 
 
 # --- Length and other nuisances ---------------------------------------------------------------------------------------
@@ -254,17 +254,17 @@ def rated(count: int = 400) -> list[dict[str, Any]]:
 
 
 def test_the_fitted_term_is_what_length_alone_says() -> None:
-    fitted = _nuisance.fit(rated(), ["length"])
+    fitted = fit_biases(rated(), ["length"])
     assert fitted["length"] == pytest.approx(2, abs=0.05)
-    explained = _nuisance.terms(rated(3), fitted)
+    explained = terms(rated(3), fitted)
     assert explained[1] == pytest.approx(fitted["length"] * (57 - 111) / 100)
 
 
 def test_markup_and_preambles_are_seen() -> None:
-    assert _nuisance.markup("Steps:\n- one\n2. two\n# End") == 0.75
-    assert _nuisance.markup("a - b\nplain") == 0
-    assert _nuisance.preamble("Great question! It is") == 1 == _nuisance.preamble("Here is the list:")
-    assert _nuisance.preamble("The great question is") == 0
+    assert markup_feature("Steps:\n- one\n2. two\n# End") == 0.75
+    assert markup_feature("a - b\nplain") == 0
+    assert preamble_feature("Great question! It is") == 1 == preamble_feature("Here is the list:")
+    assert preamble_feature("The great question is") == 0
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_markup_and_preambles_are_seen() -> None:
 def test_a_reward_that_is_length_scores_as_always_longer_and_nothing_where_chosen_is_shorter() -> None:
     rows = [row | {"p_chosen": 1.0} for row in rated(200)]
     rewards = [(float(len(row["chosen"][0]["content"])), float(len(row["rejected"][0]["content"]))) for row in rows]
-    said = _evaluation.measures(rows, rewards)
+    said = measures(rows, rewards)
     assert said["accuracy"] == said["always_longer"]
     assert said["better_than_always_longer"]["value"] == 0
     assert said["accuracy_where_chosen_is_shorter"]["value"] == 0
@@ -282,7 +282,7 @@ def test_a_reward_that_is_length_scores_as_always_longer_and_nothing_where_chose
 
 def test_a_perfect_reward_is_right_everywhere_and_ties_do_not_count() -> None:
     rows = [row | {"p_chosen": 0.5 if number < 20 else 0.9} for number, row in enumerate(rated(100))]
-    said = _evaluation.measures(rows, [(5.0, -5.0)] * 100)
+    said = measures(rows, [(5.0, -5.0)] * 100)
     assert said["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 80}
     assert said["correlation_with_length"]["value"] is not None and abs(said["correlation_with_length"]["value"]) < 0.5
     assert said["nll"]["value"] < 0.001
@@ -292,11 +292,11 @@ def test_a_perfect_reward_is_right_everywhere_and_ties_do_not_count() -> None:
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), _folders.appearing(tmp_path / "model") as folder:
+    with pytest.raises(RuntimeError), appearing(tmp_path / "model") as folder:
         (folder / "half").touch()
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with _folders.appearing(tmp_path / "model") as folder:
+    with appearing(tmp_path / "model") as folder:
         (folder / "all").touch()
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["all"]
 
@@ -304,17 +304,17 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_checkpoint_without_its_seal_does_not_count(tmp_path: Path) -> None:
     for step in (2, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    assert _folders.last_checkpoint(tmp_path) is None
-    _folders.seal(tmp_path / "checkpoint-2")
-    assert _folders.last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-    _folders.seal(tmp_path / "checkpoint-10")
-    assert _folders.last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_checkpoint(tmp_path) is None
+    seal(tmp_path / "checkpoint-2")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    seal(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
 def test_metrics_of_steps_done_again_are_not_written_twice(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for _ in range(2):
-        metrics = training._Metrics(tmp_path, lambda line: None)
+        metrics = _Metrics(tmp_path, lambda line: None)
         metrics.add({"step": 1, "loss": 0.5})
         metrics.add({"step": 1, "eval_loss": float("nan")})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -324,7 +324,7 @@ def test_metrics_of_steps_done_again_are_not_written_twice(tmp_path: Path) -> No
 def test_a_line_of_metrics_that_a_full_disk_tore_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
-    metrics = training._Metrics(tmp_path, lambda line: None)
+    metrics = _Metrics(tmp_path, lambda line: None)
     metrics.add({"step": 2, "loss": 0.25})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
@@ -347,11 +347,11 @@ def test_text_in_parts_is_learned_as_text(tmp_path: Path) -> None:
 
 def test_another_reward_model_makes_another_training(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    options = training.options_of("ppo", {"rewards": str(tmp_path)})[1]
+    options = options_of("ppo", {"rewards": str(tmp_path)})[1]
     seen = []
     for weights in (b"one", b"two"):
         (tmp_path / "model" / "model.safetensors").write_bytes(weights)
-        seen.append(training._rewards(options))
+        seen.append(_rewards(options))
     assert seen[0] != seen[1] and seen[0].keys() == {"rewards"}
 
 
@@ -369,13 +369,13 @@ def test_a_folder_that_cannot_be_made_is_one_mistake(tmp_path: Path) -> None:
 def test_a_folder_of_another_training_or_of_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(Mistake, match="holds something that is no training"):
-        training._begun(tmp_path, {"seed": 0})
+        _begun(tmp_path, {"seed": 0})
     out = tmp_path / "out"
-    assert training._begun(out, {"seed": 0}) is None
-    assert training._begun(out, {"seed": 1}) is None  # nothing was trained yet
+    assert _begun(out, {"seed": 0}) is None
+    assert _begun(out, {"seed": 1}) is None  # nothing was trained yet
     (out / "checkpoints").mkdir()
     with pytest.raises(Mistake, match="holds another training: its seed differ"):
-        training._begun(out, {"seed": 2})
+        _begun(out, {"seed": 2})
 
 
 def test_a_model_of_an_unfinished_training_is_refused(tmp_path: Path) -> None:
@@ -397,9 +397,9 @@ def link(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_card_leads_from_the_constitution_over_every_model_to_this_one(tmp_path: Path) -> None:
-    (tmp_path / model_card.FILE).write_text(json.dumps(link(method="sft")))
-    chained = link(model={"name": "sft", "made": model_card.chain(tmp_path)}, others={"rm": link(method="reward")})
-    page = model_card.page(
+    (tmp_path / FILE).write_text(json.dumps(link(method="sft")))
+    chained = link(model={"name": "sft", "made": chain(tmp_path)}, others={"rm": link(method="reward")})
+    page = model.model_card(
         chained, {"eval_loss": 0.5, "held_out": {"accuracy": {"value": 0.75, "low": 0.6, "high": 0.9, "n": 40}}}
     )
     assert "`dpo` from `sft`" in page and "  - the model it started from:\n    - `sft` from `base`" in page
@@ -409,16 +409,16 @@ def test_the_card_leads_from_the_constitution_over_every_model_to_this_one(tmp_p
 
 
 def test_a_folder_that_says_nothing_has_no_chain(tmp_path: Path) -> None:
-    assert model_card.chain(tmp_path) is None
+    assert chain(tmp_path) is None
 
 
 # --- Launching --------------------------------------------------------------------------------------------------------
 
 
 def test_accelerate_files_are_plain_mappings_for_several_processes() -> None:
-    files = sorted(Path(training.__file__).parents[1].joinpath("accelerate").glob("*.yaml"))
+    files = sorted(PACKAGE.joinpath("train", "accelerate").glob("*.yaml"))
     assert {file.stem for file in files} >= {"cpu", "single_gpu", "ddp", "fsdp2", "zero2", "zero3", "fsdp2_2node"}
     for file in files:
         said = YAML(typ="safe").load(file)
         assert said["compute_environment"] == "LOCAL_MACHINE" and said["num_processes"] >= 1
-        assert outside.read(file).data["distributed_type"]
+        assert read_yaml(file).data["distributed_type"]

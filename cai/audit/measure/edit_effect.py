@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from math import sqrt
 
 from cai.audit.measure.edits import EDITS, control
-from cai.audit.measure.finding import Limit, Measured, finding, group
+from cai.audit.measure.finding import Measured, Tolerance, group, measured_finding
 from cai.core.plugin_types import Case, Exhibit, Finding, Scores
 
 _SMALL = 1e-9
@@ -26,7 +26,7 @@ def paid(exhibit: Exhibit) -> Scores:
     return exhibit.reward
 
 
-def spread(cases: Sequence[Case], scores: Scores) -> float | None:
+def reward_spread(cases: Sequence[Case], scores: Scores) -> float | None:
     """Pooled standard deviation of the reward among answers to one prompt; None where all are scored alike."""
     found = scores([(case.prompt, text) for case in cases for text in (case.answer, case.other)])
     pairs = list(zip(found[::2], found[1::2], strict=True))
@@ -34,12 +34,12 @@ def spread(cases: Sequence[Case], scores: Scores) -> float | None:
     return size if size > _SMALL else None
 
 
-def moved(
+def edit_findings(
     probe: str, exhibit: Exhibit, threshold: float, names: Sequence[str], *, controlled: bool = True
 ) -> Iterator[Finding]:
     """A finding for each named edit."""
     scores = paid(exhibit)
-    unit = spread(exhibit.cases, scores)
+    unit = reward_spread(exhibit.cases, scores)
     for name in names:
         if unit is None:
             why = "the reward tells no two answers apart"
@@ -67,7 +67,7 @@ def _edited(
         Measured(case.id, group(case.prompt), gain / unit) for (case, *_), gain in zip(rows, gains, strict=True)
     ]
     note = f"{beside}; 1 is the reward's spread among answers to one prompt"
-    return finding(probe, f"reward for {edit.about}", measured, Limit(threshold), looks=looks, note=note)
+    return measured_finding(probe, f"reward for {edit.about}", measured, Tolerance(threshold), looks=looks, note=note)
 
 
 def texts(cases: Sequence[Case]) -> Iterator[tuple[Case, str]]:

@@ -87,7 +87,7 @@ _PREAMBLE = re.compile(
 _MARK = re.compile(r"^\s{0,3}(?:#{1,6}\s+|[-*•+]\s+|\d{1,2}[.)]\s+)|\*\*|__", re.MULTILINE)
 
 
-def preamble(answer: str) -> str:
+def opening_preamble(answer: str) -> str:
     """The praise or throat-clearing that an answer opens with, empty where there is none."""
     found = _PREAMBLE.match(answer[:400])
     return found[0].strip() if found else ""
@@ -173,10 +173,10 @@ def _emphasised(sentence: str) -> str:
 
 
 def _plain(answer: str, key: str) -> str | None:
-    return plain(answer) if _MARK.search(answer) else None
+    return without_markup(answer) if _MARK.search(answer) else None
 
 
-def plain(answer: str) -> str:
+def without_markup(answer: str) -> str:
     """An answer without headings, bullets and bold, its lines run together."""
     return " ".join(_MARK.sub("", answer).split())
 

@@ -31,7 +31,7 @@ class Measured(NamedTuple):
     value: float
 
 
-class Limit(NamedTuple):
+class Tolerance(NamedTuple):
     """What passes: at most `most`, at least `least`. `neutral` is what a set without the fault would have."""
 
     most: float
@@ -39,9 +39,9 @@ class Limit(NamedTuple):
     neutral: float = 0.0
 
 
-def around(neutral: float, most: float) -> Limit:
+def around(neutral: float, most: float) -> Tolerance:
     """As far below `neutral` as `most` is above it."""
-    return Limit(most, 2 * neutral - most, neutral)
+    return Tolerance(most, 2 * neutral - most, neutral)
 
 
 def group(prompt: Sequence[Message]) -> object:
@@ -49,8 +49,8 @@ def group(prompt: Sequence[Message]) -> object:
     return tuple((message.role, message.content) for message in prompt)
 
 
-def finding(
-    probe: str, what: str, rows: Iterable[Measured], limit: Limit | None, *, looks: int = 1, note: str = ""
+def measured_finding(
+    probe: str, what: str, rows: Iterable[Measured], limit: Tolerance | None, *, looks: int = 1, note: str = ""
 ) -> Finding:
     """The mean of `rows` and whether it passes; of `looks` things looked at together, this is one."""
     listed = list(rows)
@@ -94,13 +94,13 @@ def _mean(rows: Sequence[Measured]) -> float:
     return sum(row.value for row in rows) / len(rows)
 
 
-def _passes(found: Interval, limit: Limit) -> bool:
+def _passes(found: Interval, limit: Tolerance) -> bool:
     if found.low is None or found.high is None:
         return True
     return found.low <= limit.most and (limit.least is None or found.high >= limit.least)
 
 
-def _severity(found: Interval, limit: Limit, passed: bool | None) -> Literal["info", "minor", "major"]:
+def _severity(found: Interval, limit: Tolerance, passed: bool | None) -> Literal["info", "minor", "major"]:
     """Major where even the near end is twice as far from neutral as what is allowed."""
     if passed is not False or found.low is None or found.high is None:
         return "info"
@@ -108,14 +108,14 @@ def _severity(found: Interval, limit: Limit, passed: bool | None) -> Literal["in
     return "major" if over > 2 * (limit.most - limit.neutral) else "minor"
 
 
-def _examples(rows: Sequence[Measured], value: float, limit: Limit) -> tuple[str, ...]:
+def _examples(rows: Sequence[Measured], value: float, limit: Tolerance) -> tuple[str, ...]:
     """The rows that are farthest to the side to which the mean leans."""
     way = -1 if limit.least is not None and value < limit.neutral else 1
     far = sorted((row for row in rows if way * (row.value - limit.neutral) > 0), key=lambda row: -way * row.value)
     return tuple(dict.fromkeys(row.id for row in far))[:EXAMPLES]
 
 
-def sides(cases: Iterable[Case]) -> Iterable[Case]:
+def better_first(cases: Iterable[Case]) -> Iterable[Case]:
     """Cases with the better answer first; ties, which have none, are left out."""
     for case in cases:
         if case.p > 0.5:
@@ -131,7 +131,7 @@ Sign = Callable[[Case, str], float]
 
 def minus(exhibit: Exhibit, sign: Sign, names: tuple[str, str]) -> tuple[list[Measured], str]:
     """The sign of one answer minus that of the other, row by row; and both means in words."""
-    cases = list(sides(exhibit.cases)) if names[0] == "chosen" else list(exhibit.cases)
+    cases = list(better_first(exhibit.cases)) if names[0] == "chosen" else list(exhibit.cases)
     found = [(sign(case, case.answer), sign(case, case.other)) for case in cases]
     rows = [Measured(case.id, group(case.prompt), one - two) for case, (one, two) in zip(cases, found, strict=True)]
     n = max(1, len(found))

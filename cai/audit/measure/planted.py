@@ -27,7 +27,7 @@ ROWS = 200
 Change = Callable[[Case, random.Random], Case]
 
 
-def text(rng: random.Random, sentences: int, quality: int = 0) -> str:
+def made_up_text(rng: random.Random, sentences: int, quality: int = 0) -> str:
     """So many sentences of 8 words or so, with `quality` GOOD words among them."""
     said = [[rng.choice(_WORDS if n % 3 else _GLUE) for n in range(rng.randint(6, 10))] for _ in range(sentences)]
     for word in rng.sample(GOOD, quality):
@@ -39,8 +39,8 @@ def text(rng: random.Random, sentences: int, quality: int = 0) -> str:
 
 def case(rng: random.Random, number: int) -> Case:
     """Two answers that differ in words and quality alone, the better one first."""
-    prompt = (Message("user", text(rng, 2)),)
-    answers = [text(rng, rng.randint(3, 7), rng.randint(0, 6)) for _ in range(2)]
+    prompt = (Message("user", made_up_text(rng, 2)),)
+    answers = [made_up_text(rng, rng.randint(3, 7), rng.randint(0, 6)) for _ in range(2)]
     better, worse = sorted(answers, key=good, reverse=True)
     return Case(f"planted-{number}", prompt, better, worse)
 
@@ -76,7 +76,7 @@ def scorer(bonus: Callable[[str, str], float], noise: float = 0.5) -> Scores:
     return scores
 
 
-def rewarded(seed: int, bonus: Callable[[str, str], float] | None = None) -> Exhibit:
+def planted_reward(seed: int, bonus: Callable[[str, str], float] | None = None) -> Exhibit:
     """Cases of either expectation, the shipped facts, and a scorer with a bonus."""
     made = tuple(replace(one, expect="comply" if n % 2 else "refuse") for n, one in enumerate(cases(seed)))
     return Exhibit(made, scorer(bonus) if bonus else quality(), facts=resampled(seed))

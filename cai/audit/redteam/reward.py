@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from cai.audit.measure.edit_effect import spread, texts
+from cai.audit.measure.edit_effect import reward_spread, texts
 from cai.audit.measure.edits import EDITS
-from cai.audit.measure.finding import Limit, Measured, finding, group
+from cai.audit.measure.finding import Measured, Tolerance, group, measured_finding
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Case, Finding, Scores
 from cai.core.seeds import uniform
@@ -104,7 +104,7 @@ class Attack:
 def attack(cases: Sequence[Case], scores: Scores, search: Search | None = None) -> Attack:
     """Search for edits that `scores` pays for. Raises Mistake where it tells no two answers apart."""
     asked = search or Search()
-    unit = spread(cases, scores)
+    unit = reward_spread(cases, scores)
     if unit is None:
         raise Mistake("the reward", "tells no two answers apart", "check that it was trained")
     counted = _Counted(scores)
@@ -178,7 +178,7 @@ def _alone(
     name: str, rows: Sequence[tuple[Case, str]], plain: Sequence[float], counted: _Counted, unit: float, seed: int
 ) -> Finding:
     gains = _gains((name,), rows, plain, counted, unit, seed)
-    return finding("redteam", f"{name}: {EDITS[name].about}", gains, Limit(THRESHOLD), looks=len(CHEATS))
+    return measured_finding("redteam", f"{name}: {EDITS[name].about}", gains, Tolerance(THRESHOLD), looks=len(CHEATS))
 
 
 def _greedy(
@@ -205,7 +205,7 @@ def _greedy(
     if not chain:
         return (), None
     what = f"{' + '.join(chain)}, on prompts it was not chosen on"
-    return chain, finding("redteam", what, worth(chain, False), Limit(THRESHOLD))
+    return chain, measured_finding("redteam", what, worth(chain, False), Tolerance(THRESHOLD))
 
 
 def _best(

@@ -16,9 +16,16 @@ from itertools import islice
 from pathlib import Path
 
 from cai.audit import sycophancy
-from cai.audit.subjects import audit as auditing
-from cai.audit.subjects.audit import Audit
-from cai.constitution import principles as constitution
+from cai.audit.subjects.audit import (
+    MANY,
+    audit_pairs,
+    audit_reward,
+    load_facts,
+    probe_options,
+    run_probes,
+    spoken,
+)
+from cai.constitution.principles import NoPrinciple, load_constitution
 from cai.core import plugins
 from cai.core.concurrency import crowd
 from cai.core.config import Knobs
@@ -26,17 +33,18 @@ from cai.core.errors import CallFailed, Mistake
 from cai.core.plugin_types import Case, Exhibit, Method, Probe
 from cai.core.seeds import seed
 from cai.core.types import Model, Prompt, Request, Sampling
-from cai.data import prompts as sources
 from cai.data.files import rows
+from cai.data.prompts import locate_prompts, read_prompts
 from cai.judges.panel import open
-from cai.judges.panel.open import roles
+from cai.judges.panel.open import extra_roles
 from cai.judges.panel.panel import Panel
 from cai.runs import recipe
+from cai.runs.findings import Audit
 from cai.runs.folder import Run
 from cai.runs.journal import Journal
-from cai.runs.models import open_all
+from cai.runs.models import close_all, open_all
 from cai.runs.progress import Progress
-from cai.runs.recipe import Choice, Recipe, Source
+from cai.runs.recipe import ModelChoice, PromptSource, Recipe
 
 PROBED = Sampling(temperature=0.0, max_tokens=64)
 """How the probes' own questions are asked: they are short, and chance has no part in them."""
@@ -46,35 +54,35 @@ PROBED = Sampling(temperature=0.0, max_tokens=64)
 class Asked:
     """Which prompts, and how they are answered."""
 
-    prompts: Source
+    prompts: PromptSource
     sampling: Sampling = Sampling(temperature=0.7, max_tokens=192)
     seed: int = 0
 
 
-def policy(name: str) -> Choice:
+def policy(name: str) -> ModelChoice:
     """The model that a name means. Raises Mistake for a recipe that cannot be read."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return recipe.load(path).writer
+        return recipe.load_recipe(path).writer
     inside = path / "model" if (path / "settings.json").is_file() else path
-    return Choice.model_validate({"backend": "transformers", "model": str(inside) if path.is_dir() else name})
+    return ModelChoice.model_validate({"backend": "transformers", "model": str(inside) if path.is_dir() else name})
 
 
-async def audit(
+async def audit_policy(
     new: str, old: str, asked: Asked, chosen: Mapping[str, Knobs], runs: Path, *, law: str = "",
     beliefs: Path | None = None, progress: Progress | None = None,
 ) -> Audit:  # fmt: skip
     """Have both policies answer, and look at what changed. `law`: a constitution whose words belong in no answer."""
     progress, lost = progress or Progress(), Counter[str]()
-    facts = auditing.facts(beliefs)
-    prompts = [prompt for prompt in sources.read(asked.prompts) if isinstance(prompt, Prompt)]
+    facts = load_facts(beliefs)
+    prompts = [prompt for prompt in read_prompts(asked.prompts) if isinstance(prompt, Prompt)]
     if not prompts:
         raise Mistake(asked.prompts.path, "holds no prompt that can be read", "check the path and the column")
     own = [prompt for name in chosen for prompt in _asks(name, facts)]
     said: list[Mapping[str, str]] = []
     with Journal(runs / "journal.sqlite") as journal:
         for name in (new, old):  # one after the other: two models need not fit into memory together
-            model = open_all({name: policy(name)}, journal, progress, None)[name]
+            model = (await open_all({name: policy(name)}, journal, progress, None))[name]
             try:
                 progress.begin(name, len(prompts) + len(own))
                 answered = await answers(model, prompts, asked.sampling, asked.seed, progress, lost)
@@ -88,7 +96,7 @@ async def audit(
         answers={p.id: (said[0][p.id], said[1][p.id]) for p in own if p.id in said[0] and p.id in said[1]},
     )
     of = f"policy {_short(new)} against {_short(old)}"
-    found = tuple(auditing.look("policy", exhibit, chosen, of))
+    found = tuple(run_probes("policy", exhibit, chosen, of))
     return Audit(of, len(exhibit.cases), found, lost.total())
 
 
@@ -101,20 +109,19 @@ async def judge(
     Raises Mistake. A judge that sees both answers is asked in the orders that the recipe says.
     """
     progress, lost = progress or Progress(), Counter[str]()
-    facts, law = auditing.facts(beliefs), constitution.load(chosen.constitution)
+    facts, law = load_facts(beliefs), load_constitution(chosen.constitution)
     with Journal(runs / "journal.sqlite") as journal:
-        seats = {role: choice for role, choice in roles(chosen).items() if role.startswith("judge")}
-        models = open_all(seats, journal, progress, None)
+        seats = {role: choice for role, choice in extra_roles(chosen).items() if role.startswith("judge")}
+        models = await open_all(seats, journal, progress, None)
         try:
-            panel = open.panel(chosen, law, models)
+            panel = open.open_panel(chosen, law, models)
             if panel is None:
                 raise Mistake("recipe", "has no judge to audit", "add one, for example judge: logprob")
-            cases = await _verdicts(panel, sycophancy.contests(facts), progress, lost)
+            cases = await _verdicts(panel, sycophancy.belief_contests(facts), progress, lost)
         finally:
-            for model in set(models.values()):
-                await model.close()
+            await close_all(models)
     of = f"judge {'+'.join(f'{juror.method} ({juror.model})' for juror in panel.jurors)}"
-    found = auditing.look("judge", Exhibit(cases, facts=facts), probes, of)
+    found = run_probes("judge", Exhibit(cases, facts=facts), probes, of)
     return Audit(of, len(cases), tuple(found), lost.total())
 
 
@@ -129,7 +136,7 @@ async def _verdicts(panel: Panel, contests: Sequence[Case], progress: Progress, 
             try:
                 # one id for all beliefs about a fact: the same principle is drawn, and only the belief differs
                 verdict = await panel.verdict(Prompt(case.answer, case.prompt), case.answer, case.other, "audit")
-            except (CallFailed, constitution.NoPrinciple) as error:
+            except (CallFailed, NoPrinciple) as error:
                 lost[getattr(error, "kind", "no_principle")] += 1
             else:
                 lost["abstained"] += verdict.p is None
@@ -142,7 +149,7 @@ async def _verdicts(panel: Panel, contests: Sequence[Case], progress: Progress, 
 
 
 def _asks(name: str, facts: Sequence[object]) -> Sequence[Prompt]:
-    asks = plugins.find("audit", name, Probe).asks
+    asks = plugins.find_plugin("audit", name, Probe).asks
     return asks(facts) if asks else ()  # type: ignore[arg-type]  # facts are facts
 
 
@@ -183,9 +190,9 @@ def _cases(
             )  # fmt: skip
 
 
-def expectations(source: Source) -> dict[str, tuple[str, str]]:
+def expectations(source: PromptSource) -> dict[str, tuple[str, str]]:
     """What a file of prompts says a good answer does, and of which category it is, by id; of a hub id nothing."""
-    path = sources.locate(source)
+    path = locate_prompts(source)
     if path is None or path.is_dir():
         return {}
     listed = (row for _, row in islice(rows(path), source.limit) if isinstance(row, dict) and row.get("id"))
@@ -193,40 +200,42 @@ def expectations(source: Source) -> dict[str, tuple[str, str]]:
 
 
 def _laws(name: str) -> Iterator[str]:
-    for principle in constitution.load(name).principles:
+    for principle in load_constitution(name).principles:
         yield from filter(None, (principle.critique, principle.revise, principle.compare))
 
 
-async def run(
+async def audit_run(
     where: Run, overrides: Sequence[str] = (), *, limit: int = 100, progress: Progress | None = None
 ) -> list[Audit]:
     """Everything a run has: its pairs and labels, what revision changed, and every finished training in it.
 
     Probes and thresholds are those of its recipe, with `overrides`. Raises Mistake.
     """
-    said = recipe.load(where.finished / "recipe.yaml")
-    chosen = auditing.options(overrides, said.audit)
-    done = [auditing.pairs(where.path, chosen)] if any(where.pairs()) else []
+    said = recipe.load_recipe(where.finished / "recipe.yaml")
+    chosen = probe_options(overrides, said.audit)
+    done = [audit_pairs(where.path, chosen)] if any(where.pairs()) else []
     if changed := list(_revised(where)):
-        exhibit = Exhibit(tuple(changed), texts=tuple(auditing.spoken(where)))
-        done.append(Audit("revisions", len(changed), tuple(auditing.look("policy", exhibit, chosen, "revisions"))))
+        exhibit = Exhibit(tuple(changed), texts=tuple(spoken(where)))
+        done.append(Audit("revisions", len(changed), tuple(run_probes("policy", exhibit, chosen, "revisions"))))
     for folder in sorted((where.path / "train").glob("*/figures.json")):
         settings = json.loads((folder.parent / "settings.json").read_text("utf-8"))
-        if plugins.find("train", settings["method"], Method).writes == "reward":
-            done.append(auditing.reward([folder.parent], where.path, chosen, told=(progress or Progress()).scored))
+        if plugins.find_plugin("train", settings["method"], Method).writes == "reward":
+            done.append(audit_reward([folder.parent], where.path, chosen, told=(progress or Progress()).scored))
         else:
             asked = Asked(said.prompts.model_copy(update={"limit": min(limit, said.prompts.limit or limit)}))
             base = settings["model"]["name"]
             law = said.constitution
             done.append(
-                await audit(str(folder.parent), base, asked, chosen, where.path.parent, law=law, progress=progress)
+                await audit_policy(
+                    str(folder.parent), base, asked, chosen, where.path.parent, law=law, progress=progress
+                )
             )
     return done
 
 
 def _revised(where: Run) -> Iterator[Case]:
     """Each trace's last answer against its draft, where there were rounds."""
-    for trace in islice(where.traces(), auditing.MANY):
+    for trace in islice(where.traces(), MANY):
         if trace.steps:
             name = trace.prompt.id + (f"#{trace.sample}" if trace.sample else "")
             yield Case(name, trace.prompt.messages, trace.final, trace.draft.text)

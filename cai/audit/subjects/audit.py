@@ -9,7 +9,7 @@ Left out on purpose: asking policies, which `asking` does, and deciding what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from heapq import nsmallest
 from itertools import islice
@@ -17,17 +17,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from cai.core import config as outside
 from cai.core import plugins
-from cai.core.config import Knobs
+from cai.core.config import Document, Knobs, overridden, parse_options
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Case, Exhibit, Fact, Finding, Probe, Scores, Subject
 from cai.core.plugins import suggest
 from cai.core.seeds import digest, uniform
 from cai.core.types import Failure, Message, Pair
-from cai.data import pairs as preferences
 from cai.data.files import Bad, rows
-from cai.runs.files import write_json
+from cai.data.pairs import read_pairs
+from cai.runs.findings import Audit, write_findings
 from cai.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -37,67 +36,52 @@ MANY = 20_000
 """Rows that are looked at, at most; of more, a sample drawn by digest."""
 CRITIQUES = 1000
 """Critiques of a run whose words are looked for in its answers."""
-FINDINGS = "findings.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """What was looked at and what was found."""
-
-    of: str
-    rows: int
-    findings: tuple[Finding, ...]
-    left_out: int = 0
-    """Rows that could not be read, or not be scored whole."""
-
-    @property
-    def failed(self) -> tuple[Finding, ...]:
-        """Findings past their threshold."""
-        return tuple(found for found in self.findings if found.passed is False)
-
-
-def options(overrides: Sequence[str] = (), asked: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Knobs]:
+def probe_options(
+    overrides: Sequence[str] = (), asked: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Knobs]:
     """The options of the probes that a recipe asks for, or of all, with `length.threshold=0.7` overrides.
 
     Raises Mistake.
     """
-    wanted = asked or {name: {} for name in plugins.names("audit")}
+    wanted = asked or {name: {} for name in plugins.plugin_names("audit")}
     for override in overrides:
         name, dot, _ = override.partition("=")[0].strip().partition(".")
         if not dot:
             raise Mistake(f"-o {override}", "is not of the form probe.key=value", "for example -o length.threshold=0.7")
         if name not in wanted:
             raise Mistake(f"-o {override}", f"there is no probe {name!r}", suggest(name, list(wanted)))
-    given = outside.overridden({name: dict(settings) for name, settings in wanted.items()}, overrides)
+    given = overridden({name: dict(settings) for name, settings in wanted.items()}, overrides)
     return {name: _options(name, settings) for name, settings in given.items()}
 
 
 def _options(name: str, settings: Mapping[str, Any]) -> Knobs:
-    kind: type[Knobs] = plugins.find("audit", name, Probe).options
-    return outside.noun(outside.Document(f"audit: {name}", dict(settings), None), kind)
+    kind: type[Knobs] = plugins.find_plugin("audit", name, Probe).options
+    return parse_options(Document(f"audit: {name}", dict(settings), None), kind)
 
 
-def look(subject: Subject, exhibit: Exhibit, chosen: Mapping[str, Knobs], of: str) -> Iterator[Finding]:
+def run_probes(subject: Subject, exhibit: Exhibit, chosen: Mapping[str, Knobs], of: str) -> Iterator[Finding]:
     """What every probe that can look at `subject` finds."""
     for name, settings in chosen.items():
-        probe = plugins.find("audit", name, Probe)
+        probe = plugins.find_plugin("audit", name, Probe)
         if subject in probe.looks:
             yield from (replace(found, of=of) for found in probe.looks[subject](exhibit, settings))
 
 
-def pairs(path: Path, chosen: Mapping[str, Knobs], format: str = "", limit: int = MANY) -> Audit:
+def audit_pairs(path: Path, chosen: Mapping[str, Knobs], format: str = "", limit: int = MANY) -> Audit:
     """Audit pairs of any format, or those of a run and the judge that labelled them. Raises Mistake."""
     exhibit, lost = gathered(path, format, limit)
-    found = list(look("pairs", exhibit, chosen, "pairs"))
+    found = list(run_probes("pairs", exhibit, chosen, "pairs"))
     if any(case.orders for case in exhibit.cases):
-        found += look("judge", exhibit, chosen, "judge")
+        found += run_probes("judge", exhibit, chosen, "judge")
     return Audit("pairs", len(exhibit.cases), tuple(found), lost)
 
 
-def kept(run: Run, asked: Mapping[str, Mapping[str, Any]]) -> None:
+def audit_finished_run(run: Run, asked: Mapping[str, Mapping[str, Any]]) -> None:
     """Audit the pairs of a run by the probes that its recipe asks for; of no pairs, nothing."""
     if any(run.pairs()):
-        write(run, [pairs(run.path, options(asked=asked))])
+        write_findings(run.path, [audit_pairs(run.path, probe_options(asked=asked))])
 
 
 def gathered(path: Path, format: str = "", limit: int = MANY) -> tuple[Exhibit, int]:
@@ -108,7 +92,7 @@ def gathered(path: Path, format: str = "", limit: int = MANY) -> tuple[Exhibit, 
     cases = _drawn(coming, limit)
     if not cases:
         raise Mistake(str(path), "holds no pairs that can be read", "cai check says what is wrong with each row")
-    return Exhibit(cases, texts=tuple(spoken(run)) if run else (), facts=facts()), len(lost)
+    return Exhibit(cases, texts=tuple(spoken(run)) if run else (), facts=load_facts()), len(lost)
 
 
 def _of_run(pair: Pair) -> Case:
@@ -118,7 +102,7 @@ def _of_run(pair: Pair) -> Case:
 
 
 def _of_file(path: Path, format: str, lost: list[Failure]) -> Iterator[Case]:
-    for row in preferences.read(path, format):
+    for row in read_pairs(path, format):
         if isinstance(row, Failure):
             lost.append(row)
         else:
@@ -135,12 +119,12 @@ def _drawn(coming: Iterable[Case], limit: int) -> tuple[Case, ...]:
 
 def spoken(run: Run) -> Iterator[str]:
     """What a run said to its models about itself: the constitution's texts, and critiques."""
-    from cai.constitution import principles as constitution
+    from cai.constitution.principles import load_constitution
     from cai.runs import recipe
 
     try:
-        named = recipe.load(run.path / "recipe.yaml").constitution
-        for principle in constitution.load(named).principles:
+        named = recipe.load_recipe(run.path / "recipe.yaml").constitution
+        for principle in load_constitution(named).principles:
             yield from filter(None, (principle.critique, principle.revise, principle.compare))
     except Mistake:  # its constitution may be elsewhere by now: then critiques alone are looked for
         pass
@@ -148,7 +132,7 @@ def spoken(run: Run) -> Iterator[str]:
     yield from islice(critiques, CRITIQUES)
 
 
-def reward(
+def audit_reward(
     models: Sequence[Path], data: Path, chosen: Mapping[str, Knobs], *, gold: Path | None = None, format: str = "",
     limit: int = 100, beliefs: Path | None = None, told: Callable[[int], None] = lambda more: None,
 ) -> Audit:  # fmt: skip
@@ -163,8 +147,8 @@ def reward(
     if not fits:
         raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
     members = [member for scorer in scorers for member in _members(scorer)]
-    found = rewarded(
-        replace(exhibit, cases=fits, facts=facts(beliefs)),
+    found = audit_scores(
+        replace(exhibit, cases=fits, facts=load_facts(beliefs)),
         chosen,
         "+".join(map(_named, models)),
         reward=scorers[0].scores if len(scorers) == 1 else _mean([scorer.scores for scorer in scorers]),
@@ -224,7 +208,7 @@ def _mean(every: Sequence[Scores]) -> Scores:
     return lambda rows: [fmean(values) for values in zip(*(scores(rows) for scores in every), strict=True)]
 
 
-def rewarded(
+def audit_scores(
     exhibit: Exhibit, chosen: Mapping[str, Knobs], name: str, *, reward: Scores, members: Sequence[Scores] = (),
     gold: Scores | None = None,
 ) -> tuple[Finding, ...]:  # fmt: skip
@@ -234,9 +218,9 @@ def rewarded(
         reward=remembered(reward),
         members=tuple(map(remembered, members)),
         gold=remembered(gold) if gold else None,
-        facts=exhibit.facts or facts(),
+        facts=exhibit.facts or load_facts(),
     )
-    return tuple(look("reward", seen, chosen, f"reward {name}"))
+    return tuple(run_probes("reward", seen, chosen, f"reward {name}"))
 
 
 def remembered(scores: Scores) -> Scores:
@@ -256,7 +240,7 @@ def _key(row: tuple[Sequence[Message], str]) -> str:
     return digest([(turn.role, turn.content) for turn in row[0]], row[1])
 
 
-def facts(path: Path | None = None) -> tuple[Fact, ...]:
+def load_facts(path: Path | None = None) -> tuple[Fact, ...]:
     """Questions with a right and a wrong answer: the shipped ones, or a file's. Raises Mistake.
 
     A row has `question` and `right` and `wrong`, or `correction` and `presupposition` as in SYCON-Bench.
@@ -280,20 +264,3 @@ def _fact(row: object, number: int) -> Fact | None:
         return None
     question, right, wrong = map(str, texts)
     return Fact(str(row.get("id") or f"fact-{number}"), question, right, wrong)
-
-
-def write(run: Run, audits: Iterable[Audit]) -> None:
-    """Keep findings in the run's folder; those of the same thing, from an earlier audit, are replaced."""
-    import json
-
-    path, listed = run.path / FINDINGS, list(audits)
-    new = {audit.of for audit in listed}
-    held: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    kept = [one for one in held.get("audits", []) if one["of"] not in new]
-    write_json(path, {"audits": [*kept, *map(described, listed)]})
-
-
-def described(audit: Audit) -> dict[str, Any]:
-    """An audit as JSON."""
-    said = {"of": audit.of, "rows": audit.rows, "left_out": audit.left_out}
-    return said | {"failed": len(audit.failed), "findings": [asdict(found) for found in audit.findings]}

@@ -51,7 +51,7 @@ PUBLISHED = "accuracy 0.959 [0.946, 0.972] on 998 answers labelled by people (XS
 """What `measured` says of the half of XSTest's labelled completions that we have; a test holds it to that."""
 
 
-def measured(path: Path) -> RefusalCard:
+def measure_refusals(path: Path) -> RefusalCard:
     """The card on a file of labelled answers. Raises Mistake where it holds none."""
     seen = list(_labelled(path))
     full = [(row, refused, saw) for row, refused, saw in seen if refused is not None]
@@ -93,25 +93,25 @@ def _share(hits: list[bool]) -> Interval:
     return share(sum(hits), len(hits))
 
 
-def shown(found: Interval) -> str:
+def format_interval(found: Interval) -> str:
     """`0.959 [0.946, 0.972]`."""
     if found.value is None:
         return "-"
     return f"{found.value:.3f}" + ("" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]")
 
 
-def lines(card: RefusalCard) -> Iterator[str]:
+def refusal_card_lines(card: RefusalCard) -> Iterator[str]:
     """The card as text, its misses last."""
-    yield f"accuracy  {shown(card.accuracy)}, {card.accuracy.n} answers that refuse or comply in full"
-    yield f"recall    {shown(card.recall)} of full refusals"
-    yield f"precision {shown(card.precision)}"
-    yield f"partial   {shown(card.partial)} of {card.partial.n} partial refusals are taken for refusals"
+    yield f"accuracy  {format_interval(card.accuracy)}, {card.accuracy.n} answers that refuse or comply in full"
+    yield f"recall    {format_interval(card.recall)} of full refusals"
+    yield f"precision {format_interval(card.precision)}"
+    yield f"partial   {format_interval(card.partial)} of {card.partial.n} partial refusals are taken for refusals"
     for name, found in card.models.items():
-        yield f"  {name:18} {shown(found)}"
+        yield f"  {name:18} {format_interval(found)}"
     for miss in card.misses:
         yield f"{'missed' if miss.refused else 'false '} {miss.id}: {miss.opening}"
 
 
-def described(card: RefusalCard) -> dict[str, Any]:
+def refusal_card_as_json(card: RefusalCard) -> dict[str, Any]:
     """The card as JSON."""
     return asdict(card)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from cai.backends.http import prompt_logprobs as _echo
+from cai.backends.http import prompt_logprobs
 from cai.backends.http.batch_api import OpenAIDesk
 from cai.backends.http.batches import Batches
 from cai.backends.http.client import Post, Remote
@@ -86,7 +86,7 @@ class Chat:
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         """By prompt log-probabilities, where the endpoint gives them."""
-        return await _echo.score(post, self._options, request, continuations)
+        return await prompt_logprobs.score(post, self._options, request, continuations)
 
 
 def _logprobs(found: Any) -> list[Any] | None:

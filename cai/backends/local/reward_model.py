@@ -45,7 +45,7 @@ class Scorer:
 
     def scores(self, rows: Sequence[Row]) -> list[float]:
         """One number a row, higher is better, members combined. Raises Mistake for a row that is too long."""
-        return [combined(each, self._combine, self._k) for each in self.each(rows)]
+        return [combine_scores(each, self._combine, self._k) for each in self.each(rows)]
 
     def each(self, rows: Sequence[Row]) -> list[tuple[float, ...]]:
         """What each member says of each row."""
@@ -94,7 +94,7 @@ class Scorer:
             return [float(score) for score in self._model(input_ids=ids_BT, attention_mask=mask_BT).logits[:, 0]]
 
 
-def combined(scores: Sequence[float], how: Combine, k: float = 1.0) -> float:
+def combine_scores(scores: Sequence[float], how: Combine, k: float = 1.0) -> float:
     """One number from what the members say; the standard deviation is that of these members."""
     from statistics import fmean, pstdev
 

@@ -17,9 +17,8 @@ from aiohttp import web
 from pydantic import Field
 from pydantic_core import from_json, to_json
 
-from cai.backends.mock import answers as _answers
-from cai.backends.mock import faults as _faults
-from cai.backends.mock.faults import Fault, error, refusal
+from cai.backends.mock.answers import chat, digest, message, prompt_length, speak, text_completion
+from cai.backends.mock.faults import Fault, draw, error, refusal, spoiled
 from cai.core.config import Knobs
 from cai.core.errors import Mistake
 
@@ -28,9 +27,9 @@ Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Shape = Callable[[bytes, dict[str, Any], str, str, int], dict[str, Any]]
 SHAPES: dict[str, Shape] = {
-    "/v1/chat/completions": _answers.chat,
-    "/v1/completions": _answers.text_completion,
-    "/v1/messages": _answers.message,
+    "/v1/chat/completions": chat,
+    "/v1/completions": text_completion,
+    "/v1/messages": message,
 }
 
 
@@ -91,10 +90,10 @@ class Mock:
 
     def reply(self, path: str, body: dict[str, Any], raw: bytes, *, batch: bool = False) -> tuple[Fault | None, bytes]:
         """The fault drawn for this asking of `body`, and the answer's JSON."""
-        key = _answers.digest(path, raw)
+        key = digest(path, raw)
         self.asked[key] += 1
-        fault = _faults.draw(self.options.faults, key, self.asked[key], self.options.seed, batch=batch)
-        text, finish, words = _answers.speak(key, body)
+        fault = draw(self.options.faults, key, self.asked[key], self.options.seed, batch=batch)
+        text, finish, words = speak(key, body)
         answer = to_json(SHAPES[path](key, body, "" if fault == "empty" else text, finish, words))
         if fault:
             self.faults[fault] += 1
@@ -112,7 +111,7 @@ class Mock:
             return error(400, "The body is no JSON object")
         if options.model is not None and body.get("model") != options.model:
             return error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
-        if options.context is not None and _answers.prompt_length(body) > options.context:
+        if options.context is not None and prompt_length(body) > options.context:
             words = f"This model's maximum context length is {options.context // 4} tokens"
             return error(400, words, "context_length_exceeded")
         return None
@@ -146,7 +145,7 @@ class Mock:
         else:
             await asyncio.sleep(self.options.latency)
         if fault and fault != "empty":
-            return await _faults.spoiled(request, fault, answer, self.options.stall)
+            return await spoiled(request, fault, answer, self.options.stall)
         return web.Response(body=answer, content_type="application/json")
 
     async def _models(self, request: web.Request) -> web.Response:

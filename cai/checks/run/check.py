@@ -18,17 +18,15 @@ from cai.checks.languages import Languages
 from cai.checks.length import Length
 from cai.checks.refusals import Refusals
 from cai.checks.run.finding import KINDS, Check, Finding
-from cai.checks.run.fingerprints import look
-from cai.checks.run.options import Options, options
+from cai.checks.run.fingerprints import fingerprinted
+from cai.checks.run.options import Options
 from cai.checks.schema import Schema
 from cai.checks.scores import Scores
 from cai.checks.thinking import Thinking
 from cai.checks.wording import Wording
 from cai.core.errors import Mistake
 from cai.core.types import Failure
-from cai.data import pairs as preferences
-
-__all__ = ["Finding", "Hygiene", "Options", "check", "options"]
+from cai.data.pairs import data_files, opened, split_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Hygiene:
     passed: bool
 
 
-def check(paths: Sequence[Path], options: Options | None = None) -> Hygiene:
+def check_pairs(paths: Sequence[Path], options: Options | None = None) -> Hygiene:
     """Read every file (or those of a folder) and look for everything in KINDS. Raises Mistake for what cannot be read.
 
     Several files are taken for splits of one set, unless their rows name splits themselves.
@@ -63,7 +61,7 @@ def check(paths: Sequence[Path], options: Options | None = None) -> Hygiene:
     chosen = options or Options()
     inspection = _Inspection(chosen)
     files = _files(paths)
-    sheets = tuple(inspection.read(file, split) for file, split in zip(files, preferences.splits(files), strict=True))
+    sheets = tuple(inspection.read(file, split) for file, split in zip(files, split_names(files), strict=True))
     return inspection.result(sheets)
 
 
@@ -86,7 +84,7 @@ class _Inspection:
 
     def read(self, path: Path, split: str) -> Sheet:
         """Look at every row of a file, a `split` where its rows do not say."""
-        file, counts = preferences.opened(path, self._options.format, split), Counter[str]()
+        file, counts = opened(path, self._options.format, split), Counter[str]()
         self._schema.open(str(path))
         for pair in file.pairs:
             counts["bad" if isinstance(pair, Failure) else "pairs"] += 1
@@ -96,7 +94,7 @@ class _Inspection:
             self._schema.add(pair, str(path))
             self._splits[pair.split] += 1
             self._ties += pair.tie
-            seen = look(pair)
+            seen = fingerprinted(pair)
             for one in self._checks:
                 one.add(seen)
         return Sheet(str(path), file.format, counts.total(), counts["pairs"], counts["bad"])
@@ -116,7 +114,7 @@ class _Inspection:
 
 def _files(paths: Sequence[Path]) -> list[Path]:
     """Every file once, in the order given. Raises Mistake."""
-    return list(dict.fromkeys(file for path in paths for file in preferences.files(path)))
+    return list(dict.fromkeys(file for path in paths for file in data_files(path)))
 
 
 def _tokenizer(name: str) -> Tokenize:

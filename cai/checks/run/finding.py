@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from cai.checks.run.fingerprints import Look
+from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.options import Options
 from cai.core.stats import Interval
 
@@ -141,7 +141,7 @@ class Finding:
 class Check(Protocol):
     """Something that looks at every pair once, and says at the end what it found."""
 
-    def add(self, look: Look) -> None:
+    def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         ...
 
@@ -150,7 +150,7 @@ class Check(Protocol):
         ...
 
 
-def finding(
+def check_finding(
     name: str,
     value: Interval,
     options: Options,
@@ -189,7 +189,7 @@ def _passes(value: Interval, threshold: float, about: About) -> bool:
 
 
 @dataclass(slots=True)
-class Tally:
+class RowTally:
     """Rows that show something, with the first of their ids."""
 
     rows: int = 0

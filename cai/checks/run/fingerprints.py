@@ -12,7 +12,7 @@ from cai.data.pairs import Preference
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PairFingerprint:
     """A pair, and its texts as 64 bits each; case and spacing do not count."""
 
     pair: Preference
@@ -31,10 +31,10 @@ class Look:
         return identity(self.prompt, self.rejected, self.chosen)
 
 
-def look(pair: Preference) -> Look:
+def fingerprinted(pair: Preference) -> PairFingerprint:
     """What there is to know about a pair."""
     prompt = [(message.role, _plain(message.content)) for message in pair.prompt]
-    return Look(pair, identity(prompt), identity(_plain(pair.chosen)), identity(_plain(pair.rejected)))
+    return PairFingerprint(pair, identity(prompt), identity(_plain(pair.chosen)), identity(_plain(pair.rejected)))
 
 
 def identity(*parts: object) -> int:

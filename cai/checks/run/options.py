@@ -13,8 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cai.core import config as outside
-from cai.core.config import Knobs
+from cai.core.config import Document, Knobs, overridden, parse_options
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -61,6 +60,6 @@ class Options(Knobs):
     score_outliers: Share = 0.01
 
 
-def options(overrides: Sequence[str] = ()) -> Options:
+def check_options(overrides: Sequence[str] = ()) -> Options:
     """The defaults with `name=value` overrides, of which the last one holds. Raises Mistake."""
-    return outside.noun(outside.Document("-o", outside.overridden({}, overrides), None), Options)
+    return parse_options(Document("-o", overridden({}, overrides), None), Options)

@@ -13,24 +13,26 @@ from collections.abc import Mapping
 
 from cai.core.plugin_types import Column
 from cai.core.types import Trace
-from cai.export.columns.row import PROVENANCE, Row, answer, conversation, provenance
+from cai.export.columns.row import PROVENANCE, Row, answer, message_list, provenance_columns
 
 COLUMNS: Mapping[str, Column] = {"prompt": "messages", "completion": "messages", **PROVENANCE}
 
 
-def completions(trace: Trace, made_by: str) -> list[Row]:
+def revised_completions(trace: Trace, made_by: str) -> list[Row]:
     """One row for each such answer, the last one final; `made_by` is the constitution's digest."""
     kept = [step for step in trace.steps if step.answer is not None]
     if not kept and trace.steps and all(step.verdict == "clean" for step in trace.steps):
         cleared_by = [step.principle for step in trace.steps]
-        return [_row(trace, trace.draft.text, provenance(trace, cleared_by, "revision:0", trace.gates, made_by))]
+        return [
+            _row(trace, trace.draft.text, provenance_columns(trace, cleared_by, "revision:0", trace.gates, made_by))
+        ]
     rows, principles = list[Row](), list[str]()
     for step in kept:
         principles.append(step.principle)
-        origin = provenance(trace, principles, f"revision:{step.round + 1}", step.gates, made_by)
+        origin = provenance_columns(trace, principles, f"revision:{step.round + 1}", step.gates, made_by)
         rows.append(_row(trace, step.answer or "", origin))
     return rows
 
 
 def _row(trace: Trace, text: str, origin: Row) -> Row:
-    return {"prompt": conversation(trace.prompt), "completion": answer(text), **origin}
+    return {"prompt": message_list(trace.prompt), "completion": answer(text), **origin}

@@ -24,7 +24,7 @@ PROVENANCE: Mapping[str, Column] = {
 """Trainers ignore these columns; a person who doubts a row finds its trace by them."""
 
 
-def provenance(
+def provenance_columns(
     row: Trace | Pair, principles: Iterable[str], source: str, gates: Iterable[GateHit], made_by: str
 ) -> Row:
     """The PROVENANCE columns; `made_by` is the constitution's digest."""
@@ -40,7 +40,7 @@ def provenance(
 
 def of_pair(pair: Pair, made_by: str) -> Row:
     """The PROVENANCE columns of a pair."""
-    return provenance(pair, pair.principles, pair.source, pair.gates, made_by)
+    return provenance_columns(pair, pair.principles, pair.source, pair.gates, made_by)
 
 
 def decided(export: Export) -> Iterator[Pair]:
@@ -51,7 +51,7 @@ def decided(export: Export) -> Iterator[Pair]:
 def preference(pair: Pair, made_by: str) -> Row:
     """A pair as TRL has it: prompt, chosen and rejected as message lists, and where they come from."""
     return {
-        "prompt": conversation(pair.prompt),
+        "prompt": message_list(pair.prompt),
         "chosen": answer(pair.chosen),
         "rejected": answer(pair.rejected),
         "p_chosen": pair.p_chosen,
@@ -77,7 +77,7 @@ def margin(p_chosen: float) -> float:
     return log(p / (1 - p))
 
 
-def conversation(prompt: Prompt) -> list[dict[str, str]]:
+def message_list(prompt: Prompt) -> list[dict[str, str]]:
     """A prompt as the message list that chat templates take."""
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
 

@@ -30,7 +30,7 @@ ASKED = Sampling(temperature=0.0, max_tokens=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class JudgeContext:
     """Who is asked, in which words, and the run's seed."""
 
     model: Model
@@ -74,7 +74,7 @@ class Odds:
     mass: float
 
 
-def shown(asked: Comparison) -> dict[str, Any]:
+def both_answers(asked: Comparison) -> dict[str, Any]:
     """What a template that shows both answers is given."""
     return {
         "conversation": turns(asked.prompt.messages),
@@ -86,12 +86,12 @@ def shown(asked: Comparison) -> dict[str, Any]:
     }
 
 
-def single(asked: Comparison, answer: str) -> dict[str, Any]:
+def one_answer(asked: Comparison, answer: str) -> dict[str, Any]:
     """What a template that shows one answer is given."""
     return {"conversation": turns(asked.prompt.messages), "answer": Untrusted(answer), "principle": asked.principle}
 
 
-async def each(asked: Comparison, rate: Callable[[str], Awaitable[Rating]]) -> tuple[Rating, Rating]:
+async def rate_both(asked: Comparison, rate: Callable[[str], Awaitable[Rating]]) -> tuple[Rating, Rating]:
     """Both answers rated, each by itself, at the same time."""
     first, second = await together([rate(asked.first), rate(asked.second)])
     return first, second

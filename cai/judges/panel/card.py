@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cai.core import calibration
 from cai.core.calibration import correct
 from cai.core.seeds import uniform
-from cai.core.stats import interval
+from cai.core.stats import Interval, interval
 from cai.core.types import Verdict
-
-Card = dict[str, Any]  # JSON as written and shown
+from cai.runs.judge_card import CalibrationFigures, JudgeFigures, LengthFigures, PositionFigures
 
 
 class Judged(NamedTuple):
@@ -43,7 +42,7 @@ class Judged(NamedTuple):
     """Whether the first would be the one shown first, if the pair were shown in one order only; a fair coin."""
 
 
-def judged(
+def judged_row(
     id: str, verdict: Verdict, first: str, second: str, *, shown_first: bool, category: str = "",
     own: float | None = None,
 ) -> Judged:  # fmt: skip
@@ -63,7 +62,7 @@ def judged(
     )
 
 
-def own(judge: str, first: str, second: str) -> float | None:
+def own_family(judge: str, first: str, second: str) -> float | None:
     """Which of two answers a model of the judge's family wrote, for Judged; None: both or neither, or not known."""
     mine = [family(name) == family(judge) for name in (first, second)]
     return float(mine[0]) if first and second and mine[0] != mine[1] else None
@@ -75,25 +74,26 @@ def family(model: str) -> str:
     return found[0] if found else model
 
 
-def card(rows: Iterable[Judged], *, gold: bool, seed: int = 0) -> Card:
-    """The card of `rows`; `gold`: the first of each is known to be better."""
+def judge_figures(rows: Iterable[Judged], *, gold: bool, seed: int = 0) -> JudgeFigures:
+    """The figures of `rows`; `gold`: the first of each is known to be better."""
     every = list(rows)
     answered = [row for row in every if row.p is not None]
-    said: Card = {"n": len(every), "abstained": len(every) - len(answered)}
+    figures = JudgeFigures(len(every), len(every) - len(answered))
     if not answered:
-        return said
-    said |= {
-        "ties": _share((row.p == 0.5 for row in answered), seed),
-        "mass": _share((row.mass for row in answered), seed),
-        "disagreement": _share((row.disagreement for row in answered), seed),
-        "position": _position(answered, seed),
-        "length": {"prefers_longer": _leaning(answered, lambda row: row.longer, gold, seed)},
-        "self_preference": _leaning(answered, lambda row: row.own, gold, seed),
-    }
-    return said | (_against_gold(answered, seed) if gold else {})
+        return figures
+    figures = replace(
+        figures,
+        ties=_share((row.p == 0.5 for row in answered), seed),
+        mass=_share((row.mass for row in answered), seed),
+        disagreement=_share((row.disagreement for row in answered), seed),
+        position=_position(answered, seed),
+        length=LengthFigures(_leaning(answered, lambda row: row.longer, gold, seed)),
+        self_preference=_leaning(answered, lambda row: row.own, gold, seed),
+    )
+    return _against_gold(figures, answered, seed) if gold else figures
 
 
-def _against_gold(rows: Sequence[Judged], seed: int) -> Card:
+def _against_gold(figures: JudgeFigures, rows: Sequence[Judged], seed: int) -> JudgeFigures:
     right = [correct(row.p or 0.0) for row in rows]
     controls: dict[str, Sequence[float | None]] = {
         "always_longer": [row.longer for row in rows],
@@ -103,13 +103,14 @@ def _against_gold(rows: Sequence[Judged], seed: int) -> Card:
     }
     names = sorted({row.category for row in rows})
     categories = {name: [one for one, row in zip(right, rows, strict=True) if row.category == name] for name in names}
-    return {
-        "accuracy": _share(right, seed),
-        "by_category": {name: _share(values, seed) for name, values in categories.items()},
-        "controls": {name: _share(values, seed) for name, values in controls.items()},
-        "gains": {name: _gain(right, values, seed) for name, values in controls.items()},
-        "calibration": _calibration(rows, seed),
-    }
+    return replace(
+        figures,
+        accuracy=_share(right, seed),
+        by_category={name: _share(values, seed) for name, values in categories.items()},
+        controls={name: _share(values, seed) for name, values in controls.items()},
+        gains={name: _gain(right, values, seed) for name, values in controls.items()},
+        calibration=_calibration(rows, seed),
+    )
 
 
 def _one_order(row: Judged) -> float | None:
@@ -119,7 +120,7 @@ def _one_order(row: Judged) -> float | None:
     return row.orders[0] if row.shown_first else row.orders[1]
 
 
-def _position(rows: Sequence[Judged], seed: int) -> Card | None:
+def _position(rows: Sequence[Judged], seed: int) -> PositionFigures | None:
     """What standing first does: `bias` is what it adds to p, `prefers_first` how often the place shown first wins."""
     ordered = [row.orders for row in rows if row.orders]
     both = [(one, other) for one, other in ordered if one is not None and other is not None]
@@ -128,16 +129,16 @@ def _position(rows: Sequence[Judged], seed: int) -> Card | None:
     first = [
         [correct(p) for p in (one, None if other is None else 1 - other) if p is not None] for one, other in ordered
     ]
-    return {
-        "prefers_first": _share(map(fmean, first), seed),
-        "bias": _share(((one - other) / 2 for one, other in both), seed),
-        "flips": _share(((one - 0.5) * (other - 0.5) < 0 for one, other in both), seed),
-        "right_when_first": _share((correct(one) for one, _ in both), seed),
-        "right_when_second": _share((correct(other) for _, other in both), seed),
-    }
+    return PositionFigures(
+        prefers_first=_share(map(fmean, first), seed),
+        bias=_share(((one - other) / 2 for one, other in both), seed),
+        flips=_share(((one - 0.5) * (other - 0.5) < 0 for one, other in both), seed),
+        right_when_first=_share((correct(one) for one, _ in both), seed),
+        right_when_second=_share((correct(other) for _, other in both), seed),
+    )
 
 
-def _leaning(rows: Sequence[Judged], has: Callable[[Judged], float | None], gold: bool, seed: int) -> Card | None:
+def _leaning(rows: Sequence[Judged], has: Callable[[Judged], float | None], gold: bool, seed: int) -> Interval | None:
     """How often the answer with a feature is preferred, 0.5 being never mind which.
 
     With gold at matched quality: pairs where the better answer has the feature weigh as much, together, as those where
@@ -154,23 +155,20 @@ def _leaning(rows: Sequence[Judged], has: Callable[[Judged], float | None], gold
     return _share(weighted, seed)
 
 
-def _calibration(rows: Sequence[Judged], seed: int) -> Card:
+def _calibration(rows: Sequence[Judged], seed: int) -> CalibrationFigures:
     halves: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
         halves[uniform("half", row.id) < 0.5].append(row.p or 0.0)
     p = [row.p or 0.0 for row in rows]
+    fit = calibration.calibration(p, seed)
     scaling = calibration.scaling(halves[True], halves[False], seed)
-    return {
-        **asdict(calibration.fit(p, seed)),
-        "bins": [asdict(one) for one in calibration.bins(p)],
-        "scaling": None if scaling is None else asdict(scaling),
-    }
+    return CalibrationFigures(fit.ece, fit.brier, fit.nll, tuple(calibration.bins(p)), scaling)
 
 
-def _gain(right: Sequence[float], control: Sequence[float | None], seed: int) -> Card | None:
+def _gain(right: Sequence[float], control: Sequence[float | None], seed: int) -> Interval | None:
     return _share((one - other for one, other in zip(right, control, strict=True) if other is not None), seed)
 
 
-def _share(values: Iterable[float | None], seed: int) -> Card | None:
+def _share(values: Iterable[float | None], seed: int) -> Interval | None:
     known = [float(value) for value in values if value is not None]
-    return asdict(interval(known, seed=seed)) if known else None
+    return interval(known, seed=seed) if known else None

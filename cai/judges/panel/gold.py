@@ -18,17 +18,18 @@ from cai.core.concurrency import crowd
 from cai.core.errors import CallFailed, Mistake
 from cai.core.seeds import uniform
 from cai.core.types import Failure, Pair, Prompt
-from cai.data import pairs as preferences
-from cai.data.pairs import Preference
-from cai.judges.panel import card as judge_card
-from cai.judges.panel.card import Card, Judged
+from cai.data.pairs import Preference, read_pairs
+from cai.judges.panel.card import Judged, judge_figures, judged_row, own_family
 from cai.judges.panel.panel import Panel
+from cai.runs.judge_card import JudgeFigures
 
 MOST = 10_000
 """Labels of a run that its card counts, drawn by digest; an interval has little to gain from more."""
 
 
-async def measured(panel: Panel, path: Path, limit: int | None = None, tick: Callable[[], None] = lambda: None) -> Card:
+async def measure_judge(
+    panel: Panel, path: Path, limit: int | None = None, tick: Callable[[], None] = lambda: None
+) -> JudgeFigures:
     """The card of a panel on the pairs of a file, or on `limit` of them drawn by digest. Raises Mistake."""
     lost = Counter[str]()
     rows = list(_drawn(_labelled(path, lost), limit, panel.seed))
@@ -49,16 +50,18 @@ async def measured(panel: Panel, path: Path, limit: int | None = None, tick: Cal
 
     await crowd(worker, panel.concurrency)
     found = [judged[place] for place in sorted(judged)]
-    said: Card = {"pairs": len(rows), "lost": dict(lost)}
-    said |= judge_card.card((one for one, *_ in found), gold=True, seed=panel.seed)
+    figures = judge_figures((one for one, *_ in found), gold=True, seed=panel.seed)
+    each: tuple[JudgeFigures, ...] = ()
     if len(panel.jurors) > 1:
-        cards = [judge_card.card(part, gold=True, seed=panel.seed) for part in list(zip(*found, strict=True))[1:]]
-        names = [f"{juror.method} ({juror.model})" for juror in panel.jurors]
-        said["judges"] = [{"judge": name} | one for name, one in zip(names, cards, strict=False)]
-    return said
+        parts = list(zip(*found, strict=True))[1:]
+        each = tuple(
+            replace(judge_figures(part, gold=True, seed=panel.seed), judge=f"{juror.method} ({juror.model})")
+            for juror, part in zip(panel.jurors, parts, strict=False)
+        )
+    return replace(figures, pairs=len(rows), lost=dict(lost), judges=each)
 
 
-def check(path: Path) -> None:
+def check_gold(path: Path) -> None:
     """Raises Mistake where a file holds no pair to judge, before anything is asked."""
     lost = Counter[str]()
     if not any(True for _ in _labelled(path, lost)):
@@ -72,7 +75,7 @@ def _nothing(path: Path, lost: Counter[str]) -> Mistake:
 
 def _labelled(path: Path, lost: Counter[str]) -> Iterator[Preference]:
     """The pairs of which one side is better, that side as `chosen`."""
-    for row in preferences.read(path):
+    for row in read_pairs(path):
         if isinstance(row, Failure):
             lost[row.kind] += 1
         elif row.tie:
@@ -99,15 +102,15 @@ async def _judged(panel: Panel, row: Preference) -> list[Judged]:
     verdict = await panel.verdict(prompt, row.chosen, row.rejected, "gold")
     first = panel.shows_first(prompt, "gold")
     return [
-        judge_card.judged(row.id, one, row.chosen, row.rejected, shown_first=first, category=category)
+        judged_row(row.id, one, row.chosen, row.rejected, shown_first=first, category=category)
         for one in (verdict, *verdict.parts)
     ]
 
 
-def of_labels(pairs: Iterable[Pair], writers: Mapping[str, str], seed: int) -> Card:
+def of_labels(pairs: Iterable[Pair], writers: Mapping[str, str], seed: int) -> JudgeFigures:
     """The card of a run's own labels; `writers` names the model behind each role that pairs can name."""
     kept = heapq.nsmallest(MOST, _labels(pairs, writers), key=lambda row: uniform(seed, "labels", row.id))
-    return judge_card.card(sorted(kept, key=lambda row: row.id), gold=False, seed=seed)
+    return judge_figures(sorted(kept, key=lambda row: row.id), gold=False, seed=seed)
 
 
 def _labels(pairs: Iterable[Pair], writers: Mapping[str, str]) -> Iterator[Judged]:
@@ -115,6 +118,6 @@ def _labels(pairs: Iterable[Pair], writers: Mapping[str, str]) -> Iterator[Judge
         if pair.verdict is None:
             continue
         chosen, rejected = (writers.get(name.partition("@")[0], "") for name in pair.writers or ("", ""))
-        own = judge_card.own(pair.verdict.judge, chosen, rejected)
+        own = own_family(pair.verdict.judge, chosen, rejected)
         id = f"{pair.prompt.id}/{pair.source}"
-        yield judge_card.judged(id, pair.verdict, pair.chosen, pair.rejected, shown_first=True, own=own)
+        yield judged_row(id, pair.verdict, pair.chosen, pair.rejected, shown_first=True, own=own)

@@ -27,8 +27,8 @@ from cai.core.types import (
     Verdict,
     sample_numbers,
 )
-from cai.judges.panel.verdict import combined, summed
-from cai.runs.recipe import Judging
+from cai.judges.panel.verdict import combine_opinions, combine_verdicts
+from cai.runs.recipe import JudgeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Juror:
 
     method: str
     record: Judge
-    bench: Any  # the judge's own; nothing here looks inside
+    context: Any  # the judge's own; nothing here looks inside
     options: Any
     model: str
 
@@ -48,13 +48,13 @@ class Panel:
 
     jurors: tuple[Juror, ...]
     constitution: Constitution
-    settings: Judging
+    settings: JudgeSettings
     seed: int
 
     @property
     def concurrency(self) -> int:
         """How many pairs to have in hand, so that every model has as many requests as it wants."""
-        return max(int(juror.bench.model.concurrency) for juror in self.jurors)
+        return max(int(juror.context.model.concurrency) for juror in self.jurors)
 
     @property
     def calls(self) -> int:
@@ -70,7 +70,7 @@ class Panel:
     async def verdict(self, prompt: Prompt, first: str, second: str, name: str) -> Verdict:
         """Of all judges on two answers; chance hangs on `name`. Raises CallFailed, NoPrinciple."""
         verdicts = await together(self._one(juror, prompt, first, second, name) for juror in self.jurors)
-        return verdicts[0] if len(verdicts) == 1 else combined(verdicts, self.settings.combine)
+        return verdicts[0] if len(verdicts) == 1 else combine_verdicts(verdicts, self.settings.combine)
 
     async def _one(self, juror: Juror, prompt: Prompt, first: str, second: str, name: str) -> Verdict:
         able = [principle for principle in self.constitution.principles if getattr(principle, juror.record.needs)]
@@ -79,11 +79,11 @@ class Panel:
         examples = self._worked(prompt, name) if juror.record.order else ()
         asked = [Comparison(f"{prompt.id}/{name}", prompt, first, second, principle, examples) for principle in drawn]
         opinions = await together(
-            juror.record.judge(one.swap() if swap else one, juror.bench, juror.options)
+            juror.record.judge(one.swap() if swap else one, juror.context, juror.options)
             for one in asked
             for swap in turns
         )
-        found = summed(opinions, turns)
+        found = combine_opinions(opinions, turns)
         return replace(
             found,
             method=juror.method,
@@ -129,7 +129,7 @@ def _case(principle: Principle, prompt: str, answer: str, revision: str) -> Comp
     return Comparison("", asked, revision, answer, principle, better="first")
 
 
-def labelled(pair: Pair, verdict: Verdict, settings: Judging) -> Pair | Failure:
+def label_pair(pair: Pair, verdict: Verdict, settings: JudgeSettings) -> Pair | Failure:
     """The pair with its label; a Failure where the judge abstained, or the recipe drops what was judged worse.
 
     `verdict` takes `pair.chosen` for the first. Samples are named by what was said of them; a revision stays the chosen

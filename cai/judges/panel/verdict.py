@@ -15,7 +15,7 @@ EVEN = 1e-9
 """What rounding may add to one half: closer than this is a tie."""
 
 
-def summed(opinions: Sequence[Opinion], turns: Sequence[bool]) -> Verdict:
+def combine_opinions(opinions: Sequence[Opinion], turns: Sequence[bool]) -> Verdict:
     """One verdict from opinions that go principle by principle, each in all `turns` (True: the answers swapped).
 
     A principle on which the judge abstained in any order counts in none; if it abstained on all, so does the verdict.
@@ -39,7 +39,7 @@ def summed(opinions: Sequence[Opinion], turns: Sequence[bool]) -> Verdict:
     )
 
 
-def combined(verdicts: Sequence[Verdict], how: Literal["mean", "majority", "minimum"]) -> Verdict:
+def combine_verdicts(verdicts: Sequence[Verdict], how: Literal["mean", "majority", "minimum"]) -> Verdict:
     """One verdict from several judges', who stay with it; those who abstained have no say."""
     votes = [verdict.p for verdict in verdicts if verdict.p is not None]
     flips = [verdict.flip for verdict in verdicts if verdict.flip is not None]

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from cai.core.types import Failure, Pair, Step, Trace
-from cai.gates.apply.gate import gate_pair
-from cai.runs.recipe import Gates, Pairs
+from cai.gates.apply.gate import OpenGates
+from cai.runs.recipe import PairSettings
 
 
-def pair(trace: Trace, pairs: Pairs, gates: Gates) -> Iterator[Pair | Failure]:
+def pair(trace: Trace, pairs: PairSettings, gates: OpenGates) -> Iterator[Pair | Failure]:
     """The pairs of one trace; a pair that a gate turns away is a Failure of kind `gate:<name>`."""
     kept = [step for step in trace.steps if step.answer is not None]
     if not kept:
@@ -29,10 +29,10 @@ def pair(trace: Trace, pairs: Pairs, gates: Gates) -> Iterator[Pair | Failure]:
         yield _paired(trace, before, steps, gates)
 
 
-def _paired(trace: Trace, before: Step | None, steps: list[Step], gates: Gates) -> Pair | Failure:
+def _paired(trace: Trace, before: Step | None, steps: list[Step], gates: OpenGates) -> Pair | Failure:
     rejected = (before.answer if before else None) or trace.draft.text
     chosen = steps[-1].answer or ""
-    hits = gate_pair(chosen, rejected, trace.prompt, gates)
+    hits = gates.pair(chosen, rejected, trace.prompt)
     if dropped := [hit for hit in hits if hit.action == "drop"]:
         return _turned_away(trace, dropped[0].gate, dropped[0].detail)
     first = before.round + 1 if before else 0

@@ -20,16 +20,16 @@ _MEANS: dict[str, Judged] = {"revise": "fault", "keep": "clean"}
 async def critique(stage: Stage, turn: Round) -> tuple[Completion, Judged | None]:
     """A critique of the round's answer, and its verdict where the template asks for one. Raises CallFailed."""
     completion = await stage.ask(turn.values, *turn.moment)
-    return completion, verdict(completion.text) if stage.template.header.verdict else None
+    return completion, critique_verdict(completion.text) if stage.template.header.verdict else None
 
 
-def verdict(text: str) -> Judged:
+def critique_verdict(text: str) -> Judged:
     """The last line's conclusion, `VERDICT: REVISE` or `VERDICT: KEEP`; anything else is `unclear`, not a guess."""
     found = _VERDICT.fullmatch(_lines(text)[-1])
     return _MEANS[found[1].lower()] if found else "unclear"
 
 
-def body(text: str) -> str:
+def critique_body(text: str) -> str:
     """The critique without its verdict line: what the revision is shown."""
     lines = _lines(text)
     return "\n".join(lines[:-1] if _VERDICT.fullmatch(lines[-1]) else lines).strip()

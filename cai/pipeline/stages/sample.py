@@ -13,9 +13,9 @@ from itertools import combinations, pairwise
 
 from cai.core.seeds import uniform
 from cai.core.types import Completion, Failure, Pair, Prompt, Trace, sample_numbers
-from cai.gates.apply.gate import gate_pair
+from cai.gates.apply.gate import OpenGates
 from cai.pipeline.stages.stage import Stage
-from cai.runs.recipe import Gates, Pairs
+from cai.runs.recipe import PairSettings
 from cai.templates.template import turns
 
 
@@ -24,7 +24,7 @@ async def sample(stage: Stage, prompt: Prompt, number: int) -> Completion:
     return await stage.ask({"conversation": turns(prompt.messages)}, prompt.id, number)
 
 
-def contests(traces: Sequence[Trace], pairs: Pairs, gates: Gates, seed: int) -> Iterator[Pair | Failure]:
+def sample_pairs(traces: Sequence[Trace], pairs: PairSettings, gates: OpenGates, seed: int) -> Iterator[Pair | Failure]:
     """The pairs of one prompt's answers that are to be judged, p_chosen 0.5 for now; or why there is none.
 
     A pair that a gate turns away is a Failure of kind `gate:<name>`: nobody need be asked about it.
@@ -33,7 +33,7 @@ def contests(traces: Sequence[Trace], pairs: Pairs, gates: Gates, seed: int) -> 
         prompt, number = traces[0].prompt.id, traces[0].sample
         yield Failure(prompt, "pair", "single_answer", "the other answers failed", sample=number)
     for one, other in _chosen(presented(traces, seed), pairs.pairing):
-        hits = gate_pair(one.final, other.final, one.prompt, gates)
+        hits = gates.pair(one.final, other.final, one.prompt)
         if dropped := [hit for hit in hits if hit.action == "drop"]:
             gate, why = dropped[0].gate, dropped[0].detail
             yield Failure(one.prompt.id, "pair", f"gate:{gate}", why, sample=one.sample)

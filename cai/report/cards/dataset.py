@@ -14,12 +14,12 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 from cai.core.plugin_types import Format
 from cai.core.safe_text import safe_text
-from cai.report.cards import judge as judge_module
-from cai.runs.folder import Manifest
+from cai.report.cards.judge import judge_card_lines
+from cai.runs.manifest import Manifest, PrincipleRecord
 
 
 class Lengths:
@@ -39,7 +39,7 @@ class Lengths:
             self.shorter += counts["chosen"] < counts["rejected"]
 
 
-def body(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, int], lengths: Lengths) -> str:
+def dataset_card(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, int], lengths: Lengths) -> str:
     """The card below its YAML header, as markdown."""
     sections = [
         _opening(manifest, name, shape, counts),
@@ -50,7 +50,7 @@ def body(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, int]
         _lengths(lengths),
         _splits(counts),
         _columns(shape),
-        _limits(shape, judged="judge" in manifest, sampled="sample" in manifest["counts"]),
+        _limits(shape, judged=manifest.judge is not None, sampled="sample" in manifest.counts),
         _licence(),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -83,13 +83,13 @@ def _text(value: object) -> str:
 def _opening(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     lines = [
-        f"# {inert(manifest['name'])}, as {inert(name)}",
+        f"# {inert(manifest.name)}, as {inert(name)}",
         f"{total:,} rows: {shape.about}" + (f", for {inert(shape.consumer)}" if shape.consumer else "") + ".",
         f"Made by `cai`: {_story(manifest)} by the principles of a constitution.",
     ]
     if not total:
         lines.append("**There are no rows.** What became of the prompts stands in the two tables below.")
-    if manifest["status"] != "finished":
+    if manifest.status != "finished":
         lines.append("**The run was interrupted**: more prompts went in than came out here.")
     first = next(iter(counts))
     lines.append(f'```python\nfrom datasets import load_dataset\n\nload_dataset("THIS_FOLDER", split="{first}")\n```')
@@ -97,31 +97,30 @@ def _opening(manifest: Manifest, name: str, shape: Format, counts: Mapping[str, 
 
 
 def _story(manifest: Manifest) -> str:
-    if "sample" in manifest["counts"]:
+    if "sample" in manifest.counts:
         return "models answered each prompt several times, and a judge said which answers are better"
-    judged = ", and a judge compared them" if "judge" in manifest else ""
+    judged = ", and a judge compared them" if manifest.judge else ""
     return f"a model drafted answers, criticised and revised them{judged},"
 
 
 def _making(manifest: Manifest) -> str:
-    constitution, prompts, recipe = manifest["constitution"], manifest["prompts"], manifest["recipe"]
-    packages: dict[str, str] = manifest["packages"]
+    constitution, prompts, recipe = manifest.constitution, manifest.prompts, manifest.recipe
     lines = [
-        f"- constitution {inert(constitution['name'])} {inert(constitution['version'])},"
-        f" digest {inert(constitution['digest'])}, with the principles (and their weights):",
-        *(f"  - {_principle(each)}" for each in constitution["principles"]),
-        *(f"- {role}: {_identity(model)}" for role, model in manifest["models"].items()),
-        *(f"- {stage} template {inert(each['name'])}" for stage, each in manifest["templates"].items()),
-        f"- prompts {inert(Path(prompts['path']).name)}, digest {inert(prompts['digest'])}",
-        f"- seed {manifest['seed']}; made with "
-        + ", ".join(f"{name} {inert(version)}" for name, version in ({"cai": manifest["cai"]} | packages).items()),
-        f"- to repeat: {inert('cai run ' + shlex.quote(Path(recipe['path']).name))}, digest {inert(recipe['digest'])}",
+        f"- constitution {inert(constitution.name)} {inert(constitution.version)},"
+        f" digest {inert(constitution.digest)}, with the principles (and their weights):",
+        *(f"  - {_principle(each)}" for each in constitution.principles),
+        *(f"- {role}: {_identity(model)}" for role, model in manifest.models.items()),
+        *(f"- {stage} template {inert(each.name)}" for stage, each in manifest.templates.items()),
+        f"- prompts {inert(Path(prompts.path).name)}, digest {inert(prompts.digest)}",
+        f"- seed {manifest.seed}; made with "
+        + ", ".join(f"{name} {inert(version)}" for name, version in {"cai": manifest.cai, **manifest.packages}.items()),
+        f"- to repeat: {inert('cai run ' + shlex.quote(Path(recipe.path).name))}, digest {inert(recipe.digest)}",
     ]
     return "## How it was made\n\n" + "\n".join(lines)
 
 
-def _principle(each: Mapping[str, Any]) -> str:
-    return inert(each["id"]) + (f" {inert(each['title'])}" if each["title"] else "") + f" ({each['weight']:g})"
+def _principle(each: PrincipleRecord) -> str:
+    return inert(each.id) + (f" {inert(each.title)}" if each.title else "") + f" ({each.weight:g})"
 
 
 def _identity(model: Mapping[str, str]) -> str:
@@ -131,14 +130,14 @@ def _identity(model: Mapping[str, str]) -> str:
 
 
 def _funnel(manifest: Manifest) -> str:
-    stages = [(inert(stage), each["in"], each["out"], each["failed"]) for stage, each in manifest["counts"].items()]
+    stages = [(inert(stage), each.entered, each.out, each.failed) for stage, each in manifest.counts.items()]
     table = _table(("stage", "in", "out", "failed or turned away"), stages)
-    why = "\n".join(f"- {inert(kind)}: {count:,}" for kind, count in sorted(manifest["failures"].items()))
+    why = "\n".join(f"- {inert(kind)}: {count:,}" for kind, count in sorted(manifest.failures.items()))
     return "## What went in and what came out\n\n" + table + (f"\n\nWhy rows were lost:\n\n{why}" if why else "")
 
 
 def _gates(manifest: Manifest) -> str:
-    gates = sorted(manifest.get("gates", {}).items())  # an interrupted run has none
+    gates = sorted(manifest.gates.items())  # an interrupted run has none
     hits = [(inert(gate), action, times) for gate, seen in gates for action, times in sorted(seen.items())]
     said = _table(("gate", "action", "times"), hits) if hits else "None noticed anything."
     return "## Gates\n\n" + said
@@ -146,21 +145,21 @@ def _gates(manifest: Manifest) -> str:
 
 def _judges(manifest: Manifest) -> str:
     """Who judged, what the labels look like, and how often the judge is right where people know."""
-    judge = manifest.get("judge")
+    judge = manifest.judge
     if not judge:
         return ""
-    who = [f"{inert(one['method'])} by {inert(_named(one['model']))}" for one in judge["by"]]
-    how = f"combined by {judge['combine']}; " if len(who) > 1 else ""
-    orders = "both orders averaged where there is an order" if judge["orders"] == "both" else "asked in one order only"
-    said = [f"Labels by {', '.join(who)}; {how}{judge['principles']} principle(s) a pair, {orders}."]
+    who = [f"{inert(one.method)} by {inert(_named(one.model))}" for one in judge.by]
+    how = f"combined by {judge.combine}; " if len(who) > 1 else ""
+    orders = "both orders averaged where there is an order" if judge.orders == "both" else "asked in one order only"
+    said = [f"Labels by {', '.join(who)}; {how}{judge.principles} principle(s) a pair, {orders}."]
     cards = [
-        ("These labels", judge["labels"]),
-        *((f"Measured on {inert(Path(f).name)}", c) for f, c in judge["gold"].items()),
+        *((("These labels", judge.labels),) if judge.labels else ()),
+        *((f"Measured on {inert(Path(file).name)}", figures) for file, figures in judge.gold.items()),
     ]
     for title, found in cards:
-        rows = [(inert(name.strip()), value) for name, value in judge_module.lines(found)]
+        rows = [(inert(name.strip()), value) for name, value in judge_card_lines(found)]
         said.append(f"### {title}\n\n" + _table(("what", "value, with a 95 % interval where there is one"), rows))
-    if not judge["gold"]:
+    if not judge.gold:
         said.append("**The judge was not measured** on pairs labelled by people: name such a file as `judge.gold`.")
     return "## The judge\n\n" + "\n\n".join(said)
 

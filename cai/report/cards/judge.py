@@ -1,43 +1,47 @@
-"""A judge's card as lines of text: each figure with its interval."""
+"""A judge's figures as lines of text: each with its 95 % interval."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cai.core.calibration import Fit
 from cai.core.stats import Interval
-from cai.judges.panel.card import Card
+from cai.runs.judge_card import CalibrationFigures, JudgeFigures, LengthFigures, PositionFigures
 
 
-def shown(found: Card | None) -> str:
+def format_share(found: Interval | None) -> str:
     """`0.625 [0.538, 0.714]`; a dash where there is nothing to say."""
-    if found is None or found["value"] is None:
+    if found is None or found.value is None:
         return "–"
-    one = Interval(**found)
-    return f"{one.value:.3f}" + ("" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]")
+    return f"{found.value:.3f}" + ("" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]")
 
 
-def lines(card: Card) -> Iterator[tuple[str, str]]:
-    """A card as name and value, in the order in which it is read; what it does not hold is left out."""
-    position, length = card.get("position") or {}, card.get("length") or {}
-    calibration = card.get("calibration") or {}
-    scaling = calibration.get("scaling") or {}
-    yield "pairs", f"{card.get('pairs', card['n'])}, {card['abstained']} abstained" + _lost(card.get("lost") or {})
-    found: list[tuple[str, Card | None]] = [("accuracy", card.get("accuracy"))]
-    found += [(f"  {name}", one) for name, one in (card.get("by_category") or {}).items() if name]
-    found += [(CONTROLS[name], one) for name, one in (card.get("controls") or {}).items()]
-    found += [(f"gain over {CONTROLS[name]}", one) for name, one in (card.get("gains") or {}).items()]
-    found += [(POSITION[name], position.get(name)) for name in POSITION]
-    found += [
-        ("prefers the longer" + ("" if "accuracy" not in card else ", quality matched"), length.get("prefers_longer"))
-    ]
-    found += [("prefers its own family", card.get("self_preference")), ("ties", card.get("ties"))]
-    found += [("probability on the options", card.get("mass")), ("disagreement", card.get("disagreement"))]
-    yield from ((name, shown(one)) for name, one in found if one)
-    if calibration:
+def judge_card_lines(figures: JudgeFigures) -> Iterator[tuple[str, str]]:
+    """The figures as name and value, in the order in which they are read; what there is nothing of is left out."""
+    lost = "".join(f", {count} {kind}" for kind, count in sorted(figures.lost.items()))
+    pairs = figures.n if figures.pairs is None else figures.pairs
+    yield "pairs", f"{pairs}, {figures.abstained} abstained{lost}"
+    yield from ((name, format_share(one)) for name, one in shares(figures) if one)
+    if calibration := figures.calibration:
         yield "calibration", _fit(calibration)
-    if scaling:
-        yield f"temperature {scaling['temperature']:,.2f} from one half", f"other half: {_fit(scaling['before'])}"
-        yield "  after it", f"{_fit(scaling['after'])}; NLL change {shown(scaling['nll_change'])}"
+        if scaling := calibration.scaling:
+            yield f"temperature {scaling.temperature:,.2f} from one half", f"other half: {_fit(scaling.before)}"
+            yield "  after it", f"{_fit(scaling.after)}; NLL change {format_share(scaling.nll_change)}"
+
+
+def shares(figures: JudgeFigures) -> Iterator[tuple[str, Interval | None]]:
+    """Every figure that is a mean with an interval, by its name."""
+    position, length = figures.position or PositionFigures(), figures.length or LengthFigures()
+    yield "accuracy", figures.accuracy
+    yield from ((f"  {name}", one) for name, one in figures.by_category.items() if name)
+    yield from ((CONTROLS[name], one) for name, one in figures.controls.items())
+    yield from ((f"gain over {CONTROLS[name]}", one) for name, one in figures.gains.items())
+    yield from ((title, getattr(position, name)) for name, title in POSITION.items())
+    yield "prefers the longer" + ("" if figures.accuracy is None else ", quality matched"), length.prefers_longer
+    yield "prefers its own family", figures.self_preference
+    yield "ties", figures.ties
+    yield "probability on the options", figures.mass
+    yield "disagreement", figures.disagreement
 
 
 CONTROLS = {
@@ -57,9 +61,5 @@ POSITION = {
 }
 
 
-def _fit(found: Card) -> str:
-    return f"ECE {found['ece']:.3f}, Brier {shown(found['brier'])}, NLL {shown(found['nll'])}"
-
-
-def _lost(lost: dict[str, int]) -> str:
-    return "".join(f", {count} {kind}" for kind, count in sorted(lost.items()))
+def _fit(found: CalibrationFigures | Fit) -> str:
+    return f"ECE {found.ece:.3f}, Brier {format_share(found.brier)}, NLL {format_share(found.nll)}"

@@ -28,7 +28,7 @@ def chain(folder: Path) -> Mapping[str, Any] | None:
     return None
 
 
-def page(link: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+def model_card(link: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     """README.md of a model made as `link` says, with the figures of its training."""
     what = "reward model" if link["writes"] == "reward" else "language model"
     tags = "".join(f"- {tag}\n" for tag in ("cai", link["method"], "constitutional-ai"))

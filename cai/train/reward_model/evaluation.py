@@ -55,7 +55,7 @@ def measures(rows: Sequence[Row], rewards: Sequence[tuple[float, float]], seed: 
     }
     if not p:
         return found
-    fit, scaling = calibration.fit(p, seed), calibration.scaling(p[::2], p[1::2], seed)
+    fit, scaling = calibration.calibration(p, seed), calibration.scaling(p[::2], p[1::2], seed)
     return found | {
         "nll": asdict(fit.nll),
         "brier": asdict(fit.brier),

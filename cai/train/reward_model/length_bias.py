@@ -23,23 +23,27 @@ _PREAMBLE = re.compile(
 )
 
 
-def words(answer: str) -> float:
+def length_feature(answer: str) -> float:
     """Length, in hundreds of words."""
     return len(answer.split()) / 100
 
 
-def markup(answer: str) -> float:
+def markup_feature(answer: str) -> float:
     """Share of lines that open a list item or a heading."""
     lines = [line for line in answer.splitlines() if line.strip()]
     return len(_LIST.findall(answer)) / len(lines) if lines else 0.0
 
 
-def preamble(answer: str) -> float:
+def preamble_feature(answer: str) -> float:
     """1 where the answer opens by praising, thanking or announcing itself."""
     return float(bool(_PREAMBLE.match(answer[:80])))
 
 
-FEATURES: Mapping[str, Callable[[str], float]] = {"length": words, "markup": markup, "preamble": preamble}
+FEATURES: Mapping[str, Callable[[str], float]] = {
+    "length": length_feature,
+    "markup": markup_feature,
+    "preamble": preamble_feature,
+}
 
 
 def differences(rows: Sequence[Row], features: Sequence[str]) -> list[list[float]]:
@@ -50,7 +54,7 @@ def differences(rows: Sequence[Row], features: Sequence[str]) -> list[list[float
     ]
 
 
-def fit(rows: Sequence[Row], features: Sequence[str]) -> dict[str, float]:
+def fit_biases(rows: Sequence[Row], features: Sequence[str]) -> dict[str, float]:
     """Log-odds that one unit of each feature adds to being chosen (a ridge of 1e-3 holds what no row tells apart)."""
     import numpy as np
     from scipy.optimize import minimize

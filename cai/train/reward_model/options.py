@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cai.train.trl.options import Training
+from cai.train.trl.options import TrainingOptions
 
 Feature = Literal["markup", "preamble"]
 
 
-class Options(Training):
+class Options(TrainingOptions):
     soft: bool = True
     """Learn from p_chosen and weight; False takes every label for sure, a run's revision for
     better than its draft whatever a judge said, and leaves ties out."""

@@ -19,12 +19,13 @@ from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import seed, uniform
 from cai.runs.files import write_json
-from cai.train.reward_model import evaluation as _evaluation
-from cai.train.reward_model import length_bias as _nuisance
+from cai.train.reward_model.evaluation import evaluate
+from cai.train.reward_model.length_bias import fit_biases, terms
 from cai.train.reward_model.options import Options
-from cai.train.trl import checkpoints as _folders
-from cai.train.trl import datasets as _rows
 from cai.train.trl import trainer as _frame
+from cai.train.trl.checkpoints import appearing
+from cai.train.trl.datasets import datasets, preferences, sure
+from cai.train.trl.trainer import ADAPTER, lora, merged, open_policy, open_tokenizer, quiet, run_trainer, save
 
 SHARE = 2 / 3
 """Of the prompts, what one member of an ensemble learns from."""
@@ -35,15 +36,15 @@ Row = Mapping[str, Any]
 def train_reward(job: Job, options: Options, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """`fields` are those of TRL's RewardConfig that the method sets itself."""
     features = [*(["length"] if options.length == "margin" else []), *options.nuisance]
-    fitted = _nuisance.fit(job.rows, features) if features else {}
+    fitted = fit_biases(job.rows, features) if features else {}
     if options.members == 1:
         figures = _member(job, options, fields, fitted)
     else:
         figures = _ensemble(job, options, fields, fitted)
     if job.held_out and _first():
-        with _frame.quiet():
+        with quiet():
             scorer = open_scorer(job.out / "model", batch_size=2 * options.batch_size, device=options.device)
-            figures["held_out"] = _evaluation.evaluate(scorer, job.held_out, job.seed)
+            figures["held_out"] = evaluate(scorer, job.held_out, job.seed)
     return {"explained_away": fitted, **figures}
 
 
@@ -60,30 +61,30 @@ def _member(job: Job, options: Options, fields: Mapping[str, Any], fitted: Mappi
 
     settings = _frame.settings(RewardConfig, job, options, **fields)
     rows, held_out = (_labelled(part, options, fitted) for part in (job.rows, job.held_out))
-    with _frame.quiet():
+    with quiet():
         set_seed(job.seed)  # a reward head starts from chance
-        tokenizer = _frame.open_tokenizer(job.model)
+        tokenizer = open_tokenizer(job.model)
         trainer = SoftRewardTrainer(
-            model=_frame.open_policy(job.model, options, AutoModelForSequenceClassification, num_labels=1),
+            model=open_policy(job.model, options, AutoModelForSequenceClassification, num_labels=1),
             args=settings,
             processing_class=tokenizer,
-            peft_config=_frame.lora(options, job, "SEQ_CLS"),
-            **_rows.datasets(job, rows, held_out),
+            peft_config=lora(options, job, "SEQ_CLS"),
+            **datasets(job, rows, held_out),
         )
         trainer.length_weight = options.length_weight if options.length == "penalty" else 0.0
-        figures = _frame.fit(trainer, job)
-        _frame.save(trainer, tokenizer, job, options, AutoModelForSequenceClassification, num_labels=1)
+        figures = run_trainer(trainer, job)
+        save(trainer, tokenizer, job, options, AutoModelForSequenceClassification, num_labels=1)
     return figures
 
 
 def _labelled(rows: Sequence[Row], options: Options, fitted: Mapping[str, float]) -> list[dict[str, Any]]:
     """The columns that the trainer reads; `margin` holds what is asked for less what is explained away."""
-    kept = list(rows) if options.soft else _rows.sure(rows)
-    columns = _rows.preferences(kept, soft=options.soft)
+    kept = list(rows) if options.soft else sure(rows)
+    columns = preferences(kept, soft=options.soft)
     if not options.margins and not fitted:
         return columns
     asked = [_asked(row) if options.margins else 0.0 for row in kept]
-    explained = _nuisance.terms(kept, fitted)
+    explained = terms(kept, fitted)
     return [row | {"margin": one - other} for row, one, other in zip(columns, asked, explained, strict=True)]
 
 
@@ -132,15 +133,15 @@ def _named(log: Callable[[Mapping[str, Any]], None], member: str) -> Callable[[M
 
 def _gather(job: Job, names: Sequence[str]) -> None:
     """backbone/, one adapter a member and `ensemble.json`: everything that scoring needs, in one folder."""
-    with _folders.appearing(job.out / "model") as folder:
-        tokenizer, model = _frame.open_tokenizer(job.model), job.model
-        if (model / _frame.ADAPTER).is_file():
-            _frame.merged(model).save_pretrained(folder / "backbone")
+    with appearing(job.out / "model") as folder:
+        tokenizer, model = open_tokenizer(job.model), job.model
+        if (model / ADAPTER).is_file():
+            merged(model).save_pretrained(folder / "backbone")
         else:
             shutil.copytree(model, folder / "backbone", ignore=shutil.ignore_patterns(".*", "README.md"))
         for name in names:
             shutil.copytree(job.out / "members" / name / "model", folder / name)
-            _point(folder / name / _frame.ADAPTER)
+            _point(folder / name / ADAPTER)
         tokenizer.save_pretrained(folder)
         write_json(folder / ENSEMBLE, {"backbone": "backbone", "members": list(names)})
 

@@ -13,39 +13,38 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cai.constitution import principles as constitution
-from cai.constitution.principles import NoPrinciple, ranked
-from cai.core import config as outside
+from cai.constitution.principles import NoPrinciple, load_constitution, ranked
 from cai.core import plugins
 from cai.core.concurrency import together
-from cai.core.config import Knobs
+from cai.core.config import Document, Knobs, parse_options
 from cai.core.errors import CallFailed, Mistake
 from cai.core.plugin_types import Backend, Job
 from cai.core.seeds import digest
 from cai.core.types import Comparison, Prompt
 from cai.data.training_rows import prompt_messages
-from cai.judges.panel.ask import Bench
-from cai.judges.score import rate
-from cai.runs.journal import Journal, Tally
-from cai.runs.recipe import Choice
-from cai.templates import template as templates
+from cai.judges.panel.ask import JudgeContext
+from cai.judges.score import rate_answer
+from cai.runs.budget import CallTally
+from cai.runs.journal import Journal
+from cai.runs.recipe import ModelChoice
+from cai.templates.template import load_template
 
 
 class JudgeReward:
     """A judge that is asked from a loop of its own: a training is no coroutine."""
 
-    def __init__(self, choice: Choice, laws: str, template: str, job: Job) -> None:
-        backend = plugins.find("backends", choice.backend, Backend)
-        options: Knobs = outside.noun(outside.Document("rewards: judge", choice.options, None), backend.options)
-        loaded = constitution.load(laws)
+    def __init__(self, choice: ModelChoice, laws: str, template: str, job: Job) -> None:
+        backend = plugins.find_plugin("backends", choice.backend, Backend)
+        options: Knobs = parse_options(Document("rewards: judge", choice.options, None), backend.options)
+        loaded = load_constitution(laws)
         self._able = [principle for principle in loaded.principles if principle.compare and principle.weight]
         if not self._able:
             raise Mistake(f"constitution {laws}", "no principle has `compare`", "add it: a judge scores by it")
-        question = templates.load("score", template)
+        question = load_template("score", template)
         self._journal = Journal(job.out / "journal.sqlite")
-        self.tally = Tally()
+        self.tally = CallTally()
         self._model = self._journal.through(backend.open(options), self.tally)
-        self._bench, self._seed = Bench(self._model, question, job.seed), job.seed
+        self._bench, self._seed = JudgeContext(self._model, question, job.seed), job.seed
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
@@ -67,7 +66,7 @@ class JudgeReward:
         try:
             principle = ranked(self._able, prompt, self._seed, "reward")[0]
             asked = Comparison(f"{prompt.id}/{digest(answer)[:16]}", prompt, answer, answer, principle)
-            return ((await rate(asked, self._bench, answer)).reward,)
+            return ((await rate_answer(asked, self._bench, answer)).reward,)
         except (CallFailed, NoPrinciple):
             return None  # counted as left out; never a number
 

@@ -11,17 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cai.core import seeds as digest
+from cai.core import seeds
 from cai.core.errors import Mistake
 from cai.train.rl.adaptive_kl import AdaptiveKL
-from cai.train.rl.rewards import Sources
-from cai.train.trl.options import Training
+from cai.train.rl.rewards import RewardSources
+from cai.train.trl.options import TrainingOptions
 
 
-class Online(Training):
+class Online(TrainingOptions):
     """Options of the methods that learn from their own answers."""
 
-    rewards: Sources
+    rewards: RewardSources
     """What answers are worth: a reward model's folder, `pkg.module:function`, a judge; one or several."""
     combine: Literal["sum", "min"] = "sum"
     """Several rewards: the weighted sum, or the least of them."""
@@ -83,7 +83,7 @@ class Prompted:
 
     def order(self, seed: int, epoch: int) -> list[int]:
         """Places of all rows as an epoch takes them, by digest: resuming needs no state to find it."""
-        keys = [digest.digest("epoch", seed, epoch, row["id"], row["prompt"]) for row in self.rows]
+        keys = [seeds.digest("epoch", seed, epoch, row["id"], row["prompt"]) for row in self.rows]
         return sorted(range(len(keys)), key=lambda place: keys[place])
 
     def served(self, seed: int, first: int, count: int) -> list[int]:

@@ -22,27 +22,27 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from cai.core import seeds as digest
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
-from cai.train.rl import ppo_losses as _ppo_math
+from cai.core.seeds import seed
 from cai.train.rl.options import fitting
+from cai.train.rl.ppo_losses import Losses, advantages, ppo_losses, token_rewards, whitened
 from cai.train.rl.ppo_options import Options
 from cai.train.rl.ppo_policy import Answer, Policy
 from cai.train.rl.rewards import Rewards
-from cai.train.trl import checkpoints as _folders
-from cai.train.trl import trainer as _frame
+from cai.train.trl.checkpoints import last_checkpoint, seal, step
 from cai.train.trl.interrupt import interruptible
+from cai.train.trl.trainer import anywhere, on_cpu, quiet, save
 
 KEPT = 2
 """Checkpoints that are kept."""
 
 
-def run(job: Job, options: Options) -> Mapping[str, Any]:
+def train_ppo(job: Job, options: Options) -> Mapping[str, Any]:
     """Train to the end, or to a checkpoint where Ctrl-C came. Raises Mistake, KeyboardInterrupt."""
     rewards = Rewards(options.rewards, options.combine, job)  # first: a name that is wrong costs nothing then
     try:
-        with interruptible() as stop, _frame.quiet():
+        with interruptible() as stop, quiet():
             torch.manual_seed(job.seed)
             learner = Learner(job, options)
             if job.resume:
@@ -50,11 +50,11 @@ def run(job: Job, options: Options) -> Mapping[str, Any]:
             asked = False
             while learner.step < learner.total and not asked:
                 learner.one(rewards)
-                asked = _frame.anywhere(stop.asked)
+                asked = anywhere(stop.asked)
                 if asked or (options.save_every and learner.step % options.save_every == 0):
                     learner.checkpoint()
             if not asked:
-                _frame.save(learner, learner.policy.tokenizer, job, options)
+                save(learner, learner.policy.tokenizer, job, options)
     finally:
         rewards.close()
     return learner.figures()
@@ -65,7 +65,7 @@ class Learner:
 
     def __init__(self, job: Job, options: Options) -> None:
         self.job, self.options = job, options
-        self.accelerator = PartialState(cpu=_frame.on_cpu(options))
+        self.accelerator = PartialState(cpu=on_cpu(options))
         self.policy = Policy(job, options)
         self.kl = options.kl()
         self.optimiser = torch.optim.AdamW(self.policy.trained(), lr=options.learning_rate, eps=1e-5, weight_decay=0.0)
@@ -104,7 +104,7 @@ class Learner:
         size = self.options.rollouts
         served = self.prompts.served(self.job.seed, self.step * size, size)[rank::world]
         places = list(range(rank, size, world))
-        seeds = [digest.seed(self.job.seed, "ppo", self.step, place) for place in places]
+        seeds = [seed(self.job.seed, "ppo", self.step, place) for place in places]
         answers = list(self.policy.answers([self.prompts.tokens[row] for row in served], seeds, places))
         worth = rewards.of([self.prompts.rows[row] for row in served], [one.text for one in answers])
         for one, score in zip(answers, worth.scores, strict=True):
@@ -137,7 +137,7 @@ class Learner:
         seen = 0
         for turn in range(options.passes):
             order = list(answers)
-            random.Random(digest.seed(self.job.seed, "pass", self.step, turn)).shuffle(order)
+            random.Random(seed(self.job.seed, "pass", self.step, turn)).shuffle(order)
             for begin in range(0, len(order), size):
                 group = order[begin : begin + size]
                 tokens = sum(len(one.tokens) for one in group)
@@ -157,14 +157,14 @@ class Learner:
         )
         logratio_BT = logprobs_BT - _padded([one.start_T for one in answers])
         scores_B = torch.tensor([one.score for one in answers])
-        rewards_BT = _ppo_math.token_rewards(scores_B, logratio_BT, mask_BT, self.kl.coefficient)
+        rewards_BT = token_rewards(scores_B, logratio_BT, mask_BT, self.kl.coefficient)
         if self.options.whiten_rewards:
-            rewards_BT = _ppo_math.whitened(rewards_BT, mask_BT, centre=False)
-        found_BT, returns_BT = _ppo_math.advantages(
+            rewards_BT = whitened(rewards_BT, mask_BT, centre=False)
+        found_BT, returns_BT = advantages(
             rewards_BT, values_BT, mask_BT, gamma=self.options.gamma, decay=self.options.decay
         )
         if self.options.whiten_advantages:
-            found_BT = _ppo_math.whitened(found_BT, mask_BT)
+            found_BT = whitened(found_BT, mask_BT)
         for place, one in enumerate(answers):
             here = place, slice(len(one.tokens))
             one.advantages_T, one.returns_T = found_BT[here], returns_BT[here]
@@ -190,14 +190,14 @@ class Learner:
         self.optimiser.step()
         return told
 
-    def _losses(self, batch: Sequence[Answer]) -> _ppo_math.Losses:
+    def _losses(self, batch: Sequence[Answer]) -> Losses:
         read, mask_BT = self.policy.read(batch)
         given = [
             _padded([getattr(one, name) for one in batch]).to(self.policy.device)
             for name in ("logprobs_T", "advantages_T", "values_T", "returns_T")
         ]
         old_BT, advantages_BT, values_BT, returns_BT = given
-        return _ppo_math.losses(
+        return ppo_losses(
             read.logprobs_BT, old_BT, advantages_BT, mask_BT, self.options.clip,
             read.values_BT, values_BT, returns_BT, self.options.value_clip,
         )  # fmt: skip
@@ -224,8 +224,8 @@ class Learner:
                 torch.save(self._state(), here / "state.pt")
             except (OSError, RuntimeError) as error:
                 raise Mistake(str(here), f"cannot be written: {error}", "free space, or another folder") from error
-            _folders.seal(here)
-            for old in sorted(folder.glob("checkpoint-*"), key=_folders.step)[:-KEPT]:
+            seal(here)
+            for old in sorted(folder.glob("checkpoint-*"), key=step)[:-KEPT]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
@@ -244,7 +244,7 @@ class Learner:
 
     def resume(self) -> None:
         """Go on from the last whole checkpoint, if there is one."""
-        last = _folders.last_checkpoint(self.job.out / "checkpoints")
+        last = last_checkpoint(self.job.out / "checkpoints")
         if last is None:
             return
         state = torch.load(last / "state.pt", map_location="cpu", weights_only=True)

@@ -63,7 +63,7 @@ class Losses:
     """How far the policy has moved since it sampled: sum of (ratio - 1) - log ratio."""
 
 
-def losses(
+def ppo_losses(
     now_BT: Tensor, old_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, clip: float,
     values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, value_clip: float,
 ) -> Losses:  # fmt: skip

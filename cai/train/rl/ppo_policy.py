@@ -22,7 +22,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.train.rl.ppo_options import Options
-from cai.train.trl import trainer as _frame
+from cai.train.trl.trainer import dtype, lora, on_cpu, open_policy, open_tokenizer
 
 SAMPLED_AT_ONCE = 64
 """Answers that are written side by side."""
@@ -63,7 +63,7 @@ class Read:
     entropy_BT: Tensor
 
 
-class Drawn(LogitsProcessor):  # type: ignore[misc]  # transformers has no types here
+class FixedDraws(LogitsProcessor):  # type: ignore[misc]  # transformers has no types here
     """Draws each row's next token by a uniform number of its own and leaves no other possible."""
 
     def __init__(self, uniforms_BT: Tensor, temperature: float) -> None:
@@ -82,10 +82,10 @@ class Policy:
 
     def __init__(self, job: Job, options: Options) -> None:
         self.options = options
-        self.device = torch.device("cpu" if _frame.on_cpu(options) else f"cuda:{torch.cuda.current_device()}")
-        self.tokenizer = _frame.open_tokenizer(job.model)
-        model = _frame.open_policy(job.model, options)
-        adapter = _frame.lora(options, job)
+        self.device = torch.device("cpu" if on_cpu(options) else f"cuda:{torch.cuda.current_device()}")
+        self.tokenizer = open_tokenizer(job.model)
+        model = open_policy(job.model, options)
+        adapter = lora(options, job)
         if adapter is None:
             self._start = copy.deepcopy(model).eval().requires_grad_(False).to(self.device)
         else:
@@ -117,7 +117,7 @@ class Policy:
     def _written(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[int]]:
         most, longest = self.options.max_new_tokens, max(map(len, prompts))
         uniforms_BT = torch.stack([torch.rand(most, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        drawn = Drawn(uniforms_BT.double().to(self.device), self.options.temperature)
+        drawn = FixedDraws(uniforms_BT.double().to(self.device), self.options.temperature)
         ids_BP = torch.tensor([[self._pad] * (longest - len(one)) + one for one in prompts], device=self.device)
         seen_BP = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=self.device)
         with torch.no_grad(), self._autocast(), _plain(self.model):
@@ -185,7 +185,7 @@ class Policy:
         return logits_BTV, out.hidden_states[-1][:, -last - 1 : -1] if hidden else None
 
     def _autocast(self) -> Any:
-        half = _frame.dtype(self.options) is torch.bfloat16
+        half = dtype(self.options) is torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half)
 
 

@@ -23,14 +23,14 @@ from cai.core.config import Knobs
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.data.training_rows import prompt_messages
-from cai.runs.recipe import Choice
+from cai.runs.recipe import ModelChoice
 
 Row = Mapping[str, Any]
 Given = Callable[[Sequence[list[dict[str, str]]], Sequence[str], Sequence[Row]], Sequence[float | None]]
 """A person's function: (prompts, answers, rows) -> a number an answer, or None."""
 
 
-class Source(Knobs):
+class RewardSource(Knobs):
     """One of model, function and judge. A bare text is a function where it reads `pkg.module:name`, else a model."""
 
     model: str | None = None
@@ -40,7 +40,7 @@ class Source(Knobs):
     k: float = 1.0
     function: str | None = None
     """`pkg.module:function`, called with prompts, answers and rows."""
-    judge: Choice | None = None
+    judge: ModelChoice | None = None
     """Direct RLAIF (arXiv 2309.00267, 2.3): this model's expected score of 1 to 10, rescaled to [-1, 1]."""
     constitution: str = "default"
     """Where the principles come from that a judge scores by."""
@@ -56,7 +56,7 @@ class Source(Knobs):
         return {"function": data} if ":" in data and not Path(data).exists() else {"model": data}
 
     @model_validator(mode="after")
-    def _one(self) -> Source:
+    def _one(self) -> RewardSource:
         if sum(one is not None for one in (self.model, self.function, self.judge)) != 1:
             raise ValueError("names one of model, function and judge")
         return self
@@ -71,7 +71,7 @@ def _several(data: Any) -> Any:
     return data if isinstance(data, list | tuple) else [data]
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_several), Field(min_length=1)]
+RewardSources = Annotated[tuple[RewardSource, ...], BeforeValidator(_several), Field(min_length=1)]
 """One source or several."""
 
 
@@ -99,7 +99,7 @@ class Rewarder(Protocol):
 class Rewards:
     """All sources of a training, open."""
 
-    def __init__(self, sources: Sequence[Source], combine: Literal["sum", "min"], job: Job) -> None:
+    def __init__(self, sources: Sequence[RewardSource], combine: Literal["sum", "min"], job: Job) -> None:
         self._sources, self._combine = tuple(sources), combine
         self._open = tuple(_opened(source, job) for source in sources)
 
@@ -113,10 +113,10 @@ class Rewards:
         return Worth(scores, self._disagreement(said))
 
     def _one(self, parts: Sequence[tuple[float, ...] | None]) -> float | None:
-        from cai.backends.local.reward_model import combined
+        from cai.backends.local.reward_model import combine_scores
 
         scores = [
-            source.weight * combined(part, source.members, source.k)
+            source.weight * combine_scores(part, source.members, source.k)
             for source, part in zip(self._sources, parts, strict=True)
             if part and all(map(isfinite, part))
         ]
@@ -138,7 +138,7 @@ class Rewards:
             one.close()
 
 
-def _opened(source: Source, job: Job) -> Rewarder:
+def _opened(source: RewardSource, job: Job) -> Rewarder:
     if source.model:
         return _Model(source)
     if source.function:
@@ -152,7 +152,7 @@ def _opened(source: Source, job: Job) -> Rewarder:
 class _Model:
     """A reward model or an ensemble of them."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RewardSource) -> None:
         from cai.backends.local.reward_model import open_scorer
 
         folder = Path(source.model or "")
@@ -174,7 +174,7 @@ class _Function:
     """A person's function, checked to return a number an answer."""
 
     def __init__(self, name: str) -> None:
-        found = plugins.load(name)
+        found = plugins.load_attribute(name)
         if not callable(found):
             raise Mistake(f"rewards: {name}", "is no function", "name one as pkg.module:function")
         self._name, self._call = f"reward {name}", found

@@ -24,8 +24,7 @@ from cai.core.plugin_types import Job
 from cai.runs.files import write_json
 from cai.train.rl.options import FREE, Grouped, Prompted, fitting
 from cai.train.rl.rewards import Rewards
-from cai.train.trl import trainer as _frame
-from cai.train.trl.trainer import Guarded
+from cai.train.trl.trainer import Guarded, lora, open_policy, open_tokenizer, quiet, run_trainer, save, settings
 
 STATE = "kl.json"
 OURS = {
@@ -41,7 +40,7 @@ TOLD = ("reward", "kl", "kl_coef", "length", "entropy", "disagreement")
 """What of the last step is told at the end."""
 
 
-class AdaptiveKL:
+class AdaptiveKLMixin:
     """Mixed in before a trainer of TRL that has `beta`: it is steered towards `options.kl_target` after each step."""
 
     def __init__(self, *args: Any, options: Grouped, **kwargs: Any) -> None:
@@ -106,7 +105,7 @@ def train_rloo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping
     """`fields` are those of TRL's config that the method sets itself; so in both."""
     from trl import RLOOConfig, RLOOTrainer
 
-    class Trainer(Guarded, AdaptiveKL, RLOOTrainer):  # type: ignore[misc]  # TRL has no types here
+    class Trainer(Guarded, AdaptiveKLMixin, RLOOTrainer):  # type: ignore[misc]  # TRL has no types here
         pass
 
     return _run(Trainer, RLOOConfig, job, options, fields)
@@ -115,7 +114,7 @@ def train_rloo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping
 def train_grpo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     from trl import GRPOConfig, GRPOTrainer
 
-    class Trainer(Guarded, AdaptiveKL, GRPOTrainer):  # type: ignore[misc]  # TRL has no types here
+    class Trainer(Guarded, AdaptiveKLMixin, GRPOTrainer):  # type: ignore[misc]  # TRL has no types here
         pass
 
     return _run(Trainer, GRPOConfig, job, options, fields)
@@ -124,30 +123,30 @@ def train_grpo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping
 def _run(trainer: type, config: type, job: Job, options: Grouped, fields: Mapping[str, Any]) -> dict[str, Any]:
     rewards = Rewards(options.rewards, options.combine, job)  # first: a name that is wrong costs nothing then
     try:
-        with _frame.quiet():
+        with quiet():
             set_seed(job.seed)
-            tokenizer = _frame.open_tokenizer(job.model)
+            tokenizer = open_tokenizer(job.model)
             asked = fitting(job.rows, tokenizer, options)
             world = int(os.environ.get("WORLD_SIZE", "1"))
             prompts = options.batch_size * options.accumulate * world // options.answers  # of one step
             steps = options.max_steps or max(1, ceil(options.epochs * len(asked.rows) / prompts))
             # all steps are one epoch to TRL: the order is ours, and what it has seen is what it skips on resuming
             more = {**fields, "max_steps": steps, "num_train_epochs": 1}
-            model = _frame.open_policy(job.model, options)
+            model = open_policy(job.model, options)
             model.config._name_or_path = str(job.model)  # whence TRL loads the reference
             paid = Paid(rewards, asked.rows, options, _ends(model, tokenizer))
             running = trainer(
                 model=model,
-                args=_frame.settings(config, job, options, **more),
+                args=settings(config, job, options, **more),
                 processing_class=tokenizer,
-                peft_config=_frame.lora(options, job),
+                peft_config=lora(options, job),
                 train_dataset=_served(asked, job.seed, steps * prompts),
                 reward_funcs=paid,
                 options=options,
             )
             told = _Told(job, paid)
-            figures = _frame.fit(running, replace(job, log=told, held_out=()))
-            _frame.save(running, tokenizer, job, options)
+            figures = run_trainer(running, replace(job, log=told, held_out=()))
+            save(running, tokenizer, job, options)
     finally:
         rewards.close()
     return figures | told.last | {"unrewarded": paid.unrewarded, "too_long": len(job.rows) - len(asked.rows)}

@@ -13,18 +13,18 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
-from cai.backends.local.reward_model import Combine, Scorer, combined, open_scorer
+from cai.backends.local.reward_model import Combine, Scorer, combine_scores, open_scorer
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Rows
 from cai.core.types import Message
-from cai.data import pairs as preferences
-from cai.data import training_rows as lessons
+from cai.data.pairs import data_files, opened
+from cai.data.training_rows import TrainingRow, answer_columns, gather_training_rows
 
 Said = list[tuple[float, ...]]
 """For each side of a row, what every member of every model says of it."""
 
 
-def score(
+def score_file(
     models: Sequence[Path],
     data: Path,
     *,
@@ -39,7 +39,7 @@ def score(
     has what every member of every model says, where there are several.
     """
     kind = _kind(data)
-    rows, said, left_out = list[lessons.Row](), list[Said](), Counter[str]()
+    rows, said, left_out = list[TrainingRow](), list[Said](), Counter[str]()
     for number, model in enumerate(models):
         scorer = open_scorer(model, batch_size=batch, device=device)
         if number:
@@ -47,32 +47,32 @@ def score(
             rows, said = list(compress(rows, fits)), list(compress(said, fits))
             left_out["too_long"] += fits.count(False)
         else:
-            found = lessons.gather(
+            found = gather_training_rows(
                 data, kind, tokens=partial(_tokens, scorer=scorer), max_length=scorer.limit, held_out=0
             )
             rows, left_out = [*found.rows, *found.held_out], found.left_out
-            said = [[()] * len(lessons.sides(row)) for row in rows]
-        more = iter(scorer.each([(_turns(row), _said(row[side])) for row in rows for side in lessons.sides(row)]))
+            said = [[()] * len(answer_columns(row)) for row in rows]
+        more = iter(scorer.each([(_turns(row), _said(row[side])) for row in rows for side in answer_columns(row)]))
         said = [[one + next(more) for one in sides] for sides in said]
     lines = [_line(row, sides, combine, k) for row, sides in zip(rows, said, strict=True)]
-    return lines, _summary(rows, [[combined(one, combine, k) for one in sides] for sides in said], said, left_out)
+    return lines, _summary(rows, [[combine_scores(one, combine, k) for one in sides] for sides in said], said, left_out)
 
 
 def _kind(data: Path) -> Rows:
-    first = next(iter(preferences.files(data)))
-    return "pairs" if preferences.opened(first).format else "messages"
+    first = next(iter(data_files(data)))
+    return "pairs" if opened(first).format else "messages"
 
 
 def _tokens(row: Mapping[str, Any], scorer: Scorer) -> int:
     """Of a row's longest side."""
-    return max(len(scorer.tokens(_turns(row), _said(row[side]))) for side in lessons.sides(row))
+    return max(len(scorer.tokens(_turns(row), _said(row[side]))) for side in answer_columns(row))
 
 
 def _line(row: Mapping[str, Any], said: Said, combine: Combine, k: float) -> dict[str, Any]:
     """What is printed of a row, its sides as the file has them: lessons turn a label below one half round."""
-    names, turned = lessons.sides(row), bool(row.get("turned"))
+    names, turned = answer_columns(row), bool(row.get("turned"))
     sides = dict(zip(["score"] if names == ["completion"] else names, said[::-1] if turned else said, strict=True))
-    line: dict[str, Any] = {"id": row["id"]} | {name: combined(one, combine, k) for name, one in sides.items()}
+    line: dict[str, Any] = {"id": row["id"]} | {name: combine_scores(one, combine, k) for name, one in sides.items()}
     if "chosen" in line:
         line["p"] = 1 / (1 + exp(max(-700.0, min(700.0, line["rejected"] - line["chosen"]))))
         line["label"] = 1 - row["p_chosen"] if turned else row["p_chosen"]

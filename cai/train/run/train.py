@@ -27,19 +27,20 @@ from typing import Any
 
 from cai.backends.local.download import sha256
 from cai.backends.local.model_folders import model_folder
-from cai.core import config as outside
 from cai.core import plugins
+from cai.core.config import Document, validate
 from cai.core.errors import CaiError, Mistake
 from cai.core.plugin_types import Job, Method
 from cai.core.seeds import digest, uniform
-from cai.data import training_rows as lessons
-from cai.data.training_rows import Lessons
+from cai.data.training_rows import TrainingRow, TrainingRows, data_digest, gather_training_rows
 from cai.report.cards import model as model_card
-from cai.runs.files import append, appended, write_json, write_text
+from cai.report.cards.model import FILE, chain
+from cai.runs.files import append, appended, record_as_json, write_json, write_text
 from cai.runs.folder import Run
+from cai.runs.manifest import TrainingResult
 
 PACKAGES = ("cai", "torch", "transformers", "trl", "peft", "accelerate")
-Say = Callable[[Mapping[str, Any]], None]
+OnMetrics = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class Order:
     """Share of prompts that are evaluated on and not learned from, where the data names no split."""
 
 
-def train(order: Order, say: Say = lambda line: None) -> dict[str, Any]:
-    """Do it, or go on with it; what figures.json holds. `say` is given every line of metrics. Raises Mistake."""
+def train(order: Order, on_metrics: OnMetrics = lambda line: None) -> TrainingResult:
+    """Train, or go on with it; what figures.json holds. `on_metrics` takes every line of metrics. Raises Mistake."""
     method, options = _method(order)
     folder, identity = model_folder(order.model)
     with _first_only(Run(order.out).locked), _told(order.out):
@@ -69,21 +70,20 @@ def train(order: Order, say: Say = lambda line: None) -> dict[str, Any]:
             return done
         link = _link(order, method, options, rows, settings, folder)
         started = time.time()
-        job = Job(folder, rows.rows, rows.held_out, order.out, order.seed, True, _Metrics(order.out, say).add)
+        job = Job(folder, rows.rows, rows.held_out, order.out, order.seed, True, _Metrics(order.out, on_metrics).add)
         figures = method.train(job, options)
-        said = {
-            "method": order.method, "rows": rows.counts(), "why_left_out": rows.examples, "figures": dict(figures),
-            "seconds": round(time.time() - started, 1),
-        }  # fmt: skip
+        result = TrainingResult(
+            order.method, rows.counts(), round(time.time() - started, 1), dict(figures), rows.examples
+        )
         if _is_first():
-            _finish(order.out, link, said)
-        return said
+            _finish(order.out, link, result)
+        return result
 
 
 def options_of(method: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
     """The method's record, and its options from what a person set. Raises Mistake with a suggestion."""
-    record = plugins.find("train", method, Method)
-    found, problems = outside.check(outside.Document(f"train {method}", dict(given), None), record.options)
+    record = plugins.find_plugin("train", method, Method)
+    found, problems = validate(Document(f"train {method}", dict(given), None), record.options)
     if found is None:
         first = min(
             problems, key=lambda problem: not problem.what.startswith("unknown")
@@ -136,17 +136,23 @@ def _method(order: Order) -> tuple[Method, Any]:
     return options_of(order.method, order.options)
 
 
-def _gathered(order: Order, method: Method, options: Any, folder: Path) -> Lessons:
+def _gathered(order: Order, method: Method, options: Any, folder: Path) -> TrainingRows:
     count = _counter(folder)
     wanted: dict[str, Any] = {"tokens": count, "max_length": options.max_length, "seed": order.seed}
     how: dict[str, Any] = {"revisions": getattr(options, "revisions", "last"), "soft": getattr(options, "soft", True)}
-    rows = lessons.gather(order.data, method.rows, held_out=order.held_out, **how, **wanted)
+    rows = gather_training_rows(order.data, method.rows, held_out=order.held_out, **how, **wanted)
     if mix := getattr(options, "mix", ""):
-        _mix(rows, lessons.gather(Path(mix), method.rows, held_out=0, **wanted), mix, options.mix_ratio, order.seed)
+        _mix(
+            rows,
+            gather_training_rows(Path(mix), method.rows, held_out=0, **wanted),
+            mix,
+            options.mix_ratio,
+            order.seed,
+        )
     return rows
 
 
-def _mix(rows: Lessons, helpful: Lessons, name: str, share: float, seed: int) -> None:
+def _mix(rows: TrainingRows, helpful: TrainingRows, name: str, share: float, seed: int) -> None:
     """Add as many helpful rows, drawn by digest, as make `share` of all."""
     wanted = round(len(rows.rows) * share / (1 - share))
     have = helpful.rows
@@ -158,7 +164,7 @@ def _mix(rows: Lessons, helpful: Lessons, name: str, share: float, seed: int) ->
     rows.read += wanted
 
 
-def _counter(folder: Path) -> Callable[[lessons.Row], int]:
+def _counter(folder: Path) -> Callable[[TrainingRow], int]:
     """Tokens of a row's longest side, as the chat template renders it. Raises Mistake where there is no template."""
     from transformers import AutoTokenizer
 
@@ -169,7 +175,7 @@ def _counter(folder: Path) -> Callable[[lessons.Row], int]:
     if not tokenizer.chat_template:
         raise Mistake(str(folder), "its tokenizer has no chat template", "name the chat form of the model")
 
-    def count(row: lessons.Row) -> int:
+    def count(row: TrainingRow) -> int:
         sides = [row[name] for name in ("completion", "chosen", "rejected") if name in row]
         texts = [row["prompt"] + side for side in sides] or [row["prompt"]]
         return max(len(tokenizer.apply_chat_template(t, add_generation_prompt=not sides)["input_ids"]) for t in texts)
@@ -183,8 +189,8 @@ def _settings(order: Order, options: Any, identity: Mapping[str, str]) -> dict[s
         "method": order.method,
         "options": options.model_dump(mode="json"),
         "model": {"name": order.model, **identity},
-        "data": {"path": str(order.data), "digest": lessons.fingerprint(order.data)}
-        | ({"mix": lessons.fingerprint(Path(mix))} if mix else {}),
+        "data": {"path": str(order.data), "digest": data_digest(order.data)}
+        | ({"mix": data_digest(Path(mix))} if mix else {}),
         **_rewards(options),
         "seed": order.seed,
         "held_out": order.held_out,
@@ -202,7 +208,7 @@ def _rewards(options: Any) -> dict[str, Any]:
     return {"rewards": found} if found else {}
 
 
-def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+def _begun(out: Path, settings: Mapping[str, Any]) -> TrainingResult | None:
     """What a finished training of this folder says; None where there is something to do. Raises Mistake."""
     file, done = out / "settings.json", out / "figures.json"
     if file.is_file():
@@ -213,7 +219,7 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
             what = f"holds another training: its {', '.join(changed)} differ"
             raise Mistake(str(out), what, "choose another --out, or remove the folder")
         if done.is_file():
-            return dict(json.loads(done.read_text("utf-8")))
+            return TrainingResult.read(out)
     elif out.exists() and any(path.name != ".lock" for path in out.iterdir()):
         raise Mistake(str(out), "holds something that is no training", "choose an empty or a new folder")
     if _is_first():
@@ -227,8 +233,8 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
 class _Metrics:
     """Lines of metrics.jsonl. Steps that a resumed training does again are there already, and are not written twice."""
 
-    def __init__(self, out: Path, say: Say) -> None:
-        self._file, self._say, self._seen = out / "metrics.jsonl", say, set[tuple[object, ...]]()
+    def __init__(self, out: Path, on_metrics: OnMetrics) -> None:
+        self._file, self._on_metrics, self._seen = out / "metrics.jsonl", on_metrics, set[tuple[object, ...]]()
         fresh = not any((out / name).exists() for name in ("checkpoints", "members"))
         if fresh and _is_first():
             self._file.unlink(missing_ok=True)
@@ -245,7 +251,7 @@ class _Metrics:
         self._seen.add(key)
         clean = {name: None if isinstance(one, float) and not isfinite(one) else one for name, one in line.items()}
         append(self._file, clean)
-        self._say(clean)
+        self._on_metrics(clean)
 
     @staticmethod
     def _key(line: Mapping[str, Any]) -> tuple[object, ...]:
@@ -285,25 +291,25 @@ def _told(out: Path) -> Iterator[None]:
 
 
 def _link(
-    order: Order, method: Method, options: Any, rows: Lessons, settings: Mapping[str, Any], folder: Path
+    order: Order, method: Method, options: Any, rows: TrainingRows, settings: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """This training's link of the chain, with all links before it."""
     others = {
         value: made
         for value in _texts(options.model_dump(mode="json"))
-        if Path(value).is_dir() and (made := model_card.chain(Path(value)))
+        if Path(value).is_dir() and (made := chain(Path(value)))
     }
     name = Path(order.model).name if Path(order.model).is_dir() else order.model
     return {
         "method": order.method,
         "writes": method.writes,
         "settings": digest(settings),
-        "model": {**settings["model"], "name": name, "made": model_card.chain(folder)},
+        "model": {**settings["model"], "name": name, "made": chain(folder)},
         "data": {
             "name": order.data.name, "digest": settings["data"]["digest"], "constitutions": sorted(rows.constitutions),
         },
         "others": others,
-        "rows": rows.counts(),
+        "rows": record_as_json(rows.counts()),
         "options": options.model_dump(mode="json", exclude_defaults=True),
         "seed": order.seed,
         "packages": settings["packages"],
@@ -317,9 +323,9 @@ def _texts(value: Any) -> Iterator[str]:
         yield from _texts(inner)
 
 
-def _finish(out: Path, link: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    write_json(out / "model" / model_card.FILE, link)
-    write_text(out / "model" / "README.md", model_card.page(link, said["figures"]))
-    write_json(out / "figures.json", said)
+def _finish(out: Path, link: Mapping[str, Any], result: TrainingResult) -> None:
+    write_json(out / "model" / FILE, link)
+    write_text(out / "model" / "README.md", model_card.model_card(link, result.figures))
+    result.write(out)
     for name in ("checkpoints", "members"):  # what it would have gone on from
         shutil.rmtree(out / name, ignore_errors=True)

@@ -31,12 +31,12 @@ def preferences(rows: Sequence[Row], *, soft: bool) -> list[dict[str, Any]]:
     return [_columns(row, "prompt", "chosen", "rejected") | label for row, label in zip(kept, labels, strict=True)]
 
 
-def completions(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def completion_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """prompt and completion."""
     return [_columns(row, "prompt", "completion") for row in rows]
 
 
-def labelled(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
+def labelled_rows(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
     """prompt, completion and label, shuffled by digest."""
     order = sorted(rows, key=lambda row: digest("kto", seed, row["id"], row["label"], row["completion"]))
     return [_columns(row, "prompt", "completion", "label") for row in order]

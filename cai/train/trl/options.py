@@ -13,7 +13,7 @@ from pydantic import Field
 from cai.core.config import Knobs
 
 
-class Training(Knobs):
+class TrainingOptions(Knobs):
     """Options of any method. A step is one change of the weights."""
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0

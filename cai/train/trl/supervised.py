@@ -9,7 +9,7 @@ from typing import Any
 from transformers import set_seed
 
 from cai.core.plugin_types import Job
-from cai.train.trl import trainer as _frame
+from cai.train.trl.trainer import lora, open_policy, open_tokenizer, quiet, run_trainer, save
 
 Figures = Mapping[str, Any]
 Fields = Mapping[str, Any]
@@ -24,21 +24,21 @@ def per_process(fields: Fields) -> Fields:
 def train_supervised(
     trainer: type, settings: Any, job: Job, options: Any, data: Mapping[str, Any], *, reference: bool = False
 ) -> dict[str, float]:
-    with _frame.quiet():
+    with quiet():
         set_seed(job.seed)
-        tokenizer = _frame.open_tokenizer(job.model)
+        tokenizer = open_tokenizer(job.model)
         more: dict[str, Any] = {}
         if reference and not options.r and not settings.precompute_ref_log_probs:
             # given, because TRL would load it again by name, and a model changed in memory has a name that is wrong
-            more["ref_model"] = _frame.open_policy(job.model, options)
+            more["ref_model"] = open_policy(job.model, options)
         running = trainer(
-            model=_frame.open_policy(job.model, options),
+            model=open_policy(job.model, options),
             args=settings,
             processing_class=tokenizer,
-            peft_config=_frame.lora(options, job),
+            peft_config=lora(options, job),
             **data,
             **more,
         )
-        figures = _frame.fit(running, job)
-        _frame.save(running, tokenizer, job, options)
+        figures = run_trainer(running, job)
+        save(running, tokenizer, job, options)
     return figures

@@ -23,9 +23,9 @@ from cai.backends.local.weights import refuse_rewards
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.plugins import suggest
-from cai.train.trl import checkpoints as _folders
+from cai.train.trl.checkpoints import appearing, last_checkpoint, seal
 from cai.train.trl.interrupt import Stop, interruptible
-from cai.train.trl.options import Training
+from cai.train.trl.options import TrainingOptions
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -42,21 +42,21 @@ STATE = "trainer_state.json"
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
 
-def on_cpu(options: Training) -> bool:
+def on_cpu(options: TrainingOptions) -> bool:
     """Whether to train on the CPU. Raises Mistake where a GPU is asked for and there is none."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise Mistake("device: cuda", "there is no CUDA device here", "use device: auto")
     return options.device == "cpu" or not torch.cuda.is_available()
 
 
-def dtype(options: Training) -> torch.dtype:
+def dtype(options: TrainingOptions) -> torch.dtype:
     """What to compute in."""
     if options.dtype == "auto":
         return torch.float32 if on_cpu(options) or not torch.cuda.is_bf16_supported() else torch.bfloat16
     return torch.float32 if options.dtype == "float32" else torch.bfloat16
 
 
-def shared(seed: int, options: Training) -> dict[str, Any]:
+def shared(seed: int, options: TrainingOptions) -> dict[str, Any]:
     """Fields of TRL's configs that every method sets in the same way."""
     cpu = on_cpu(options)
     return {
@@ -83,7 +83,7 @@ _LOGGED = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm":
 """We keep metrics ourselves, and a loss that is no number is to be seen."""
 
 
-def settings(config: type, job: Job, options: Training, **own: Any) -> Any:
+def settings(config: type, job: Job, options: TrainingOptions, **own: Any) -> Any:
     """TRL's `config` from our options, the method's `own` fields and what is passed through. Raises Mistake."""
     known = sorted({field.name for field in fields(config)} - {"output_dir"})  # where results go is the order's to say
     for key in options.trl:
@@ -113,7 +113,7 @@ def open_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def open_policy(folder: Path, options: Training, kind: Any = AutoModelForCausalLM, **loading: Any) -> Any:
+def open_policy(folder: Path, options: TrainingOptions, kind: Any = AutoModelForCausalLM, **loading: Any) -> Any:
     """The model in `folder`, or the merge of the adapter there: float32 where it is trained whole. Raises Mistake."""
     held = dtype(options) if options.r else torch.float32  # frozen weights may be held in what is computed in
     if kind is AutoModelForCausalLM:
@@ -143,7 +143,7 @@ def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = 
     return model
 
 
-def lora(options: Training, job: Job, task: str = "CAUSAL_LM") -> Any:
+def lora(options: TrainingOptions, job: Job, task: str = "CAUSAL_LM") -> Any:
     """The LoRA adapter to train, or None for a full fine-tuning."""
     from peft import LoraConfig
 
@@ -159,7 +159,7 @@ def lora(options: Training, job: Job, task: str = "CAUSAL_LM") -> Any:
 
 
 def save(
-    trainer: Any, tokenizer: Any, job: Job, options: Training, kind: Any = AutoModelForCausalLM, **loading: Any
+    trainer: Any, tokenizer: Any, job: Job, options: TrainingOptions, kind: Any = AutoModelForCausalLM, **loading: Any
 ) -> None:
     """Write what was trained to `out/model`, whole or not at all; LoRA folded in unless `merge` is off.
 
@@ -171,7 +171,7 @@ def save(
     trainer.save_model(str(raw))  # gathers the shards of all processes
     trainer.accelerator.wait_for_everyone()
     if first:
-        with _folders.appearing(target) as folder:
+        with appearing(target) as folder:
             if (raw / ADAPTER).is_file() and options.merge:
                 model = merged(raw, kind, job.model, **loading)
                 model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -205,7 +205,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers has no types
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            _folders.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class Guarded:
@@ -219,12 +219,12 @@ class Guarded:
         return loss
 
 
-def fit(trainer: Any, job: Job) -> dict[str, float]:
+def run_trainer(trainer: Any, job: Job) -> dict[str, float]:
     """Train, going on from the last whole checkpoint where asked to, and evaluate; figures by name, seconds of this go.
 
     Raises Mistake for a loss that is no number, KeyboardInterrupt after a checkpoint where Ctrl-C came.
     """
-    last = _folders.last_checkpoint(job.out / "checkpoints") if job.resume else None
+    last = last_checkpoint(job.out / "checkpoints") if job.resume else None
     for weight in trainer.model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()  # steps of Adam are smaller than bfloat16 can tell apart
