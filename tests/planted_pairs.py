@@ -12,13 +12,14 @@ from typing import Any
 
 from foreign_pairs import Plain
 
-from cai.checks.run.check import Hygiene, check_pairs, options
+from cai.checks.run.check import Hygiene, check_pairs
+from cai.checks.run.options import check_options
 
 ROWS = 60
 
 
 def checked(*paths: Path, **set: object) -> Hygiene:
-    return check_pairs(paths, options([f"{name}={value}" for name, value in set.items()]))
+    return check_pairs(paths, check_options([f"{name}={value}" for name, value in set.items()]))
 
 
 def missed(said: Hygiene) -> set[str]:

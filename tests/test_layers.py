@@ -139,7 +139,7 @@ from cai.runs.recipe import Recipe
 from cai.runs.folder import Run
 recipe = Recipe.model_validate(dict(constitution="concise", prompts="everyday", templates="small",
     writer=dict(backend="scripted", script="scripts:steady"), critique=dict(rounds=1), export=dict(formats=[])))
-asyncio.run(pipeline.run(recipe, Run(pathlib.Path({str(tmp_path / "run")!r}))))
+asyncio.run(pipeline.generate(recipe, Run(pathlib.Path({str(tmp_path / "run")!r}))))
 """
     assert not loaded_by(code) & set(HEAVY)
 

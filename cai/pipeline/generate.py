@@ -20,8 +20,7 @@ from pathlib import Path
 from cai.audit.subjects.audit import audit_finished_run, probe_options
 from cai.constitution.principles import NoPrinciple, draw_principle, load_constitution
 from cai.core import plugins
-from cai.core.concurrency import crowd as _together
-from cai.core.concurrency import turn
+from cai.core.concurrency import crowd, turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
 from cai.core.types import Constitution, Failure, Message, Prompt, Step, Trace
 from cai.data.prompts import count_prompts, read_prompts
@@ -334,7 +333,7 @@ async def _trace_all(
                 return
 
     try:
-        await _together(worker, max(model.concurrency for model in work.models.values()))
+        await crowd(worker, max(model.concurrency for model in work.models.values()))
     finally:
         traces.finish()
     if stopped:

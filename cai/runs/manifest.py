@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import Field, TypeAdapter
 
 from cai.core.stats import Interval
+from cai.core.types import Example
 from cai.runs.budget import CallTally
 from cai.runs.files import read_record, record_as_json, write_json
 from cai.runs.judge_card import JudgeSummary, TemplateName
@@ -54,19 +55,24 @@ class DigestedPath:
 
 @dataclass(frozen=True, slots=True)
 class PrincipleRecord:
-    """A principle as it was when the run was made."""
+    """A principle as it was when the run was made; the fields are those of `Principle`, and its digest."""
 
     id: str
     critique: str = ""
     revise: str = ""
     title: str = ""
-    compare: str = ""
+    compare: str | None = None
+    checks: tuple[str, ...] = ()
     weight: float = 1.0
+    tags: tuple[str, ...] = ()
+    applies_to: tuple[str, ...] = ()
+    priority: int = 0
+    examples: tuple[Example, ...] = ()
+    rationale: str = ""
     digest: str = ""
 
 
-@with_config(ConfigDict(extra="allow"))
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ConstitutionRecord:
     """A constitution as it was when the run was made."""
 
@@ -74,6 +80,9 @@ class ConstitutionRecord:
     version: str
     digest: str
     principles: tuple[PrincipleRecord, ...] = ()
+    about: str = ""
+    tags: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

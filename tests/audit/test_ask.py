@@ -11,10 +11,10 @@ from process import cai
 
 from cai.audit.subjects.ask import Asked, audit_policy, audit_run, expectations
 from cai.audit.subjects.audit import load_facts, probe_options
-from cai.runs.findings import Audit
 from cai.core.config import parse_options, parse_yaml
 from cai.core.plugin_types import Finding
 from cai.core.types import Request, Sampling
+from cai.runs.findings import Audit
 from cai.runs.recipe import PromptSource, Recipe
 
 FACTS = {fact.question: fact for fact in load_facts()}

@@ -11,11 +11,11 @@ from planted_run import pair, plant, prompt, trace
 from process import cai
 
 from cai.audit.subjects.audit import audit_pairs, audit_reward, probe_options
-from cai.runs.findings import Audit, write_findings
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Finding
 from cai.core.types import Verdict
+from cai.runs.findings import Audit, write_findings
 
 
 def pairs_file(path: Path, rows: list[tuple[str, str, str]], **more: object) -> Path:

@@ -25,9 +25,9 @@ from cai.core.config import Document, parse_options
 from cai.core.errors import CallFailed, Mistake, Permanent, Refused, Transient
 from cai.core.types import Completion, Message, Request, Sampling, Score, Usage
 from cai.pipeline.generate import generate
+from cai.runs.budget import CallTally
 from cai.runs.folder import Run
 from cai.runs.journal import Journal
-from cai.runs.budget import CallTally
 from cai.runs.recipe import Recipe
 
 CANARY = "sk-canary-0123456789abcdef"

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from planted_pairs import FAULTS, ROWS, by_length, checked, clean, missed, of
 
 from cai.checks import thinking
-from cai.checks.run.check import Options, check_pairs, options
+from cai.checks.run.check import check_pairs
 from cai.checks.run.finding import ENOUGH, KINDS
 from cai.checks.run.minhash import Signatures, nearest
+from cai.checks.run.options import Options, check_options
 from cai.cli.check_table import check_lines
 from cai.core.errors import Mistake
 from cai.data.pair_formats import SHAPES
@@ -123,7 +124,7 @@ def test_a_tendency_is_not_read_from_a_few_rows(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_a_mistake(tmp_path: Path, setting: str, what: str) -> None:
     path = write(tmp_path / "p.jsonl", "trl", clean(2))
     with pytest.raises(Mistake, match=what):
-        check_pairs([path], options([setting]))
+        check_pairs([path], check_options([setting]))
 
 
 def test_false_alarms_are_rare_at_the_size_where_judging_begins(tmp_path: Path) -> None:

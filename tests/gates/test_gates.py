@@ -6,7 +6,8 @@ import pytest
 
 from cai.core.refusals import refuses
 from cai.core.types import Completion, Failure, Finish, GateHit, Message, Pair, Prompt, Step, Trace
-from cai.gates.apply.gate import gate_draft, gate_pair, gate_revision, repaired
+from cai.gates.apply.gate import open_gates
+from cai.gates.preamble import repaired
 from cai.pipeline.stages.pair import pair
 from cai.runs.recipe import GateSettings, PairSettings
 
@@ -19,7 +20,7 @@ GOOD = "Rinse the rice, use enough water and a low flame, and let it rest covere
 
 
 def look(after: str, *, before: str = BEFORE, finish: Finish = "stop", prompt: Prompt = PROMPT, **gates: str | None):
-    kept, hits = gate_revision(after, before, finish, prompt, GateSettings.model_validate(gates))
+    kept, hits = open_gates(GateSettings.model_validate(gates)).revision(after, before, finish, prompt)
     return kept, {hit.gate: hit.action for hit in hits}
 
 
@@ -115,9 +116,8 @@ def test_truncation_is_tagged_not_dropped() -> None:
 
 
 def test_drafts_are_only_ever_tagged() -> None:
-    hits = gate_draft(
-        "I'm sorry, but I can't help with that. " + "la la la " * 40, "length", PROMPT, GateSettings(repetition="drop")
-    )
+    text = "I'm sorry, but I can't help with that. " + "la la la " * 40
+    hits = open_gates(GateSettings(repetition="drop")).draft(text, "length", PROMPT)
     assert {hit.gate for hit in hits} == {"refusal", "repetition", "truncated"}
     assert {hit.action for hit in hits} == {"tag"}
 
@@ -156,7 +156,7 @@ def trace(*answers: str | None, draft: str = BEFORE) -> Trace:
 
 
 def test_a_pair_is_the_draft_against_the_last_kept_revision() -> None:
-    [made] = pair(trace("First version, long enough.", GOOD, None), PairSettings(), GateSettings())
+    [made] = pair(trace("First version, long enough.", GOOD, None), PairSettings(), open_gates(GateSettings()))
     assert isinstance(made, Pair)
     assert (made.rejected, made.chosen, made.source) == (BEFORE, GOOD, "revision:0>2")
     assert made.principles == ("principle-0", "principle-1")
@@ -164,33 +164,39 @@ def test_a_pair_is_the_draft_against_the_last_kept_revision() -> None:
 
 def test_rounds_are_paired_with_the_round_before() -> None:
     answers = ["One two three four.", "Five six seven.", "Eight nine."]
-    made = [row for row in pair(trace(*answers), PairSettings(rounds=True), GateSettings()) if isinstance(row, Pair)]
+    made = [
+        row
+        for row in pair(trace(*answers), PairSettings(rounds=True), open_gates(GateSettings()))
+        if isinstance(row, Pair)
+    ]
     assert [row.source for row in made] == ["revision:0>3", "revision:0>1", "revision:1>2", "revision:2>3"]
     assert [(row.rejected, row.chosen) for row in made[1:]] == list(zip([BEFORE, *answers], answers, strict=False))
 
 
 def test_no_kept_revision_is_a_failure_with_the_gates_reasons() -> None:
-    [made] = pair(trace(None, None), PairSettings(), GateSettings())
+    [made] = pair(trace(None, None), PairSettings(), open_gates(GateSettings()))
     assert isinstance(made, Failure)
     assert made.kind == "gate:no_revision"
     assert "round 1: meta (said so); round 2: meta" in made.message
 
 
 def test_chosen_never_equals_rejected() -> None:
-    [made] = pair(trace("Another text entirely.", BEFORE), PairSettings(), GateSettings())
+    [made] = pair(trace("Another text entirely.", BEFORE), PairSettings(), open_gates(GateSettings()))
     assert isinstance(made, Failure)
     assert made.kind == "gate:near_identical"
 
 
 def test_pairs_equal_after_truncation_are_turned_away() -> None:
     long = " ".join(f"word{n}" for n in range(60))
-    hits = gate_pair(long + " one ending of many words here", long + " other", PROMPT, GateSettings(max_length=50))
+    hits = open_gates(GateSettings(max_length=50)).pair(
+        long + " one ending of many words here", long + " other", PROMPT
+    )
     assert [hit.gate for hit in hits] == ["truncated_equal"]
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [("short", "word " * 30), ("word " * 30, "short")])
 def test_length_is_watched_on_both_sides(chosen: str, rejected: str) -> None:
-    hits = gate_pair(chosen, rejected, PROMPT, GateSettings())
+    hits = open_gates(GateSettings()).pair(chosen, rejected, PROMPT)
     assert [(hit.gate, hit.action) for hit in hits] == [("length_ratio", "tag")]
 
 
@@ -201,5 +207,5 @@ def test_length_is_watched_on_both_sides(chosen: str, rejected: str) -> None:
 def test_a_megabyte_passes_the_gates_at_once(text: str) -> None:
     look(text)
     look(GOOD, before=text)
-    gate_pair(text, GOOD, PROMPT, GateSettings())
-    gate_pair(text, text + " more", PROMPT, GateSettings())
+    open_gates(GateSettings()).pair(text, GOOD, PROMPT)
+    open_gates(GateSettings()).pair(text, text + " more", PROMPT)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cai.cli.judge_card import judge_card as command
+from cai.cli.judge_card import judge_card_command as command
 from cai.core import calibration
 from cai.core.errors import Mistake
 from cai.core.types import Message, Pair, Prompt, Verdict
@@ -58,7 +58,7 @@ def write(path: Path, made: list[dict[str, Any]]) -> Path:
 def measured(tmp_path: Path, method: str, made: list[dict[str, Any]], *overrides: str, **how: Any) -> Any:
     chosen = recipe.judge_recipe(method, (*SCRIPTED, *overrides))
     file = write(tmp_path / "gold.jsonl", made)
-    said = asyncio.run(measure_judges(chosen, [file], Run(tmp_path / "runs" / "card"), **how))
+    said = asyncio.run(measure_judges(chosen, [file], Run(tmp_path / "runs" / "card"), **how)).as_json()
     return said["gold"]["gold"]
 
 
@@ -139,7 +139,7 @@ def test_several_judges_have_a_card_each(tmp_path: Path) -> None:
         "writer: {backend: scripted, script: 'planted_judge:votes', scorer: 'planted_judge:biased'}\n"
     )
     file = write(tmp_path / "gold.jsonl", rows(20))
-    said = asyncio.run(measure_judges(recipe.load_recipe(path), [file], Run(tmp_path / "runs" / "card")))
+    said = asyncio.run(measure_judges(recipe.load_recipe(path), [file], Run(tmp_path / "runs" / "card"))).as_json()
     found = said["gold"]["gold"]
     assert [one["judge"].split(" ")[0] for one in found["judges"]] == ["logprob", "score"]
     assert found["disagreement"]["value"] > 0
@@ -148,7 +148,7 @@ def test_several_judges_have_a_card_each(tmp_path: Path) -> None:
 def test_the_same_again_asks_nothing(tmp_path: Path) -> None:
     file, where = write(tmp_path / "g.jsonl", rows(20)), Run(tmp_path / "runs" / "card")
     chosen = recipe.judge_recipe("logprob", SCRIPTED)
-    first, again = (asyncio.run(measure_judges(chosen, [file], where)) for _ in range(2))
+    first, again = (asyncio.run(measure_judges(chosen, [file], where)) for _ in range(2)).as_json()
     assert (first["cost"]["new_calls"], again["cost"]["new_calls"]) == (40, 0)
     assert first["cost"]["calls_per_label"] == again["cost"]["calls_per_label"] == 2
     assert first["gold"] == again["gold"]
@@ -297,7 +297,9 @@ def test_every_line_of_a_card_can_be_read(tmp_path: Path) -> None:
 def test_published_pairs_are_read_as_they_are(name: str, data: Path, tmp_path: Path) -> None:
     file = data / "pairs" / f"{name}.jsonl"
     chosen = recipe.judge_recipe("score", (*SCRIPTED, "writer.scorer=test_judge_card:by_length"))
-    said = asyncio.run(measure_judges(chosen, [file], Run(tmp_path / "runs" / "card"), limit=100))["gold"][name]
+    said = asyncio.run(measure_judges(chosen, [file], Run(tmp_path / "runs" / "card"), limit=100)).as_json()["gold"][
+        name
+    ]
     assert said["lost"].get("bad_row", 0) == 0
     assert said["pairs"] == min(100, sum(1 for _ in file.open()))
 

@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from typing import Any
 import pytest
 
 from cai.backends.scripted import Scripted
+from cai.core.concurrency import crowd
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.seeds import digest
 from cai.core.types import Request
 from cai.pipeline import manifest
-from cai.pipeline.generate import _together, estimate, generate
+from cai.pipeline.generate import estimate, generate
 from cai.runs import models
 from cai.runs.folder import Run
 
@@ -190,7 +192,7 @@ def test_a_dry_run_counts_and_asks_nothing(recipe_of: Any, tmp_path: Path) -> No
     where = Run(tmp_path / "runs" / "a")
 
     def calls(recipe: Any) -> tuple[float | None, float | None]:
-        said = asyncio.run(estimate(recipe, where))
+        said = asdict(asyncio.run(estimate(recipe, where)))
         return said["answered"], said["new"]
 
     assert calls(recipe_of()) == (0, 100)
@@ -253,7 +255,7 @@ sys.path.insert(0, {tests!r})
 from cai.pipeline import generate as pipeline
 from cai.runs import recipe
 from cai.runs.folder import Run
-asyncio.run(pipeline.run(recipe.load({recipe!r}), Run(pathlib.Path({folder!r}))))
+asyncio.run(pipeline.generate(recipe.load_recipe({recipe!r}), Run(pathlib.Path({folder!r}))))
 """
 
 
@@ -368,4 +370,4 @@ def test_budget_errors_pass_through_the_workers_unwrapped() -> None:
         raise BudgetReached("spent")
 
     with pytest.raises(BudgetReached):
-        asyncio.run(_together(worker, 3))
+        asyncio.run(crowd(worker, 3))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -242,11 +243,11 @@ def test_a_dry_run_counts_what_a_label_run_would_ask(label_of: Any, tmp_path: Pa
         writer=WRITER | {"script": "test_labelling:steady"}, gates={"near_identical": None, "truncated_equal": None}
     )
     where = Run(tmp_path / "runs" / "a")
-    before = asyncio.run(estimate(chosen, where))
+    before = asdict(asyncio.run(estimate(chosen, where)))
     assert (before["answered"], before["new"]) == (0, 20 * (4 + 6 * 2))
     said = run(chosen, where.path)
     assert sum(calls["asked"] for calls in said["calls"].values()) == 20 * (4 + 6 * 2)
-    after = asyncio.run(estimate(chosen, where))
+    after = asdict(asyncio.run(estimate(chosen, where)))
     assert (after["answered"], after["new"]) == (20 * (4 + 6 * 2), 0)
     more = asyncio.run(
         estimate(label_of(writer=chosen.writer, gates=chosen.gates, judge={"by": "logprob", "principles": 2}), where)
@@ -355,7 +356,7 @@ sys.path.insert(0, {tests!r})
 from cai.pipeline import generate as pipeline
 from cai.runs import recipe
 from cai.runs.folder import Run
-asyncio.run(pipeline.run(recipe.load({recipe!r}), Run(pathlib.Path({folder!r}))))
+asyncio.run(pipeline.generate(recipe.load_recipe({recipe!r}), Run(pathlib.Path({folder!r}))))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -11,7 +11,7 @@ import pytest
 from cai.constitution.principles import load_constitution
 from cai.core import plugins
 from cai.pipeline.generate import generate
-from cai.pipeline.run import policy_change, words_kept
+from cai.pipeline.policy_change import policy_change, words_kept
 from cai.report import svg
 from cai.report.run_page import run_page
 from cai.report.training_sections import trainings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_what_this_machine_serves_has_no_listed_price(recipe_of: Any, tmp_path: 
 def test_a_dry_run_measures_by_what_was_answered(recipe_of: Any, tmp_path: Path) -> None:
     writer = {"backend": "scripted", "script": "scripts:steady", "price": {"input": 1, "output": 1}}
     recipe, where = recipe_of(writer=writer), Run(tmp_path / "runs" / "a")
-    before = asyncio.run(estimate(recipe, where))
+    before = asdict(asyncio.run(estimate(recipe, where)))
     assert (before["new"], before["new_tokens"]) == (100, None)
     guess = asyncio.run(estimate(recipe, where, sample=5))
     assert (guess["answered"], guess["new"]) == (25, 75)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from cai.backends.scripted import Scripted
 from cai.core.errors import Mistake, Permanent, Transient
 from cai.core.types import Completion, Message, Request, Sampling, Usage
-from cai.runs.journal import WINDOW, Journal, Unasked
 from cai.runs.budget import CallTally
+from cai.runs.journal import WINDOW, Journal, Unasked
 
 ASKED = Request((Message("user", "hello"),), Sampling(temperature=1.0), seed=7)
 

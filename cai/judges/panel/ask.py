@@ -15,11 +15,18 @@ from typing import Any, TypeVar
 
 from cai.core.concurrency import together
 from cai.core.errors import Permanent
+from cai.core.plugin_types import Judge
 from cai.core.seeds import digest, seed
 from cai.core.types import Comparison, Completion, Model, Request, Sampling
-from cai.templates.template import Template, Untrusted, turns
+from cai.templates.template import Template, Untrusted, load_template, turns
 
 Rating = TypeVar("Rating")
+
+
+def load_judge_template(record: Judge, name: str) -> Template:
+    """The template of a judge: a name in its own folder or in `prompts/`, or a path. Raises Mistake."""
+    return load_template(record.asks, name, record.offers, record.prompts)
+
 
 LETTERS = ("(A)", "(B)")
 """What a judge that sees both answers replies with; in parentheses, so that no option is the beginning of another."""

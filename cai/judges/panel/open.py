@@ -12,13 +12,12 @@ from cai.core.plugin_types import Judge
 from cai.core.plugins import NotLoaded, find_plugin
 from cai.core.types import Constitution, Model
 from cai.data.pairs import data_files
-from cai.judges.panel.ask import JudgeContext
+from cai.judges.panel.ask import JudgeContext, load_judge_template
 from cai.judges.panel.gold import check_gold, measure_judge, of_labels
 from cai.judges.panel.panel import Juror, Panel
 from cai.runs.folder import Run
 from cai.runs.judge_card import JudgeDescription, JudgeSummary, TemplateName
 from cai.runs.recipe import JudgeSettings, JurorSettings, ModelChoice, Recipe
-from cai.templates.template import load_template
 
 
 def extra_roles(recipe: Recipe) -> dict[str, ModelChoice]:
@@ -63,8 +62,7 @@ def _juror(juror: JurorSettings, model: Model, recipe: Recipe, constitution: Con
         raise Mistake(f"judge {juror.method}", f"no principle of {constitution.name!r} has `{record.needs}`", fix)
     options: Knobs = parse_options(Document(f"recipe: judge {juror.method}", juror.options, None), record.options)
     name = juror.template or _template_set(recipe)
-    template = load_template(record.asks, name, record.offers, record.prompts)
-    context = JudgeContext(model, template, recipe.seed)
+    context = JudgeContext(model, load_judge_template(record, name), recipe.seed)
     return Juror(juror.method, record, context, options, model.identity.get("model", "unknown"))
 
 

@@ -22,12 +22,11 @@ from cai.core.plugin_types import Backend, Job
 from cai.core.seeds import digest
 from cai.core.types import Comparison, Prompt
 from cai.data.training_rows import prompt_messages
-from cai.judges.panel.ask import JudgeContext
-from cai.judges.score import rate_answer
+from cai.judges.panel.ask import JudgeContext, load_judge_template
+from cai.judges.score import JUDGE, rate_answer
 from cai.runs.budget import CallTally
 from cai.runs.journal import Journal
 from cai.runs.recipe import ModelChoice
-from cai.templates.template import load_template
 
 
 class JudgeReward:
@@ -40,7 +39,7 @@ class JudgeReward:
         self._able = [principle for principle in loaded.principles if principle.compare and principle.weight]
         if not self._able:
             raise Mistake(f"constitution {laws}", "no principle has `compare`", "add it: a judge scores by it")
-        question = load_template("score", template)
+        question = load_judge_template(JUDGE, template)
         self._journal = Journal(job.out / "journal.sqlite")
         self.tally = CallTally()
         self._model = self._journal.through(backend.open(options), self.tally)
