@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,9 +63,10 @@ def run_command(
     if batch:
         loaded = by_batch(loaded, runs / "batches")
     if dry_run:
-        with without_code():
+        with nullcontext() if sample else without_code():  # a sample is run, and everything it needs with it
             check_trainings(loaded)
-        return _print_estimate(asyncio.run(estimate(loaded, run, sample)), as_json)
+            found = asyncio.run(estimate(loaded, run, sample))
+        return _print_estimate(found, as_json)
     _run_to_the_end(loaded, run, Budget(max_calls, max_tokens, max_cost), quiet, as_json)
 
 

@@ -191,13 +191,13 @@ def _fields_at(kind: Any, loc: Sequence[str | int]) -> set[str]:
     return _fields_at(field.annotation, rest) if field else set()
 
 
-def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def overridden(data: Mapping[str, Any], overrides: Sequence[str], example: str = "max_steps=100") -> dict[str, Any]:
     """A copy of `data` with `a.b=value` overrides set, each value read as YAML; the last one holds. Raises Mistake."""
     found = dict(data)
     for override in overrides:
         key, sign, value = override.partition("=")
         if not sign or not key.strip():
-            raise Mistake(f"-o {override}", "is not of the form key=value", "for example -o max_steps=100")
+            raise Mistake(f"-o {override}", "is not of the form key=value", f"for example -o {example}")
         *parents, last = key.strip().split(".")
         inner = found
         for parent in parents:

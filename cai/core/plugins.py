@@ -42,6 +42,11 @@ def without_code() -> Iterator[list[str]]:
         _skipped.reset(token)
 
 
+def not_loaded() -> tuple[str, ...]:
+    """The names that the innermost `without_code` has not loaded so far."""
+    return tuple(_skipped.get() or ())
+
+
 def is_outside(name: str) -> bool:
     """Whether a name means code of another package: `pkg.module:ATTR`."""
     return _OUTSIDE.fullmatch(name) is not None

@@ -12,16 +12,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from cai.audit.subjects.audit import audit_finished_run, probe_options
 from cai.constitution.principles import NoPrinciple, draw_principle, load_constitution
-from cai.core import plugins
 from cai.core.concurrency import crowd, turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
+from cai.core.plugins import not_loaded
 from cai.core.types import Constitution, Failure, Message, Prompt, Step, Trace
 from cai.data.prompts import count_prompts, read_prompts
 from cai.data.splits import make_split
@@ -185,14 +184,14 @@ class Estimate:
 async def estimate(recipe: Recipe, run: Run, sample: int = 0) -> Estimate:
     """Count the calls of a run. Asks nothing, unless `sample` prompts may be asked to measure by.
 
-    Answers of the sample are kept like any other. Code from outside that the recipe names is loaded only for a sample.
+    Answers of the sample are kept like any other. Within `without_code` no code from outside is loaded, and calls to
+    models of such code count as new.
     """
     progress = Progress()
     with Journal(run.path.parent / "journal.sqlite") as journal:
         if sample:
             await _ask_first(sample, await prepare(recipe, journal, Progress()))
-        with nullcontext() if sample else plugins.without_code() as skipped:
-            work = await prepare(recipe, journal, progress, by=Unasked)
+        work = await prepare(recipe, journal, progress, by=Unasked)
         try:
             prompts, new = await _count_calls(work, progress)
         finally:
@@ -208,7 +207,7 @@ async def estimate(recipe: Recipe, run: Run, sample: int = 0) -> Estimate:
         new=new,
         new_tokens=None if share is None else round(tokens * share),
         new_cost=None if share is None or spent is None else round(spent * share, 4),
-        not_loaded=tuple(skipped or ()),
+        not_loaded=not_loaded(),
     )
 
 

@@ -200,9 +200,9 @@ class Manifest:
 
     def as_json(self) -> dict[str, object]:
         """As manifest.json holds it; what there is nothing to say about is left out."""
-        return {name: value for name, value in record_as_json(self).items() if value not in (None, [], {})} | {
-            "counts": record_as_json(self)["counts"]
-        }
+        kept = ("counts", "failures", "calls", "starts", "seconds", "seed")
+        every = record_as_json(self).items()
+        return {name: value for name, value in every if name in kept or value not in (None, "", [], {})}
 
     def write(self, folder: Path) -> None:
         """Write manifest.json, whole or not at all. Raises Mistake."""

@@ -387,4 +387,4 @@ def _overridden(document: Document, overrides: tuple[str, ...]) -> Document:
     for key, whole in (("prompts", _source), ("templates", _templates), ("judge", _judging)):
         if key in data:
             data[key] = whole(data[key])  # so that -o prompts.limit=3 finds the short form written out
-    return Document(document.where, overridden(data, overrides), document.marked)
+    return Document(document.where, overridden(data, overrides, "critique.rounds=4"), document.marked)

@@ -116,9 +116,9 @@ def test_findings_of_a_run_are_kept_and_replaced_by_those_of_the_same_thing(tmp_
     asked = [prompt(f"p{n}") for n in range(3)]
     run = plant(tmp_path / "run", pairs=[pair(one, "Yes, it is.", "No.") for one in asked])
     found = Finding("length", "x", 1.0, None, None, None, None)
-    write_findings(run, [Audit("reward m", 3, (found,))])
-    write_findings(run, [audited(run.path)])
-    write_findings(run, [audited(run.path)])
+    write_findings(run.path, [Audit("reward m", 3, (found,))])
+    write_findings(run.path, [audited(run.path)])
+    write_findings(run.path, [audited(run.path)])
     held = json.loads((run.path / "findings.json").read_text())
     assert [one["of"] for one in held["audits"]] == ["reward m", "pairs"]
 

@@ -58,7 +58,7 @@ async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of:
             templates="large",
             critique={"rounds": 1},
         )
-        said = await generate(recipe.by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))
+        said = (await generate(recipe.by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))).as_json()
     handed_in = [json.loads(note.read_text()) for note in (tmp_path / "batches").glob("*.json")]
     assert len(handed_in) == 4, "drafts, critiques, revisions, judgements"
     assert sum(len(note["ids"]) for note in handed_in) == sum(calls["asked"] for calls in said["calls"].values())

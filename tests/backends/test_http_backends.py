@@ -465,7 +465,7 @@ async def test_a_whole_run_leaves_no_trace_of_its_key(
     monkeypatch.setenv("CANARY_KEY", CANARY)
     async with running(MockOptions(port=0, latency=0, key=CANARY, context=3000, faults={"500": 0.1})) as mock:
         where = Run(tmp_path / "runs" / "r")
-        said = await generate(recipe(mock.url, prompts_file, backend, api_key_env="CANARY_KEY"), where)
+        said = (await generate(recipe(mock.url, prompts_file, backend, api_key_env="CANARY_KEY"), where)).as_json()
         assert mock.answered
     assert said["counts"]["draft"]["out"] == 20
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

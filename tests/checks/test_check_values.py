@@ -116,7 +116,7 @@ def test_a_tendency_is_not_read_from_a_few_rows(tmp_path: Path) -> None:
     ("setting", "what"),
     [
         ("identicle=1", "unknown key 'identicle'; did you mean 'identical'"),
-        ("identical", "not of the form name=value"),
+        ("identical", "not of the form key=value"),
         ("identical=2", "less than or equal to 1"),
         ("format=x", "there is no such format"),
     ],

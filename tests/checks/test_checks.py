@@ -132,7 +132,7 @@ def test_signs_in_the_data_cannot_steer_the_terminal(tmp_path: Path) -> None:
 
 def command(*arguments: object) -> Result:
     app = typer.Typer()
-    app.command()(check.command)
+    app.command()(check.check_command)
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 

@@ -152,7 +152,7 @@ def test_failures_are_grouped_with_a_hint_and_retry_asks_only_them(work: Path) -
     assert again.returncode == 0, again.stderr
     said = json.loads(again.stdout)
     assert said["failures"] == {}
-    assert 0 < said["calls"]["writer"]["asked"] == 3 * lost
+    assert 0 < said["starts"][-1]["calls"]["writer"]["asked"] == 3 * lost
 
 
 def test_a_limit_stops_the_run_with_exit_4_and_a_higher_one_goes_on(work: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_run_without_rows_gives_an_export_with_columns_that_says_so(name: str,
 def test_looking_at_the_formats_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom cai.core import plugins\nfrom cai.pipeline import export, export_check\nfrom cai.core.plugin_types import Format\n"
-        "for name in plugins.names('export'): plugins.find('export', name, Format)\n"
+        "for name in plugins.plugin_names('export'): plugins.find_plugin('export', name, Format)\n"
         "print([name for name in ('datasets', 'pyarrow', 'transformers', 'torch') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -21,11 +21,13 @@ from cai.core import calibration
 from cai.core.errors import Mistake
 from cai.core.types import Message, Pair, Prompt, Verdict
 from cai.judges.panel import gold
-from cai.judges.panel.card import Judged, family, judge_figures, judged_row, own
+from cai.judges.panel.card import Judged, family, judge_figures, judged_row, own_family
 from cai.pipeline.judge_card import measure_judges
 from cai.report.cards.judge import judge_card_lines
 from cai.runs import recipe
+from cai.runs.files import record_as_json
 from cai.runs.folder import Run
+from cai.runs.judge_card import JudgeCard
 
 SCRIPTED = (
     "writer.backend=scripted",
@@ -117,7 +119,7 @@ def test_what_cannot_be_judged_is_counted_and_no_number(tmp_path: Path) -> None:
     made = [*rows(10), {"id": "tie", "prompt": "Q?", "chosen": "a", "rejected": "b", "p_chosen": 0.5}, {"id": "bad"}]
     found = measured(tmp_path, "sampled", made, "writer.script=test_judge_card:mumbles")
     assert found["lost"] == {"tie_in_gold": 1, "bad_row": 1, "unparsable": 10}
-    assert "accuracy" not in found
+    assert found["accuracy"] is None
 
 
 def mumbles(request: Any) -> str:
@@ -148,10 +150,14 @@ def test_several_judges_have_a_card_each(tmp_path: Path) -> None:
 def test_the_same_again_asks_nothing(tmp_path: Path) -> None:
     file, where = write(tmp_path / "g.jsonl", rows(20)), Run(tmp_path / "runs" / "card")
     chosen = recipe.judge_recipe("logprob", SCRIPTED)
-    first, again = (asyncio.run(measure_judges(chosen, [file], where)) for _ in range(2)).as_json()
+    first, again = (asyncio.run(measure_judges(chosen, [file], where)).as_json() for _ in range(2))
     assert (first["cost"]["new_calls"], again["cost"]["new_calls"]) == (40, 0)
     assert first["cost"]["calls_per_label"] == again["cost"]["calls_per_label"] == 2
     assert first["gold"] == again["gold"]
+
+
+def figures(made: list[Judged], *, gold: bool) -> dict[str, Any]:
+    return record_as_json(judge_figures(made, gold=gold))
 
 
 def rows_of(*p: float, longer: tuple[float, ...] = (), orders: Any = ()) -> list[Judged]:
@@ -161,43 +167,44 @@ def rows_of(*p: float, longer: tuple[float, ...] = (), orders: Any = ()) -> list
 
 def test_a_judge_of_length_alone_leans_to_length_and_a_right_one_does_not() -> None:
     longer = (1.0,) * 30 + (0.0,) * 10  # the better answer is the longer one in three of four pairs
-    by_length = judge_figures(rows_of(*(0.9 if side else 0.1 for side in longer), longer=longer), gold=True)
-    by_quality = judge_figures(rows_of(*(0.9,) * 40, longer=longer), gold=True)
+    by_length = figures(rows_of(*(0.9 if side else 0.1 for side in longer), longer=longer), gold=True)
+    by_quality = figures(rows_of(*(0.9,) * 40, longer=longer), gold=True)
     assert by_length["length"]["prefers_longer"]["value"] == pytest.approx(1)
     assert by_quality["length"]["prefers_longer"]["value"] == pytest.approx(0.5)
 
 
 def test_a_judge_that_prefers_its_own_family_is_seen() -> None:
     made = [Judged(f"r{n}", 0.9 if mine else 0.1, own=mine) for n, mine in enumerate([1.0, 0.0] * 20)]
-    assert judge_figures(made, gold=True)["self_preference"]["value"] == pytest.approx(1)
+    assert figures(made, gold=True)["self_preference"]["value"] == pytest.approx(1)
     fair = [Judged(f"r{n}", 0.8, own=mine) for n, mine in enumerate([1.0, 0.0] * 20)]
-    assert judge_figures(fair, gold=True)["self_preference"]["value"] == pytest.approx(0.5)
+    assert figures(fair, gold=True)["self_preference"]["value"] == pytest.approx(0.5)
 
 
 def test_families_are_told_by_the_models_names() -> None:
     assert family("Qwen/Qwen2.5-7B-Instruct") == family("qwen3-8b") == "qwen"
-    assert own("smollm2-135m", "smollm2-360m", "Qwen/Qwen3") == 1
-    assert own("smollm2-135m", "Qwen/Qwen3", "/models/SmolLM3") == 0
-    assert own("smollm2", "smollm2", "smollm3") is None
-    assert own("smollm2", "", "smollm3") is None
+    assert own_family("smollm2-135m", "smollm2-360m", "Qwen/Qwen3") == 1
+    assert own_family("smollm2-135m", "Qwen/Qwen3", "/models/SmolLM3") == 0
+    assert own_family("smollm2", "smollm2", "smollm3") is None
+    assert own_family("smollm2", "", "smollm3") is None
 
 
 def test_ties_are_half_right_and_abstentions_are_neither() -> None:
-    found = judge_figures([*rows_of(0.5, 0.5, 0.9), Judged("x", None)], gold=True)
+    found = figures([*rows_of(0.5, 0.5, 0.9), Judged("x", None)], gold=True)
     assert found["accuracy"]["value"] == pytest.approx(2 / 3)
     assert found["ties"]["value"] == pytest.approx(2 / 3)
     assert found["abstained"] == 1
 
 
 def test_a_card_of_nothing_says_so() -> None:
-    assert judge_figures([], gold=True) == {"n": 0, "abstained": 0}
+    found = figures([], gold=True)
+    assert (found["n"], found["abstained"], found["accuracy"]) == (0, 0, None)
 
 
 def test_a_card_of_labels_has_no_accuracy() -> None:
     pair = Pair(Prompt("p", (Message("user", "x"),)), 0, "a b", "c", 0.8, (), "sample:1>0",
                 verdict=Verdict(0.8, "logprob", "smollm2", orders=(0.9, 0.7)), writers=("writer", "writer-2"))  # fmt: skip
-    found = gold.of_labels([pair] * 3, {"writer": "smollm2", "writer-2": "qwen2"}, 0)
-    assert "accuracy" not in found
+    found = record_as_json(gold.of_labels([pair] * 3, {"writer": "smollm2", "writer-2": "qwen2"}, 0))
+    assert found["accuracy"] is None
     assert found["position"]["bias"]["value"] == pytest.approx(0.1)
     assert found["self_preference"]["value"] == 1
     assert found["length"]["prefers_longer"]["value"] == 1
@@ -286,7 +293,9 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 
 
 def test_every_line_of_a_card_can_be_read(tmp_path: Path) -> None:
-    said = dict(judge_card_lines(measured(tmp_path, "logprob", rows(50))))
+    measured(tmp_path, "logprob", rows(50))
+    card = JudgeCard.read(tmp_path / "runs" / "card")
+    said = dict(judge_card_lines(card.gold["gold"]))
     assert {"accuracy", "one order", "gain over one order", "flips with the order", "calibration"} <= said.keys()
 
 

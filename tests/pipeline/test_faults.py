@@ -44,7 +44,7 @@ async def test_every_prompt_comes_out_once_however_the_server_misbehaves(scale: 
     asked = prompts(tmp_path / "p.jsonl", 120 // scale)
     async with running(Options(port=0, latency=0.005, faults=rates, retry_after=0.02, stall=5.0)) as mock:
         where = Run(tmp_path / "runs" / "r")
-        said = await generate(Recipe.model_validate(recipe(mock.url, asked)), where)
+        said = (await generate(Recipe.model_validate(recipe(mock.url, asked)), where)).as_json()
     rows = list(where.traces())
     assert [row.prompt.id for row in rows] == [f"p{n}" for n in range(120 // scale)]
     assert all(row.draft.text.strip() and row.steps[0].critique and row.steps[0].revision for row in rows)

@@ -26,8 +26,8 @@ from cai.core.concurrency import crowd
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.seeds import digest
 from cai.core.types import Request
-from cai.pipeline import manifest
 from cai.pipeline.generate import estimate, generate
+from cai.pipeline.manifest import too_many_failures
 from cai.runs import models
 from cai.runs.folder import Run
 
@@ -43,7 +43,8 @@ def rows(folder: Path) -> dict[str, bytes]:
 
 
 def asked(said: dict[str, Any]) -> int:
-    return sum(calls["asked"] for calls in said["calls"].values())
+    """New calls of the last start."""
+    return sum(calls["asked"] for calls in said["starts"][-1]["calls"].values())
 
 
 def test_a_run_leaves_its_story_in_the_folder(recipe_of: Any, tmp_path: Path) -> None:
@@ -243,10 +244,13 @@ def test_a_refused_endpoint_stops_the_run_with_one_error(recipe_of: Any, tmp_pat
 
 def test_too_many_failures_are_said_and_the_rows_kept(recipe_of: Any, tmp_path: Path) -> None:
     recipe = recipe_of("scripts:troubled", max_failure_share=0.01)
-    said = run(recipe, tmp_path / "runs" / "a")
-    assert manifest.too_many_failures(recipe, said)
+    run(recipe, tmp_path / "runs" / "a")
+    assert too_many_failures(recipe, Run(tmp_path / "runs" / "a").manifest)
     assert list(Run(tmp_path / "runs" / "a").traces())
-    assert manifest.too_many_failures(recipe.model_copy(update={"max_failure_share": 1.0}), said) is None
+    assert (
+        too_many_failures(recipe.model_copy(update={"max_failure_share": 1.0}), Run(tmp_path / "runs" / "a").manifest)
+        is None
+    )
 
 
 JOB = """

@@ -20,6 +20,7 @@ from cai.data.training_rows import gather_training_rows
 from cai.pipeline import iterate
 from cai.pipeline.iterate import IterationRound, Loop, _mixed, _same, _why, run_iterations
 from cai.runs.folder import Run
+from cai.runs.manifest import RowCounts
 from cai.runs.recipe import Recipe
 
 SIDES = ("chosen", "rejected")
@@ -135,7 +136,7 @@ def test_a_reward_model_learns_from_all_rounds_from_files_and_from_what_the_red_
     mixed, counts = _mixed(loop(pairs=[file]), second.folder, [first])
     assert counts == {"old_pairs": 1, "new_pairs": 1, "file_pairs": 1, "redteam_pairs": 1}
     found_rows = gather_training_rows(mixed, "pairs", tokens=lambda row: 1, max_length=9, held_out=0.0)
-    assert found_rows.counts() == {"read": 4, "used": 4, "held_out": 0, "left_out": {}}
+    assert found_rows.counts() == RowCounts(4, 4, 0)
     old, new, own, red = found_rows.rows
     assert (old["id"].partition(":")[0], new["id"].partition(":")[0]) == ("1", "2")
     assert (own["p_chosen"], own["weight"]) == (0.8, 2.0)

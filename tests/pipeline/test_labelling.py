@@ -19,8 +19,8 @@ import pytest
 
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.types import Completion, Message, Pair, Prompt, Trace
-from cai.pipeline import manifest
 from cai.pipeline.generate import estimate, generate
+from cai.pipeline.manifest import too_many_failures
 from cai.pipeline.stages.sample import best_and_worst, presented
 from cai.runs import recipe
 from cai.runs.budget import Budget
@@ -217,7 +217,7 @@ def test_a_revision_judged_worse_is_dropped_tagged_or_swapped(worse: str, label_
         assert pair.p_chosen == pytest.approx(planted_judge.p(pair.chosen, pair.rejected))
         assert pair.verdict.p == pair.p_chosen
     assert all((pair.p_chosen < 0.5) == (worse == "tag") for pair in tagged)
-    assert manifest.too_many_failures(chosen, said) is None
+    assert too_many_failures(chosen, Run(tmp_path / "runs" / "a").manifest) is None
 
 
 def drafts_and_revisions(request: Any) -> str:
@@ -235,7 +235,9 @@ def test_the_same_command_again_asks_nothing_and_writes_the_same_rows(label_of: 
     before = rows(folder)
     said = run(label_of(), folder)
     assert rows(folder) == before
-    assert sum(calls["asked"] for calls in said["calls"].values()) <= said["failures"].get("content_filter", 0)
+    assert sum(calls["asked"] for calls in said["starts"][-1]["calls"].values()) <= said["failures"].get(
+        "content_filter", 0
+    )
 
 
 def test_a_dry_run_counts_what_a_label_run_would_ask(label_of: Any, tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_a_dry_run_counts_what_a_label_run_would_ask(label_of: Any, tmp_path: Pa
     more = asyncio.run(
         estimate(label_of(writer=chosen.writer, gates=chosen.gates, judge={"by": "logprob", "principles": 2}), where)
     )
-    assert more["new"] == 20 * 6 * 2 * 2
+    assert more.new == 20 * 6 * 2 * 2
 
 
 def test_concurrency_and_order_of_finishing_change_nothing(label_of: Any, tmp_path: Path) -> None:

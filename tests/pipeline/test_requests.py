@@ -39,7 +39,7 @@ async def test_three_files_make_a_whole_run(recipe_of: Any, tmp_path: Path) -> N
         assert await export_requests(recipe, where, file) == 20
         assert await bring_in(recipe, where, engine(file)) == (20, 0, [])
     assert await export_requests(recipe, where, tmp_path / "nothing.jsonl") == 0
-    said = await generate(recipe, where)  # nobody listens at port 9
+    said = (await generate(recipe, where)).as_json()  # nobody listens at port 9
     assert said["calls"]["writer"]["asked"] == 0
     assert said["counts"]["revise"]["out"] == 20
 

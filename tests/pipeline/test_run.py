@@ -109,7 +109,7 @@ async def test_from_prompts_to_a_policy_and_again_without_any_work(tmp_path: Pat
     weights = (where.path / "train" / "dpo" / "model" / "model.safetensors").stat().st_mtime_ns
     again = await run(chosen, where)
     assert (where.path / "train" / "dpo" / "model" / "model.safetensors").stat().st_mtime_ns == weights
-    assert all(calls["asked"] == 0 for calls in again["calls"].values())
+    assert all(calls["asked"] == 0 for calls in again["starts"][-1]["calls"].values())
     assert again["policy"] == said["policy"]
 
 

@@ -105,7 +105,7 @@ def manifest(count: int, failed: int = 0, text: str = "plain") -> dict[str, Any]
             "pair": {"in": count, "out": count, "failed": 0},
         },
         "calls": {
-            "writer": {"asked": 5, "found": 3, "prompt_tokens": 10, "completion_tokens": 20, "new_tokens": 18}
+            "writer": {"asked": 5, "found": 3, "prompt_tokens": 10, "completion_tokens": 20}
         },
         "lengths": {
             "unit": "words", "n": count, "draft_median": 107.0, "final_median": 45.0, "change_mean": -60.2,
@@ -124,7 +124,8 @@ def shown(html: str) -> list[dict[str, Any]]:
 
 
 async def test_the_page_of_a_real_run_says_what_its_manifest_says(tmp_path: Path, recipe_of: Any) -> None:
-    said = await generate(recipe_of("scripts:troubled", max_failure_share=1.0), run := Run(tmp_path / "runs" / "r"))
+    await generate(recipe_of("scripts:troubled", max_failure_share=1.0), run := Run(tmp_path / "runs" / "r"))
+    said = run.manifest.as_json()
     text = visible((run.path / "report.html").read_text("utf-8"))
     assert f"{said['counts']['read']['out']} → {said['counts']['revise']['out']}" in text
     for kind, count in said["failures"].items():

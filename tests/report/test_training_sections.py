@@ -15,6 +15,7 @@ from cai.pipeline.policy_change import policy_change, words_kept
 from cai.report import svg
 from cai.report.run_page import run_page
 from cai.report.training_sections import trainings
+from cai.runs.files import record_as_json
 from cai.runs.folder import Run
 
 EVIL = "</script><img src=x onerror=alert(1)>\u202e<b>"
@@ -38,7 +39,7 @@ def planted(run: Path) -> None:
     steps = [{"step": n, "loss": 0.7 - 0.05 * n, "rewards/margins": None if n == 3 else 0.1 * n} for n in range(1, 8)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     pairs = [("one two three four five six", "one two"), (EVIL, EVIL + " more")]
-    facts = {"policy": "dpo", "models": {}, "n": 2, "lost": {}} | policy_change(pairs, 0)
+    facts = record_as_json(policy_change(pairs, 0)) | {"policy": "dpo", "models": {}, "n": 2, "lost": {}}
     answered = [{"id": f"p{n}", "prompt": EVIL, "before": old, "after": new} for n, (old, new) in enumerate(pairs)]
     (run / "policy.json").write_text(json.dumps(facts | {"rows": answered}))
     finding = {"probe": "length", "what": EVIL, "value": 0.9, "low": 0.8, "high": 0.95, "threshold": 0.6, "passed": False,
@@ -84,11 +85,11 @@ def test_a_constant_and_a_long_curve_are_drawn_too() -> None:
 def test_what_a_policy_kept_is_measured_against_strangers() -> None:
     pairs = [("bread needs water and yeast", "bread needs yeast"), ("cats sleep through daylight", "cats sleep")]
     facts = policy_change(pairs, 0)
-    assert facts["kept"]["value"] == 1.0
-    assert facts["kept_of_another"]["value"] == 0.0
-    assert facts["words"]["value"] == -2.0
+    assert facts.kept and facts.kept.value == 1.0
+    assert facts.kept_of_another and facts.kept_of_another.value == 0.0
+    assert facts.words and facts.words.value == -2.0
     assert words_kept("anything", "") == 0.0
-    assert policy_change([], 0)["words"]["value"] is None
+    assert (nothing := policy_change([], 0)).words and nothing.words.value is None
 
 
 async def test_two_runs_are_compared_row_by_row(recipe_of: Any, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def write(tmp_path: Path, body: str, header: str = "form: chat\nvariables: [conv
 
 @pytest.mark.parametrize(("stage", "name"), SHIPPED)
 def test_shipped_templates_load_and_end_in_a_user_turn(stage: str, name: str) -> None:
-    messages = load_template(stage, name).render(values(stage=stage), "NONCE")
+    messages = load_template(stage, name, OFFERED[stage]).render(values(stage=stage), "NONCE")
     assert messages[-1].role == "user"
     assert all(message.content for message in messages)
 
@@ -75,7 +75,7 @@ def test_shipped_templates_load_and_end_in_a_user_turn(stage: str, name: str) ->
 @pytest.mark.parametrize(("stage", "name"), SHIPPED)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_neither_closes_the_fence_nor_speaks_the_chat_protocol(stage: str, name: str, text: str) -> None:
-    template = load_template(stage, name)
+    template = load_template(stage, name, OFFERED[stage])
     # the worst case: the author guessed the nonce
     clean = "".join(message.content for message in template.render(values("harmless", stage), "NONCE"))
     dirty = "".join(message.content for message in template.render(values(text, stage), "NONCE"))
@@ -92,7 +92,7 @@ def test_hostile_text_neither_closes_the_fence_nor_speaks_the_chat_protocol(stag
 @pytest.mark.parametrize("before", ["\n", "\r", "\r\n", "\v", "\x85", "\u2028", "\n\u200b", "\n\ufeff "])
 @pytest.mark.parametrize("label", ["Better answer:", "better  answer :", "Answer\u00a0A:", "Rule:"])
 def test_no_line_of_a_text_reads_as_a_label_of_a_worked_case(before: str, label: str) -> None:
-    template = load_template("judge", "small")
+    template = load_template("judge", "small", OFFERED["judge"])
     clean, dirty = (
         template.render(values(text, "judge"), "NONCE")[-1].content for text in ("fine", f"fine{before}{label} (B)")
     )
@@ -177,12 +177,12 @@ def test_a_mould_says_what_a_rendering_says(which: tuple[str, str], texts: list[
         assert poured.render(given_, "NONCE") == rendered.render(given_, "NONCE")
 
 
-LOADED = {(stage, name): load_template(stage, name) for stage, name in SHIPPED}
+LOADED = {(stage, name): load_template(stage, name, OFFERED[stage]) for stage, name in SHIPPED}
 
 
 @pytest.mark.parametrize(("stage", "name"), [one for one in SHIPPED if one[0] in ("draft", "critique", "revise")])
 def test_the_templates_of_a_run_are_poured_once_for_each_principle(stage: str, name: str) -> None:
-    template, asked = load_template(stage, name), values()
+    template, asked = load_template(stage, name, OFFERED[stage]), values()
     for number in range(20):
         template.render(asked | {"answer": Untrusted(f"answer {number}")}, f"nonce {number}")
     assert [type(mould) for mould in (template._moulds or {}).values()] == [Mould]

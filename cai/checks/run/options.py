@@ -62,4 +62,4 @@ class Options(Knobs):
 
 def check_options(overrides: Sequence[str] = ()) -> Options:
     """The defaults with `name=value` overrides, of which the last one holds. Raises Mistake."""
-    return parse_options(Document("-o", overridden({}, overrides), None), Options)
+    return parse_options(Document("-o", overridden({}, overrides, "identical=0.01"), None), Options)
