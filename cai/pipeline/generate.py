@@ -405,4 +405,4 @@ def tokenizer(where: Run, name: str) -> str:
     if not name and writer.get("engine") != "transformers":
         fix = "add --tokenizer: a known model, a Hugging Face id or a folder"
         raise Mistake("--check", f"a {writer.get('engine')} model has no tokenizer here", fix)
-    return str(_weights.locate(name or writer["model"]).folder)
+    return str(_weights.find_weights(name or writer["model"]).folder)

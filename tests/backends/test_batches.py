@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cai.backends.http import batches as _batch
-from cai.backends.mock.server import Mock, Options, running
+from cai.backends.mock.server import running
+from cai.backends.mock.state import Mock, Options
 from cai.core.errors import Mistake
 from cai.pipeline import generate as pipeline
 from cai.runs import recipe

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from endpoints import always, serving, wire
 
-from cai.backends.http.errors import failure, retry_after
+from cai.backends.http.errors import retry_after, status_error
 from cai.core.errors import CaiError, CallFailed, Permanent, Refused, Transient
 
 CANARY = "sk-canary-0123456789abcdef"
@@ -58,7 +58,7 @@ async def answer_of(url: str, **options: object) -> object:
     ],
 )  # fmt: skip
 def test_what_a_status_means_for_one_call(status: int, body: str, kind: str) -> None:
-    error = failure("http://x", status, {}, body)
+    error = status_error("http://x", status, {}, body)
     assert isinstance(error, CallFailed)
     assert error.kind == kind
     permanent = kind in ("context_too_long", "content_filter", "bad_request")
@@ -85,7 +85,7 @@ def test_what_a_status_means_for_one_call(status: int, body: str, kind: str) -> 
     ],
 )
 def test_what_is_hopeless_for_every_call_stops_the_run(status: int, body: str) -> None:
-    error = failure("http://x/v1", status, {"Location": "http://elsewhere"}, body)
+    error = status_error("http://x/v1", status, {"Location": "http://elsewhere"}, body)
     assert isinstance(error, Refused)
     assert str(error).startswith("http://x/v1: ")
     assert "\n" not in str(error)
@@ -107,7 +107,7 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
 
 
 def test_an_endpoint_that_wants_hours_stops_the_run() -> None:
-    error = failure("http://x", 429, {"Retry-After": "7200"}, "")
+    error = status_error("http://x", 429, {"Retry-After": "7200"}, "")
     assert isinstance(error, Refused)
     assert "7200 s" in str(error)
 

@@ -264,9 +264,10 @@ async def test_closing_stops_at_once_and_tells_those_who_wait(llama: Path, opene
 def test_a_process_that_is_interrupted_ends_as_one(llama: Path) -> None:
     probe = """
 import asyncio, os, signal, sys, threading
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.core.types import Message, Request, Sampling
-model = BACKEND.open(Options(model=sys.argv[1], device="cpu"))
+model = BACKEND.open(LocalOptions(model=sys.argv[1], device="cpu"))
 async def main():
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     while True:

@@ -18,8 +18,8 @@ from endpoints import wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.backends.http.connection import Wire
-from cai.backends.http.fast_response import SHORT, plain
+from cai.backends.http.connection import Connection
+from cai.backends.http.fast_response import SHORT, parse_response
 from cai.core.errors import CaiError
 
 TYPE, OK = b"Content-Type: application/json\r\n", b"HTTP/1.1 200 OK\r\n"
@@ -92,7 +92,7 @@ async def sending(pieces: Sequence[bytes]) -> AsyncIterator[str]:
         server.close()
 
 
-async def outcome(line: Wire) -> tuple[str, Any]:
+async def outcome(line: Connection) -> tuple[str, Any]:
     try:
         return "answer", await line.post("/chat/completions", b"{}")
     except CaiError as error:
@@ -136,13 +136,15 @@ def test_the_commonest_answer_is_taken_and_the_rest_is_not() -> None:
     assert taken == {
         "plain", "odd spelling", "empty body", "not json", "no type", "just short", "as long as it may be",
     }  # fmt: skip
-    assert plain(ANSWERS["plain"]) == ("application/json", b'{"a": 1}')
-    assert all(plain(ANSWERS["plain"][:cut]) is None for cut in range(len(b"HTTP/1.1 200 "), len(ANSWERS["plain"])))
+    assert parse_response(ANSWERS["plain"]) == ("application/json", b'{"a": 1}')
+    assert all(
+        parse_response(ANSWERS["plain"][:cut]) is None for cut in range(len(b"HTTP/1.1 200 "), len(ANSWERS["plain"]))
+    )
 
 
 def _taken(whole: bytes) -> bool:
     try:
-        return plain(whole) is not None
+        return parse_response(whole) is not None
     except ValueError:
         return False
 

@@ -15,7 +15,8 @@ import pytest
 from pydantic import ValidationError
 from tiny import answers, ask, tiny_model
 
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Sampling
 
@@ -25,7 +26,7 @@ slow = pytest.mark.slow
 
 def test_naming_the_backend_imports_nothing_heavy() -> None:
     probe = (
-        "import sys, cai.backends.transformers as t; t.Options();"
+        "import sys, cai.backends.transformers as t; t.BACKEND.options();"
         "heavy = {'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
@@ -35,7 +36,7 @@ def test_naming_the_backend_imports_nothing_heavy() -> None:
 def test_options_refuse_what_they_do_not_know() -> None:
     for wrong in ({"modle": "x"}, {"device": "gpu"}, {"dtype": "int8"}, {"batch_size": 0}):
         with pytest.raises(ValidationError):
-            Options(**wrong)  # type: ignore[arg-type]
+            LocalOptions(**wrong)  # type: ignore[arg-type]
 
 
 def generated(folder: Path, ids: Sequence[int], tokens: int) -> str:
@@ -177,7 +178,7 @@ async def test_identity_follows_weights_and_precision_and_nothing_else(
 def test_what_is_no_language_model_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
     with pytest.raises(Mistake) as caught:
-        BACKEND.open(Options(model=str(tmp_path)))
+        BACKEND.open(LocalOptions(model=str(tmp_path)))
     assert "cannot be loaded" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -188,7 +189,7 @@ def test_a_device_that_is_not_there_is_refused(llama: Path) -> None:
     if torch.backends.mps.is_available():
         pytest.skip("this machine has one")
     with pytest.raises(Mistake, match="device: mps"):
-        BACKEND.open(Options(model=str(llama), device="mps"))
+        BACKEND.open(LocalOptions(model=str(llama), device="mps"))
 
 
 @slow
@@ -200,9 +201,10 @@ def test_an_id_on_the_hub_is_pinned_to_its_commit_and_works_from_the_hubs_cache(
     (repository / "refs" / "main").write_text(commit)
     probe = """
 import asyncio
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.core.types import Message, Request, Sampling
-model = BACKEND.open(Options(model="someone/tiny", dtype="float32", device="cpu"))
+model = BACKEND.open(LocalOptions(model="someone/tiny", dtype="float32", device="cpu"))
 answer = asyncio.run(model.complete(Request((Message("user", "hi"),), Sampling(0, 1, 5))))
 print(answer.usage.completion_tokens, dict(model.identity))
 asyncio.run(model.close())
@@ -231,9 +233,9 @@ def test_the_embedded_model_is_loaded_offline_in_a_moment(embedded: str) -> None
 import socket, time
 def refuse(*_): raise SystemExit("it asked the network")
 socket.socket.connect = refuse
-from cai.backends.local.load import locate, _read
+from cai.backends.local.load import _read, find_weights
 import torch
-weights = locate("smollm2-135m-instruct")
+weights = find_weights("smollm2-135m-instruct")
 _read("warm", weights, torch.float32)
 start = time.perf_counter()
 _read("again", weights, torch.float32)

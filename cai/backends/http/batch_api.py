@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import aiohttp
 from pydantic_core import from_json, to_json
 
-from cai.backends.http.connection import Wire
+from cai.backends.http.connection import Connection
 from cai.core.errors import Refused
 
 MOST = 1 << 30
 """Bytes of a results file."""
-Question = tuple[str, dict[str, Any]]
+BatchRequest = tuple[str, dict[str, Any]]
 """Custom id and body."""
 
 
@@ -28,7 +28,7 @@ def custom_id(path: str, body: dict[str, Any], seed: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class BatchResult:
     """What came of one question: its answer, or why there is none."""
 
     id: str
@@ -36,10 +36,10 @@ class Result:
     error: str = ""
 
 
-class Desk(Protocol):
+class BatchApi(Protocol):
     """One vendor's batches."""
 
-    async def hand_in(self, path: str, questions: Sequence[Question]) -> str:
+    async def hand_in(self, path: str, questions: Sequence[BatchRequest]) -> str:
         """Send a batch; its id. Raises CallFailed, Refused."""
         ...
 
@@ -47,33 +47,33 @@ class Desk(Protocol):
         """Where the results are, once the batch has ended in whatever way; None while it runs."""
         ...
 
-    async def results(self, where: str) -> Iterator[Result]:
+    async def results(self, where: str) -> Iterator[BatchResult]:
         """The results at one of those places: in any order, some missing, some twice."""
         ...
 
 
-def line(id: str, path: str, body: dict[str, Any]) -> bytes:
+def batch_line(id: str, path: str, body: dict[str, Any]) -> bytes:
     """A question as OpenAI's batch files have it; `vllm run-batch` and others read the same."""
     return to_json({"custom_id": id, "method": "POST", "url": f"/v1{path}", "body": body}) + b"\n"
 
 
-def result(said: Any) -> Result:
+def batch_result(said: Any) -> BatchResult:
     """A line of such a batch's results."""
     response = said.get("response")
     if response and response.get("status_code", 200) == 200 and not said.get("error"):
-        return Result(said["custom_id"], response["body"])
+        return BatchResult(said["custom_id"], response["body"])
     why = said.get("error") or (response or {}).get("body") or "no answer"
-    return Result(said["custom_id"], error=str(why)[:300])
+    return BatchResult(said["custom_id"], error=str(why)[:300])
 
 
-class OpenAIDesk:
+class OpenAIBatchApi:
     """Files and batches, as OpenAI and those who follow it have them."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Connection) -> None:
         self._wire = wire
 
-    async def hand_in(self, path: str, questions: Sequence[Question]) -> str:
-        lines = (line(id, path, body) for id, body in questions)
+    async def hand_in(self, path: str, questions: Sequence[BatchRequest]) -> str:
+        lines = (batch_line(id, path, body) for id, body in questions)
         form = aiohttp.FormData()
         form.add_field("purpose", "batch")
         form.add_field("file", b"".join(lines), filename="requests.jsonl", content_type="application/jsonl")
@@ -89,18 +89,18 @@ class OpenAIDesk:
             return None
         return tuple(said[file] for file in ("output_file_id", "error_file_id") if said.get(file))
 
-    async def results(self, where: str) -> Iterator[Result]:
+    async def results(self, where: str) -> Iterator[BatchResult]:
         raw, _ = await self._wire.fetch("GET", f"/files/{where}/content", most=MOST)
-        return (result(from_json(line)) for line in raw.splitlines() if line.strip())
+        return (batch_result(from_json(batch_line)) for batch_line in raw.splitlines() if batch_line.strip())
 
 
-class AnthropicDesk:
+class AnthropicBatchApi:
     """Message batches."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Connection) -> None:
         self._wire = wire
 
-    async def hand_in(self, path: str, questions: Sequence[Question]) -> str:
+    async def hand_in(self, path: str, questions: Sequence[BatchRequest]) -> str:
         lines = [{"custom_id": id, "params": body} for id, body in questions]
         return str((await self._wire.post(f"{path}/batches", to_json({"requests": lines})))["id"])
 
@@ -108,13 +108,13 @@ class AnthropicDesk:
         said = from_json((await self._wire.fetch("GET", f"/messages/batches/{id}"))[0])
         return (id,) if said["processing_status"] == "ended" else None
 
-    async def results(self, where: str) -> Iterator[Result]:
+    async def results(self, where: str) -> Iterator[BatchResult]:
         # the path, not the results_url that the answer names: a key goes only where the recipe sends it
         raw, _ = await self._wire.fetch("GET", f"/messages/batches/{where}/results", most=MOST)
-        return (self._result(from_json(line)) for line in raw.splitlines() if line.strip())
+        return (self._result(from_json(batch_line)) for batch_line in raw.splitlines() if batch_line.strip())
 
-    def _result(self, line: Any) -> Result:
-        result = line["result"]
-        if result["type"] == "succeeded":
-            return Result(line["custom_id"], result["message"])
-        return Result(line["custom_id"], error=str(result.get("error") or result["type"])[:300])
+    def _result(self, batch_line: Any) -> BatchResult:
+        batch_result = batch_line["result"]
+        if batch_result["type"] == "succeeded":
+            return BatchResult(batch_line["custom_id"], batch_result["message"])
+        return BatchResult(batch_line["custom_id"], error=str(batch_result.get("error") or batch_result["type"])[:300])

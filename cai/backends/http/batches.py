@@ -21,8 +21,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from cai.backends.http.batch_api import Desk, custom_id
-from cai.backends.http.client import Remote
+from cai.backends.http.batch_api import BatchApi, custom_id
+from cai.backends.http.client import EndpointClient
 from cai.backends.http.retry import Retry
 from cai.core.errors import Mistake, Refused, Transient
 from cai.core.types import Completion, Request, Score
@@ -51,7 +51,7 @@ class Batches:
 
     concurrency = MOST
 
-    def __init__(self, remote: Remote, desk: Desk, folder: Path, poll: float) -> None:
+    def __init__(self, remote: EndpointClient, desk: BatchApi, folder: Path, poll: float) -> None:
         self.identity = remote.identity
         self._remote, self._desk, self._folder, self._poll = remote, desk, folder, poll
         self._retry = Retry()

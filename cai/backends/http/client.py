@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic_core import to_json
 
-from cai.backends.http.connection import Wire
+from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import Endpoint
 from cai.backends.http.errors import BUSY
 from cai.backends.http.retry import Retry
@@ -27,7 +27,7 @@ _MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, Overf
 """What reading an answer of an unexpected shape raises."""
 
 
-class Dialect(Protocol):
+class Api(Protocol):
     """An API: how a question is put and how its answer is read."""
 
     def put(self, request: Request) -> tuple[str, dict[str, Any]]:
@@ -49,10 +49,10 @@ class Post(Protocol):
     async def __call__(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer: ...
 
 
-class Remote:
+class EndpointClient:
     """A Model at an endpoint."""
 
-    def __init__(self, endpoint: Endpoint, dialect: Dialect, identity: Mapping[str, str], wire: Wire) -> None:
+    def __init__(self, endpoint: Endpoint, dialect: Api, identity: Mapping[str, str], wire: Connection) -> None:
         self.identity, self.concurrency = identity, endpoint.concurrency
         self._dialect, self._wire, self._retry = dialect, wire, Retry()
         self._throttle = Throttle(

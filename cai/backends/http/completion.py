@@ -45,22 +45,24 @@ def completion(
     finish = _ENDS[end]
     if finish == "stop" and not thought and not text.strip():
         raise Transient("empty", "the answer has no text, and does not say why")
-    return Completion(text, thought.strip() or None, finish, usage, None if logprobs is None else floats(logprobs))
+    return Completion(
+        text, thought.strip() or None, finish, usage, None if logprobs is None else valid_logprobs(logprobs)
+    )
 
 
-def joined(parts: Any, kind: str) -> str:
+def joined_text(parts: Any, kind: str) -> str:
     """The text in an answer's content: a string, or a list of parts of which those of `kind` count."""
     if parts is None or isinstance(parts, str):
         return parts or ""
-    return "".join(joined(part[kind], "text") for part in parts if part["type"] == kind)
+    return "".join(joined_text(part[kind], "text") for part in parts if part["type"] == kind)
 
 
-def count(value: Any) -> int:
+def token_count(value: Any) -> int:
     """A number of tokens; 0 where the endpoint does not say."""
     return int(value) if value else 0
 
 
-def floats(values: Sequence[Any]) -> tuple[float, ...]:
+def valid_logprobs(values: Sequence[Any]) -> tuple[float, ...]:
     """Log-probabilities. Raises ValueError for what is none: no number, infinite, or of more than certainty."""
     found = tuple(float(value) for value in values)
     if not all(isfinite(value) and value <= SLACK for value in found):

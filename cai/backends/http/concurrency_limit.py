@@ -37,7 +37,7 @@ class Ticket:
     level: int
 
 
-class Limit:
+class ConcurrencyLimit:
     """The state machine. It sees requests go out and come back, and times as numbers; it never waits."""
 
     def __init__(self, most: int, start: int = START) -> None:

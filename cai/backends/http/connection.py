@@ -19,8 +19,8 @@ from pydantic_core import from_json
 from yarl import URL
 
 from cai.backends.http.endpoint import Endpoint
-from cai.backends.http.errors import failure
-from cai.backends.http.fast_post import Answer, Poster, whole
+from cai.backends.http.errors import status_error
+from cai.backends.http.fast_post import FastPost, Response, whole
 from cai.core.errors import Refused, Transient
 
 MAX_BYTES = 32 << 20
@@ -33,14 +33,14 @@ SECRET = 16
 """From so many characters on a key is a secret, and not a word such as `EMPTY` that an answer may well hold."""
 
 
-class Wire:
+class Connection:
     """A pool of connections to one endpoint. It opens with the first request and belongs to that event loop."""
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
         self._endpoint, self._key = endpoint, key
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
-        self._posters: dict[str, Poster] = {}
+        self._posters: dict[str, FastPost] = {}
         self._reached = False
 
     async def post(self, path: str, body: bytes) -> Any:
@@ -73,7 +73,7 @@ class Wire:
         if self._session is not None:
             await self._session.close()
 
-    async def _request(self, method: str, path: str, data: bytes | aiohttp.FormData | None, most: int) -> Answer:
+    async def _request(self, method: str, path: str, data: bytes | aiohttp.FormData | None, most: int) -> Response:
         body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
         async with self._open().request(method, self._url(path), data=body, allow_redirects=False) as response:
             raw = await whole(response.content, response.headers.get("Content-Length"), most)
@@ -95,7 +95,7 @@ class Wire:
             raw = raw.replace(self._key.encode(), b"[key]")
         if status != 200:
             where = what.replace(" ", f" {self._endpoint.place}", 1)
-            raise failure(where, status, headers, self._redacted(raw))
+            raise status_error(where, status, headers, self._redacted(raw))
         return raw
 
     def _open(self) -> aiohttp.ClientSession:
@@ -113,10 +113,10 @@ class Wire:
         connect, read = self._endpoint.connect_timeout, self._endpoint.read_timeout
         return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
 
-    def _poster(self, path: str) -> Poster:
+    def _poster(self, path: str) -> FastPost:
         connector, headers = self._open().connector, {**self._headers, "Content-Type": "application/json"}
         assert connector is not None  # a session has none only after it was closed
-        self._posters[path] = poster = Poster(
+        self._posters[path] = poster = FastPost(
             connector, self._url(path), headers, self._limits(), self._endpoint.timeout
         )
         return poster

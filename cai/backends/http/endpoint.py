@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, JsonValue, field_validator
@@ -103,3 +103,23 @@ class Endpoint(Knobs):
         if not (key.isascii() and key.isprintable()):
             raise Mistake("recipe: api_key_env", f"{name} holds characters that no key has", "copy the key again")
         return key
+
+
+class OpenAIEndpoint(Endpoint):
+    """What a recipe can say about an OpenAI-compatible endpoint."""
+
+    base_url: str = "https://api.openai.com/v1"
+    """Up to and including the version, such as http://localhost:8000/v1."""
+    seed: bool = True
+    """Send the seed. Turn it off for an endpoint that refuses it; its answers then differ from run to run."""
+    logprobs: bool = False
+    """Ask for the log-probability of every generated token, and keep it."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The endpoint's name for the token limit; OpenAI's reasoning models take only the longer one."""
+
+
+class AnthropicEndpoint(Endpoint):
+    """What a recipe can say about the Messages API."""
+
+    base_url: str = "https://api.anthropic.com/v1"
+    """Up to and including the version."""

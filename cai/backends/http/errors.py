@@ -56,7 +56,7 @@ _NO_FIELD = re.compile(
 _MESSAGE = ("error", "message", "detail", "msg", "errors")
 
 
-def failure(where: str, status: int, headers: Mapping[str, str], said: str) -> CaiError:
+def status_error(where: str, status: int, headers: Mapping[str, str], said: str) -> CaiError:
     """The error for an answer that is none; `said` is its body as text, keys already taken out."""
     words, code = _gist(said)
     wait, gist = retry_after(headers), f"{words} {code}"
@@ -90,11 +90,11 @@ def _hopeless(status: int, gist: str) -> tuple[str, str] | None:
     return None
 
 
-def inner_failure(where: str, error: Any) -> CaiError:
+def body_error(where: str, error: Any) -> CaiError:
     """The error inside an answer whose status says 200, as gateways send it when they had begun to answer."""
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 502
-    return failure(where, status, {}, to_json({"error": error}).decode())
+    return status_error(where, status, {}, to_json({"error": error}).decode())
 
 
 def _gist(said: str) -> tuple[str, str]:

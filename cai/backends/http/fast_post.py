@@ -15,14 +15,14 @@ from collections.abc import Mapping
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
+from aiohttp.connector import Connection as PooledConnection
 from yarl import URL
 
 from cai.backends.http.deadline import Deadline
-from cai.backends.http.fast_response import Line
+from cai.backends.http.fast_response import ResponseReader
 from cai.core.errors import Permanent
 
-Answer = tuple[int, Mapping[str, str], bytes]
+Response = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body."""
 
 
@@ -32,7 +32,7 @@ KEEP = 60.0
 """Seconds that an idle connection is kept."""
 
 
-class Poster:
+class FastPost:
     """Posts to one URL. It belongs to the event loop that made it."""
 
     def __init__(
@@ -45,13 +45,13 @@ class Poster:
     ) -> None:
         """`seconds` from asking to the answer's end, and at most as many to connect."""
         self._connector, self._limits, self._seconds, self._deadline = connector, limits, seconds, Deadline(seconds)
-        self._idle: list[tuple[Connection, Line, float]] = []
+        self._idle: list[tuple[PooledConnection, ResponseReader, float]] = []
         # what the pool knows the endpoint by; it is never sent itself
         self._target = ClientRequest("POST", url, headers=dict(headers), loop=asyncio.get_running_loop())
         lines = [f"{name}: {value}\r\n" for name, value in self._target.headers.items() if name != "Content-Length"]
         self._head = f"POST {url.raw_path_qs} HTTP/1.1\r\n{''.join(lines)}Content-Length: ".encode("latin-1")
 
-    async def __call__(self, body: bytes, most: int) -> Answer:
+    async def __call__(self, body: bytes, most: int) -> Response:
         """The answer, whose body has at most `most` bytes. Raises what aiohttp raises, and Permanent("too_large")."""
         connection, line = self._kept() or await self._connected()
         try:
@@ -74,7 +74,7 @@ class Poster:
             connection.close()
             raise
 
-    async def _parsed(self, connection: Connection, line: Line, most: int) -> Answer:
+    async def _parsed(self, connection: PooledConnection, line: ResponseReader, most: int) -> Response:
         """The answer by way of aiohttp's parser."""
         if (protocol := connection.protocol) is None:
             raise aiohttp.ServerDisconnectedError
@@ -94,7 +94,7 @@ class Poster:
         while self._idle:
             self._idle.pop()[0].close()
 
-    def _kept(self) -> tuple[Connection, Line] | None:
+    def _kept(self) -> tuple[PooledConnection, ResponseReader] | None:
         """The connection used last, if it can be used again: kept here, as the pool takes longer over it than we do."""
         while self._idle:
             connection, line, since = self._idle.pop()
@@ -105,7 +105,7 @@ class Poster:
             connection.close()
         return None
 
-    async def _connected(self) -> tuple[Connection, Line]:
+    async def _connected(self) -> tuple[PooledConnection, ResponseReader]:
         async with asyncio.timeout(self._seconds):  # looking up a name has no time of its own
             connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
         protocol, transport = connection.protocol, connection.transport
@@ -116,7 +116,7 @@ class Poster:
         # once: its parser goes on with the next answer where the last one ended
         read = self._limits.sock_read
         protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
-        transport.set_protocol(line := Line(protocol, timed=read is not None))
+        transport.set_protocol(line := ResponseReader(protocol, timed=read is not None))
         return connection, line
 
 

@@ -14,7 +14,7 @@ import re
 
 from aiohttp.client_proto import ResponseHandler
 
-Plain = tuple[str, bytes]
+ShortResponse = tuple[str, bytes]
 """Content type and body of an answer of that kind."""
 
 SHORT = 1 << 16
@@ -28,15 +28,15 @@ _HEAD = re.compile(
 """A head with nothing in it that an HTTP parser would look at twice; its length and its type."""
 
 
-class Line(asyncio.Protocol):
+class ResponseReader(asyncio.Protocol):
     """Stands between a connection's transport and the handler that aiohttp gave it."""
 
     def __init__(self, handler: ResponseHandler, *, timed: bool = False) -> None:
         """`timed`: the handler times the silences between bytes, and has to hear all of them."""
         self._handler, self._timed, self._held = handler, timed, b""
-        self._waiting: asyncio.Future[Plain | None] | None = None
+        self._waiting: asyncio.Future[ShortResponse | None] | None = None
 
-    def next(self) -> asyncio.Future[Plain | None]:
+    def next(self) -> asyncio.Future[ShortResponse | None]:
         """The next answer; None as soon as it is seen to be the handler's, which has it then."""
         self._waiting = waiting = asyncio.get_running_loop().create_future()
         if self._timed:
@@ -49,7 +49,7 @@ class Line(asyncio.Protocol):
         if self._held:
             data, self._held = self._held + data, b""
         try:
-            found = plain(data)
+            found = parse_response(data)
         except ValueError:
             return self._hand_on(data)
         if found is None:
@@ -79,13 +79,13 @@ class Line(asyncio.Protocol):
             self._handler.data_received(data)
         self._tell(None)
 
-    def _tell(self, found: Plain | None) -> None:
+    def _tell(self, found: ShortResponse | None) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             waiting.set_result(found)
 
 
-def plain(data: bytes) -> Plain | None:
+def parse_response(data: bytes) -> ShortResponse | None:
     """The answer that `data` is; None where more of it is to come. Raises ValueError where it is of another kind."""
     found = _HEAD.match(data)
     if found is None:

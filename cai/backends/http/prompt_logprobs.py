@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cai.backends.http.client import Post
-from cai.backends.http.completion import floats
-from cai.backends.openai import Options
+from cai.backends.http.completion import valid_logprobs
+from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Request, Score
 
@@ -22,7 +22,9 @@ Read = tuple[list[str], list[float | None]]
 """The tokens of a prompt as text, and the log-probability of each; the first has none."""
 
 
-async def score(post: Post, options: Options, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
+async def score_by_prompt(
+    post: Post, options: OpenAIEndpoint, request: Request, continuations: Sequence[str]
+) -> tuple[Score, ...]:
     """Each continuation's score. Raises Mistake where the endpoint keeps such numbers to itself."""
     put, read = (_text, _read_text) if request.plain else (_chat, _read_chat)
 
@@ -82,11 +84,11 @@ def _read_chat(answer: Any) -> Read | None:
 def _tail(tokens: list[str], logprobs: list[float | None], continuation: str) -> Score:
     wanted = (continuation, continuation.strip())  # some chat templates strip a turn
     text = ""
-    for count, token in enumerate(reversed(tokens), 1):
+    for token_count, token in enumerate(reversed(tokens), 1):
         text = token + text
-        values = [value for value in logprobs[-count:] if value is not None]
-        if text in wanted and len(values) == count:
-            return Score(sum(floats(values)), count)
+        values = [value for value in logprobs[-token_count:] if value is not None]
+        if text in wanted and len(values) == token_count:
+            return Score(sum(valid_logprobs(values)), token_count)
         if len(text) > len(continuation):
             break
     raise Permanent("tokens", f"no token begins where {continuation[:40]!r} does")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from cai.backends.http.concurrency_limit import Limit, Ticket
+from cai.backends.http.concurrency_limit import ConcurrencyLimit, Ticket
 from cai.core.concurrency import turn
 
 
@@ -52,7 +52,7 @@ class Throttle:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` is what the running event loop goes by: `time.monotonic`, except in a test."""
-        self._clock, self._limit = clock, Limit(most)
+        self._clock, self._limit = clock, ConcurrencyLimit(most)
         self._requests = Bucket(requests_per_minute, clock()) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute, clock()) if tokens_per_minute else None
         self._held_until = 0.0

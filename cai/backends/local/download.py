@@ -24,7 +24,7 @@ from cai.core.errors import Mistake
 log = logging.getLogger("cai")
 
 
-class Source(pydantic.BaseModel, frozen=True, extra="forbid"):
+class DownloadSource(pydantic.BaseModel, frozen=True, extra="forbid"):
     """One place that carries a model's file: a package on PyPI or a repository on the Hugging Face hub."""
 
     package: str | None = None
@@ -35,7 +35,7 @@ class Source(pydantic.BaseModel, frozen=True, extra="forbid"):
         return f"PyPI package {self.package}" if self.package else f"huggingface.co/{self.hub}"
 
 
-class Known(pydantic.BaseModel, frozen=True, extra="forbid"):
+class KnownModel(pydantic.BaseModel, frozen=True, extra="forbid"):
     """A model known by a short name: its GGUF file, what that must hash to, and where it can be had."""
 
     file: str
@@ -43,7 +43,7 @@ class Known(pydantic.BaseModel, frozen=True, extra="forbid"):
     bytes: int
     license: str
     about: str
-    sources: tuple[Source, ...]
+    sources: tuple[DownloadSource, ...]
 
 
 class _Unavailable(Exception):
@@ -54,7 +54,7 @@ class _Broken(Exception):
     """The file came and is not what the table says: it is asked for once more."""
 
 
-def fetch(name: str, known: Known, folder: Path) -> Path:
+def download_model(name: str, known: KnownModel, folder: Path) -> Path:
     """The model's file, with the right digest, in `folder`. Raises Mistake when no source gives it."""
     log.info("fetching %s (%d MB, %s)", name, known.bytes // 10**6, known.license)
     reasons = []
@@ -74,7 +74,7 @@ def fetch(name: str, known: Known, folder: Path) -> Path:
     )
 
 
-def _checked(file: Path, known: Known) -> Path:
+def _checked(file: Path, known: KnownModel) -> Path:
     if (found := sha256(file)) == known.sha256:
         return file
     size = file.stat().st_size
@@ -88,7 +88,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _download(source: Source, known: Known, folder: Path, *, fresh: bool) -> Path:
+def _download(source: DownloadSource, known: KnownModel, folder: Path, *, fresh: bool) -> Path:
     if source.package:
         return _from_package(source.package, known.file, folder, fresh=fresh)
     return _from_hub(source, known.file, folder, fresh=fresh)
@@ -136,7 +136,7 @@ def _save(stream: IO[bytes], target: Path) -> Path:
     return target
 
 
-def _from_hub(source: Source, file: str, folder: Path, *, fresh: bool) -> Path:
+def _from_hub(source: DownloadSource, file: str, folder: Path, *, fresh: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:

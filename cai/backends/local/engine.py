@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cai.backends.local.sampling import draw, logprobs
-from cai.backends.local.sequences import Feed, Row, Rows
+from cai.backends.local.sampling import sample_tokens, token_logprobs
+from cai.backends.local.sequences import Feed, Row, SequenceRunner
 from cai.core.errors import CaiError, Permanent
 from cai.core.types import Finish, Sampling
 
@@ -42,7 +42,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class EngineJob:
     """Tokens to go on from, and how; or, with `options`, tokens after which each of several others is only judged."""
 
     ids: tuple[int, ...]
@@ -71,7 +71,7 @@ class Job:
 class _Running:
     """A job that has a row, and writes its answer."""
 
-    def __init__(self, job: Job, row: Row) -> None:
+    def __init__(self, job: EngineJob, row: Row) -> None:
         self.job, self.row = job, row
         self.tokens = list(job.ids)
         """What the row is to compute."""
@@ -101,7 +101,7 @@ class _Running:
 class _Judging(_Running):
     """A job whose options are read one after the other in one row, each from where it parts from the one before."""
 
-    def __init__(self, job: Job, row: Row) -> None:
+    def __init__(self, job: EngineJob, row: Row) -> None:
         super().__init__(job, row)
         self.judged: list[list[float]] = [[] for _ in job.options]
         self._read(job.options[0])
@@ -117,7 +117,7 @@ class _Judging(_Running):
                 same = _common(option, after)
                 targets = option[known : min(len(option), at + len(logits), same + 1)]
                 rows = logits[known - at : known - at + len(targets)]
-                found += logprobs(rows, torch.tensor(targets, device=logits.device)).tolist()
+                found += token_logprobs(rows, torch.tensor(targets, device=logits.device)).tolist()
         if self.missing:
             return True
         for option, found in zip(self.job.options, self.judged, strict=True):
@@ -144,11 +144,11 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 class Engine:
     """Takes jobs from any thread and runs them in one of its own."""
 
-    def __init__(self, rows: Rows, *, ends: frozenset[int], batch: int) -> None:
+    def __init__(self, rows: SequenceRunner, *, ends: frozenset[int], batch: int) -> None:
         self._rows, self._ends = rows, ends
         self._most = self._batch = batch
         self._step_tokens = STEP_TOKENS
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[EngineJob] = deque()
         self._running: list[_Running] = []
         self._wake = threading.Condition()
         """Guards what other threads touch: the queue and the reason to stop."""
@@ -158,7 +158,7 @@ class Engine:
         self._thread.start()
         atexit.register(self.close)  # torch aborts a process that ends in the middle of a product
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: EngineJob) -> None:
         """Queue a job. Raises what stopped the engine, if something did."""
         with self._wake:
             if self._stopped:
@@ -260,8 +260,8 @@ class Engine:
 
     def _draw(self, drawing: Sequence[_Running], logits: Tensor) -> None:
         """The next token of each row."""
-        ids = draw(logits, [(running.job.sampling, running.chance.random()) for running in drawing])
-        for running, token, logprob in zip(drawing, ids.tolist(), logprobs(logits, ids).tolist(), strict=True):
+        ids = sample_tokens(logits, [(running.job.sampling, running.chance.random()) for running in drawing])
+        for running, token, logprob in zip(drawing, ids.tolist(), token_logprobs(logits, ids).tolist(), strict=True):
             running.tokens.append(token)
             running.logprobs.append(logprob)
             if reason := self._ended(running):

@@ -24,7 +24,7 @@ Layers = dict[int, tuple[Tensor, Tensor]]
 """Layer -> keys and values, of a whole shelf or of one row."""
 
 
-class Shelf:
+class KVCache:
     """Slots for rows of up to `capacity` tokens; the lowest free slot is taken first, so that they stay dense.
 
     Memory is as long as the longest row needs by now, in whole blocks, and no longer: oneDNN multiplies only dense
@@ -103,10 +103,10 @@ def whole_blocks(length: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class CacheSlot:
     """One row's place on a shelf."""
 
-    shelf: Shelf
+    shelf: KVCache
     index: int
 
     def part(self, length: int) -> Layers:
@@ -125,7 +125,7 @@ WORTH_KEEPING = 64
 """Tokens; a finished row with fewer that no kept row begins with is forgotten: its copy costs more than they do."""
 
 
-class Store:
+class PrefixCache:
     """Keys and values of finished rows, the least recently useful dropped first once `budget` bytes are full."""
 
     def __init__(self, budget: int) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cai.backends.local.options import LocalOptions
 from cai.backends.local.ragged import Ragged
-from cai.backends.local.sequences import Feed, Rows
+from cai.backends.local.sequences import Feed, SequenceRunner
 from cai.backends.local.serial import Serial
-from cai.backends.local.weights import Weights, locate, quiet_transformers, refuse_rewards
-from cai.backends.transformers import Options
+from cai.backends.local.weights import Weights, find_weights, quiet_transformers, refuse_rewards
 from cai.core.errors import Mistake
 
 STORE_BYTES = 512 * 2**20
@@ -29,7 +29,7 @@ STORE_BYTES = 512 * 2**20
 class Loaded:
     """A model ready to be asked."""
 
-    rows: Rows
+    rows: SequenceRunner
     tokenizer: Any
     ends: list[int]
     """The ids that it declares to end an answer."""
@@ -39,9 +39,9 @@ class Loaded:
     identity: dict[str, str]
 
 
-def load(options: Options) -> Loaded:
+def load_model(options: LocalOptions) -> Loaded:
     """Find, fetch if need be, load and try the model that a recipe names. Raises Mistake."""
-    weights = locate(options.model, options.revision)
+    weights = find_weights(options.model, options.revision)
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
     model, tokenizer = _read(options.model, weights, dtype)
@@ -57,7 +57,7 @@ def load(options: Options) -> Loaded:
     )
 
 
-def _identity(options: Options, weights: Weights, dtype: torch.dtype) -> dict[str, str]:
+def _identity(options: LocalOptions, weights: Weights, dtype: torch.dtype) -> dict[str, str]:
     """Not in it: device, batch size and prefix reuse. They are not meant to choose an answer."""
     identity = {"engine": "transformers", **dict(weights.identity), "dtype": str(dtype).removeprefix("torch.")}
     return identity | ({"logprobs": "kept"} if options.logprobs else {})
@@ -115,7 +115,7 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
 
 
 @torch.inference_mode()
-def _rows(model: Any, batch: int, store_bytes: int) -> Rows:
+def _rows(model: Any, batch: int, store_bytes: int) -> SequenceRunner:
     """The batched way where the model gives the same numbers that way, else one row after another.
 
     Found out by trying, not by a list of architectures: the list would be old by the next release of transformers.
@@ -138,7 +138,7 @@ def _looks_around(model: Any) -> bool:
     return any(kind in str(getattr(model.config, "rope_parameters", "")) for kind in ("dynamic", "longrope"))
 
 
-def _trial(rows: Rows, model: Any) -> Tensor:
+def _trial(rows: SequenceRunner, model: Any) -> Tensor:
     """Logits after a dozen tokens, computed as requests are: two prompts in parts, then token by token."""
     ids = [token % model.config.get_text_config().vocab_size for token in range(11, 11 + 12 * 7, 7)]
     first, second = (rows.open(ids, room=4, reusable=0) for _ in range(2))

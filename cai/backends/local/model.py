@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cai.backends.local.engine import Engine, Job, Output
-from cai.backends.local.load import load
-from cai.backends.local.tokenizer import Text
-from cai.backends.transformers import Options
+from cai.backends.local.engine import Engine, EngineJob, Output
+from cai.backends.local.load import load_model
+from cai.backends.local.options import LocalOptions
+from cai.backends.local.tokenizer import ChatTokenizer
 from cai.core.errors import Permanent
 from cai.core.reasoning import split_thinking
 from cai.core.types import Completion, Request, Score, Usage
@@ -21,13 +21,13 @@ from cai.core.types import Completion, Request, Score, Usage
 class LocalModel:
     """`cai.core.types.Model` over a transformers model."""
 
-    def __init__(self, options: Options) -> None:
-        loaded = load(options)
+    def __init__(self, options: LocalOptions) -> None:
+        loaded = load_model(options)
         self._identity = loaded.identity
         self._keeps_logprobs = options.logprobs
         self._context = loaded.context
         self._batch = loaded.batch
-        self._text = Text(loaded.tokenizer, options.model)
+        self._text = ChatTokenizer(loaded.tokenizer, options.model)
         self._ends = self._text.ends(loaded.ends)
         self._engine = Engine(loaded.rows, ends=self._ends, batch=loaded.batch)
 
@@ -47,7 +47,7 @@ class LocalModel:
         self._check_length(len(prompt.ids) + 1)
         wanted = request.sampling
         sampling = replace(wanted, max_tokens=min(wanted.max_tokens, self._context - len(prompt.ids)))
-        job = Job(prompt.ids, sampling, request.seed, is_stop=self._text.finder(wanted.stop))
+        job = EngineJob(prompt.ids, sampling, request.seed, is_stop=self._text.finder(wanted.stop))
         output = await self._run(job)
         said = self._text.decode([token for token in output.ids if token not in self._ends])
         for stop in wanted.stop:
@@ -63,7 +63,7 @@ class LocalModel:
         if not all(options):
             raise Permanent("empty_continuation", "there is nothing to score")
         self._check_length(len(prompt.ids) + max(map(len, options)))
-        output = await self._run(Job(prompt.ids, options=tuple(options)))
+        output = await self._run(EngineJob(prompt.ids, options=tuple(options)))
         return tuple(Score(sum(logprobs), len(logprobs)) for logprobs in output.judged)
 
     def status(self) -> Mapping[str, float]:
@@ -78,7 +78,7 @@ class LocalModel:
         if length > self._context:
             raise Permanent("context_too_long", f"{length} tokens, and the model reads {self._context}; nothing is cut")
 
-    async def _run(self, job: Job) -> Output:
+    async def _run(self, job: EngineJob) -> Output:
         self._engine.submit(job)
         # cancelling this await cancels the job's future, and the engine frees its row
         return await asyncio.wrap_future(job.future)

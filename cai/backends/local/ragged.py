@@ -23,7 +23,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AttentionInterface
 
-from cai.backends.local.kv_cache import BLOCK, Ids, Layers, Shelf, Slot, Store, as_ids, shared_prefix, whole_blocks
+from cai.backends.local.kv_cache import (
+    BLOCK,
+    CacheSlot,
+    Ids,
+    KVCache,
+    Layers,
+    PrefixCache,
+    as_ids,
+    shared_prefix,
+    whole_blocks,
+)
 from cai.backends.local.sequences import Feed, Row
 
 LINE = 8
@@ -41,7 +51,7 @@ ATTENTION = "cai_ragged"
 class RaggedRow(Row):
     """A row, where its keys and values lie, and the prompt that it is on its way through."""
 
-    slot: Slot
+    slot: CacheSlot
     prompt: Ids
 
 
@@ -54,8 +64,8 @@ class Ragged:
         self._model = model
         self._most = rows
         self._memory_bytes = memory_bytes
-        self._store = Store(store_bytes) if store_bytes else None
-        self._shelves: dict[int, Shelf] = {}
+        self._store = PrefixCache(store_bytes) if store_bytes else None
+        self._shelves: dict[int, KVCache] = {}
         self._rows: list[RaggedRow] = []
 
     def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> RaggedRow | None:
@@ -123,16 +133,16 @@ class Ragged:
             return False
         return any(shared_prefix(row.prompt, ids) >= length + WORTH_WAITING for row in self._rows)
 
-    def _place(self, length: int) -> Slot | None:
+    def _place(self, length: int) -> CacheSlot | None:
         capacity = max(128, 1 << (length - 1).bit_length())
-        shelf = self._shelves.setdefault(capacity, Shelf(capacity))
+        shelf = self._shelves.setdefault(capacity, KVCache(capacity))
         if self._rows and self._bytes_with(shelf) > self._memory_bytes:
             self._shelves = {size: other for size, other in self._shelves.items() if other.busy or other is shelf}
             if self._bytes_with(shelf) > self._memory_bytes:
                 return None
-        return Slot(shelf, shelf.take(self._most))
+        return CacheSlot(shelf, shelf.take(self._most))
 
-    def _bytes_with(self, shelf: Shelf) -> int:
+    def _bytes_with(self, shelf: KVCache) -> int:
         """Memory that all shelves may come to need once `shelf` has a free slot."""
         a_token = max(other.token_bytes for other in self._shelves.values())
         growth = shelf.growth(self._most)
@@ -143,7 +153,7 @@ class Ragged:
 class _Group:
     """Rows of one shelf that each read one token: `flat` says where in the line, the rest is one entry a row."""
 
-    shelf: Shelf
+    shelf: KVCache
     flat: slice
     slots: Tensor
     positions: Tensor
@@ -156,7 +166,7 @@ class _Group:
 class _Span:
     """Several new tokens of one row; each block is a range of the line and the mask `[1, n, L]` of its queries."""
 
-    slot: Slot
+    slot: CacheSlot
     flat: slice
     start: int
     blocks: tuple[tuple[slice, Tensor], ...]
@@ -181,7 +191,7 @@ class _Plan:
         ids: list[int] = []
         positions: list[int] = []
         wanted: dict[int, range] = {}
-        singles: dict[Shelf, list[int]] = {}
+        singles: dict[KVCache, list[int]] = {}
         spans = []
         for place in order:
             feed, start = feeds[place], len(ids)
@@ -209,7 +219,7 @@ def _line(values: list[int], device: torch.device) -> Tensor:
     return torch.tensor(values + [0] * (-len(values) % LINE or (0 if values else LINE)), device=device)
 
 
-def _group(shelf: Shelf, rows: Sequence[RaggedRow], start: int, device: torch.device, dtype: torch.dtype) -> _Group:
+def _group(shelf: KVCache, rows: Sequence[RaggedRow], start: int, device: torch.device, dtype: torch.dtype) -> _Group:
     slots = [row.slot.index for row in rows]
     positions = [len(row.done) for row in rows]
     extent = slots[-1] + 1

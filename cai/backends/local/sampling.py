@@ -16,7 +16,7 @@ from torch import Tensor
 from cai.core.types import Sampling
 
 
-def draw(logits: Tensor, rows: Sequence[tuple[Sampling, float]]) -> Tensor:
+def sample_tokens(logits: Tensor, rows: Sequence[tuple[Sampling, float]]) -> Tensor:
     """Token ids `[R]` from `logits` `[R, V]`; each row comes with its settings and its uniform number in [0, 1)."""
     ids = torch.empty(len(rows), dtype=torch.long, device=logits.device)
     greedy = [row for row, (how, _) in enumerate(rows) if how.temperature == 0]
@@ -38,7 +38,7 @@ def _heated(logits: Tensor, rows: Sequence[tuple[Sampling, float]], chosen: list
     return torch.softmax(logits[chosen].div_(heat), -1), _column([rows[row][1] for row in chosen], logits)
 
 
-def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     """Log-probability `[R]` of each row's token, under the model itself: before temperature and top-p."""
     # not logsumexp: the sum of a lone row is split between threads, and its last bits would follow the batch
     return torch.log_softmax(logits, -1).gather(-1, ids[:, None])[:, 0]

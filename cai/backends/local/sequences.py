@@ -32,7 +32,7 @@ class Feed(NamedTuple):
     wanted: int
 
 
-class Rows(Protocol):
+class SequenceRunner(Protocol):
     """A model that computes rows. One thread uses it."""
 
     def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> Row | None:

@@ -19,7 +19,7 @@ from cai.core.types import Message, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedPrompt:
     """A request as the model reads it."""
 
     text: str
@@ -32,7 +32,7 @@ class Rendered:
         return self.text.rstrip().endswith("<think>")
 
 
-class Text:
+class ChatTokenizer:
     """One tokenizer and its chat template."""
 
     def __init__(self, tokenizer: Any, model: str) -> None:
@@ -44,16 +44,16 @@ class Text:
         spellings = sorted(filter(None, self._controls.values()), key=len, reverse=True)
         self._spelled = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
 
-    def render(self, request: Request) -> Rendered:
+    def render(self, request: Request) -> RenderedPrompt:
         """The request as text and ids. Raises Mistake (no chat template) or Permanent (this one cannot be asked)."""
         messages = [Message(message.role, self.neutral(message.content)) for message in request.messages]
         text = messages[0].content if request.plain else self._templated(messages)
         ids = self._encode(text, plain=request.plain)
         if not ids:
             raise Permanent("empty_prompt", "there is nothing for the model to read")
-        return Rendered(text, ids, request.plain)
+        return RenderedPrompt(text, ids, request.plain)
 
-    def continuation(self, prompt: Rendered, text: str) -> tuple[int, ...]:
+    def continuation(self, prompt: RenderedPrompt, text: str) -> tuple[int, ...]:
         """The ids of `text` after `prompt`: as one text where that leaves the prompt's ids alone, else by itself."""
         text = self.neutral(text)
         whole = self._encode(prompt.text + text, plain=prompt.plain)

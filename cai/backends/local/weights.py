@@ -28,7 +28,7 @@ import pydantic
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from cai.backends.local.download import Known, fetch, sha256
+from cai.backends.local.download import KnownModel, download_model, sha256
 from cai.core.errors import Mistake
 from cai.core.plugins import suggest
 from cai.core.seeds import digest
@@ -52,13 +52,13 @@ class Weights:
     """What in the identity of the model speaks of its weights."""
 
 
-def known_models() -> dict[str, Known]:
+def known_models() -> dict[str, KnownModel]:
     """The table of models that are known by a short name."""
     table = YAML(typ="safe").load(Path(__file__).with_name("models.yaml"))
-    return pydantic.TypeAdapter(dict[str, Known]).validate_python(table)
+    return pydantic.TypeAdapter(dict[str, KnownModel]).validate_python(table)
 
 
-def locate(model: str, revision: str | None = None) -> Weights:
+def find_weights(model: str, revision: str | None = None) -> Weights:
     """The weights that `model` names, fetched if need be. Raises Mistake."""
     known = known_models()
     if model in known:
@@ -81,7 +81,7 @@ def cache_folder() -> Path:
 def _local(folder: Path) -> Weights:
     if not (folder / "config.json").is_file():
         raise Mistake(str(folder), "holds no model (there is no config.json)", "name a folder made by save_pretrained")
-    contents = digest(fingerprint(folder))
+    contents = digest(file_digests(folder))
     # the folder's own name and place are not in it: a copy of a model is the same model
     return Weights(str(folder), (("model", "folder"), ("weights", contents)))
 
@@ -109,7 +109,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def fingerprint(folder: Path) -> dict[str, str]:
+def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the content of each file in `folder` that a model is loaded from.
 
     Contents and not dates, so that copied weights keep their identity and retrained ones never do. A file is read
@@ -148,7 +148,7 @@ def _write_json(file: Path, content: object) -> None:
     part.replace(file)
 
 
-def _converted(name: str, known: Known) -> Path:
+def _converted(name: str, known: KnownModel) -> Path:
     """The folder of a known model, made on first use; a broken one is made again."""
     models = cache_folder() / "models"
     folder = models / f"{name}-{known.sha256[:12]}"
@@ -165,21 +165,21 @@ def _converted(name: str, known: Known) -> Path:
     return folder
 
 
-def _is_complete(folder: Path, known: Known) -> bool:
+def _is_complete(folder: Path, known: KnownModel) -> bool:
     """Whether the marker, which is written last, agrees with every file that lies there."""
     marker = _read_json(folder / _MARKER)
     if marker.get("format") != FORMAT or marker.get("source") != known.sha256:
         return False
-    return bool(marker.get("files")) and fingerprint(folder) == marker["files"]
+    return bool(marker.get("files")) and file_digests(folder) == marker["files"]
 
 
-def _build(name: str, known: Known, folder: Path) -> None:
+def _build(name: str, known: KnownModel, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as temporary:
-        gguf = fetch(name, known, Path(temporary))
+        gguf = download_model(name, known, Path(temporary))
         log.info("converting %s, once", name)
         made = Path(temporary) / "model"
         _convert(gguf, made)
-        _write_json(made / _MARKER, {"format": FORMAT, "source": known.sha256, "files": fingerprint(made)})
+        _write_json(made / _MARKER, {"format": FORMAT, "source": known.sha256, "files": file_digests(made)})
         if folder.exists():
             shutil.rmtree(folder)
         made.replace(folder)

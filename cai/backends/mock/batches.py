@@ -16,8 +16,9 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import from_json, to_json
 
-from cai.backends.mock.faults import error
-from cai.backends.mock.server import SHAPES, Mock
+from cai.backends.mock.answers import SHAPES
+from cai.backends.mock.faults import error_response
+from cai.backends.mock.state import Mock
 
 Line = dict[str, Any]
 
@@ -38,7 +39,7 @@ class Batch:
         return sum(came == outcome for _, came, _ in self.results)
 
 
-class Desk:
+class MockBatchApi:
     """Takes batches in and gives results out."""
 
     def __init__(self, mock: Mock) -> None:
@@ -53,20 +54,20 @@ class Desk:
         form = await request.post()
         upload = form.get("file")
         if not isinstance(upload, web.FileField):
-            return error(400, "There is no file in the form")
+            return error_response(400, "There is no file in the form")
         return web.json_response(self._file(upload.file.read(), str(form.get("purpose"))))
 
     async def get_file(self, request: web.Request) -> web.Response:
         """GET /v1/files/{id}/content."""
         content = self._files.get(request.match_info["id"])
-        return error(404, "No such file") if content is None else web.Response(body=content)
+        return error_response(404, "No such file") if content is None else web.Response(body=content)
 
     async def put_batch(self, request: web.Request) -> web.Response:
         """POST /v1/batches."""
         body = await request.json()
         content, path = self._files.get(body.get("input_file_id")), body.get("endpoint")
         if content is None or path not in SHAPES:
-            return error(400, "There is no such input file or endpoint")
+            return error_response(400, "There is no such input file or endpoint")
         lines = [from_json(line) for line in content.splitlines() if line.strip()]
         batch = self._batch("batch", path, [(line["custom_id"], line["body"]) for line in lines])
         batch.input = body["input_file_id"]
@@ -75,7 +76,7 @@ class Desk:
     async def get_batch(self, request: web.Request) -> web.Response:
         """GET /v1/batches/{id}."""
         batch = self._batches.get(request.match_info["id"])
-        return error(404, "No such batch") if batch is None else web.json_response(self._openai(batch))
+        return error_response(404, "No such batch") if batch is None else web.json_response(self._openai(batch))
 
     async def cancel_batch(self, request: web.Request) -> web.Response:
         """POST /v1/batches/{id}/cancel."""
@@ -94,7 +95,11 @@ class Desk:
     async def get_messages(self, request: web.Request) -> web.Response:
         """GET /v1/messages/batches/{id}."""
         batch = self._batches.get(request.match_info["id"])
-        return error(404, "No such batch") if batch is None else web.json_response(self._anthropic(batch, request))
+        return (
+            error_response(404, "No such batch")
+            if batch is None
+            else web.json_response(self._anthropic(batch, request))
+        )
 
     async def cancel_messages(self, request: web.Request) -> web.Response:
         """POST /v1/messages/batches/{id}/cancel."""
@@ -106,7 +111,7 @@ class Desk:
         """GET /v1/messages/batches/{id}/results."""
         batch = self._batches.get(request.match_info["id"])
         if batch is None or not self._done(batch):
-            return error(404, "No such results")
+            return error_response(404, "No such results")
         said = (to_json({"custom_id": id, "result": _result(came, answer)}) for id, came, answer in batch.results)
         return web.Response(body=b"\n".join(said), content_type="application/x-jsonl")
 
@@ -178,15 +183,15 @@ def _result(came: str, answer: bytes) -> Line:
     return {"type": came, "error": said} if came == "errored" else {"type": came}
 
 
-def add_routes(app: web.Application, mock: Mock) -> None:
+def add_batch_routes(app: web.Application, mock: Mock) -> None:
     """Put the desk's doors into `app`."""
-    desk, routes = Desk(mock), app.router
-    routes.add_post("/v1/files", desk.put_file)
-    routes.add_get("/v1/files/{id}/content", desk.get_file)
-    routes.add_post("/v1/batches", desk.put_batch)
-    routes.add_get("/v1/batches/{id}", desk.get_batch)
-    routes.add_post("/v1/batches/{id}/cancel", desk.cancel_batch)
-    routes.add_post("/v1/messages/batches", desk.put_messages)
-    routes.add_get("/v1/messages/batches/{id}", desk.get_messages)
-    routes.add_post("/v1/messages/batches/{id}/cancel", desk.cancel_messages)
-    routes.add_get("/v1/messages/batches/{id}/results", desk.get_results)
+    api, routes = MockBatchApi(mock), app.router
+    routes.add_post("/v1/files", api.put_file)
+    routes.add_get("/v1/files/{id}/content", api.get_file)
+    routes.add_post("/v1/batches", api.put_batch)
+    routes.add_get("/v1/batches/{id}", api.get_batch)
+    routes.add_post("/v1/batches/{id}/cancel", api.cancel_batch)
+    routes.add_post("/v1/messages/batches", api.put_messages)
+    routes.add_get("/v1/messages/batches/{id}", api.get_messages)
+    routes.add_post("/v1/messages/batches/{id}/cancel", api.cancel_messages)
+    routes.add_get("/v1/messages/batches/{id}/results", api.get_results)

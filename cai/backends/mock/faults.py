@@ -33,7 +33,9 @@ SAID = {
 }
 
 
-def draw(faults: Mapping[Fault, float], digest: bytes, attempt: int, seed: int, *, batch: bool = False) -> Fault | None:
+def draw_fault(
+    faults: Mapping[Fault, float], digest: bytes, attempt: int, seed: int, *, batch: bool = False
+) -> Fault | None:
     """The fault of this asking, by the rates; None for a good answer."""
     if not faults:
         return None
@@ -47,20 +49,20 @@ def draw(faults: Mapping[Fault, float], digest: bytes, attempt: int, seed: int, 
     return None
 
 
-def refusal(status: int, retry_after: float | None = None) -> web.Response:
+def overload_response(status: int, retry_after: float | None = None) -> web.Response:
     """An error as both APIs word it."""
     kind, words = SAID[status]
     headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
-    return error(status, words, kind, headers)
+    return error_response(status, words, kind, headers)
 
 
-def error(status: int, words: str, code: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
+def error_response(status: int, words: str, code: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
     """An error with these words."""
     said = {"type": "error", "error": {"message": words, "type": code or "invalid_request_error", "code": code or None}}
     return web.json_response(said, status=status, headers=headers)
 
 
-async def spoiled(request: web.Request, fault: Fault, body: bytes, seconds: float) -> web.StreamResponse:
+async def faulty_response(request: web.Request, fault: Fault, body: bytes, seconds: float) -> web.StreamResponse:
     """`body` sent as the fault has it."""
     if fault == "malformed":
         return web.Response(body=body[: len(body) // 2], content_type="application/json")
