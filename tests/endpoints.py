@@ -48,7 +48,7 @@ def chat_answer(**message: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
 
 
-def wire(url: str, key: str = "", **options: Any) -> Connection:
-    """A wire to `url`, without throttle and retry."""
+def connection(url: str, key: str = "", **options: Any) -> Connection:
+    """A connection to `url`, without throttle and retry."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return Connection(OpenAIEndpoint.model_validate({"model": "m", "base_url": url, **options}), headers, key)

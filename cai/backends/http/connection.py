@@ -18,9 +18,10 @@ from aiohttp.http import HttpProcessingError
 from pydantic_core import from_json
 from yarl import URL
 
+from cai.backends.http.aiohttp_internals import fast_post_class
 from cai.backends.http.endpoint import Endpoint
 from cai.backends.http.errors import status_error
-from cai.backends.http.fast_post import FastPost, Response, whole
+from cai.backends.http.session_post import Poster, Response, SessionPost, session_response
 from cai.core.errors import Refused, Transient
 
 MAX_BYTES = 32 << 20
@@ -40,7 +41,7 @@ class Connection:
         self._endpoint, self._key = endpoint, key
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
-        self._posters: dict[str, FastPost] = {}
+        self._posters: dict[str, Poster] = {}
         self._reached = False
 
     async def post(self, path: str, body: bytes) -> Any:
@@ -75,9 +76,7 @@ class Connection:
 
     async def _request(self, method: str, path: str, data: bytes | aiohttp.FormData | None, most: int) -> Response:
         body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
-        async with self._open().request(method, self._url(path), data=body, allow_redirects=False) as response:
-            raw = await whole(response.content, response.headers.get("Content-Length"), most)
-            return response.status, response.headers, raw
+        return await session_response(self._open(), method, self._url(path), body, most)
 
     def _said(self, error: Exception) -> Transient | Refused:
         """What a request that got no answer ended in, as an error of ours."""
@@ -86,7 +85,7 @@ class Connection:
                 return self._lost(error, "timeout", "no answer in time")
             case aiohttp.ClientPayloadError():
                 return self._lost(error, "truncated", "the connection ended within the answer")
-            case HttpProcessingError():
+            case HttpProcessingError() | aiohttp.ClientResponseError():  # the session wraps the one in the other
                 return Transient("malformed", "the answer is no HTTP")
         return self._lost(error, "connection", f"{type(error).__name__}: {error}")
 
@@ -101,7 +100,7 @@ class Connection:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300),
+                connector=_connector(),
                 timeout=self._limits(),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -113,13 +112,15 @@ class Connection:
         connect, read = self._endpoint.connect_timeout, self._endpoint.read_timeout
         return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
 
-    def _poster(self, path: str) -> FastPost:
-        connector, headers = self._open().connector, {**self._headers, "Content-Type": "application/json"}
-        assert connector is not None  # a session has none only after it was closed
-        self._posters[path] = poster = FastPost(
-            connector, self._url(path), headers, self._limits(), self._endpoint.timeout
-        )
-        return poster
+    def _poster(self, path: str) -> Poster:
+        session, url, seconds = self._open(), self._url(path), self._endpoint.timeout
+        fast_post, connector = fast_post_class(), session.connector
+        if fast_post is None or connector is None:
+            self._posters[path] = SessionPost(session, url, seconds)
+        else:
+            headers = {**self._headers, "Content-Type": "application/json"}
+            self._posters[path] = fast_post(connector, url, headers, self._limits(), seconds)
+        return self._posters[path]
 
     def _url(self, path: str) -> URL:
         address = self._endpoint.address
@@ -137,6 +138,13 @@ class Connection:
             fix = "check base_url, and that the server runs"
             return Refused(self._endpoint.place, f"cannot be reached ({what})", fix)
         return Transient("unreachable" if unreachable else kind, what)
+
+
+def _connector() -> aiohttp.TCPConnector:
+    if fast_post_class() is None:
+        # the session does not notice an answer that nobody asked for, and would give it to the next request
+        return aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=300)
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300)
 
 
 def _parsed(raw: bytes, kind: str) -> Any:

@@ -20,11 +20,7 @@ from yarl import URL
 
 from cai.backends.http.deadline import Deadline
 from cai.backends.http.fast_response import ResponseReader
-from cai.core.errors import Permanent
-
-Response = tuple[int, Mapping[str, str], bytes]
-"""Status, headers and body."""
-
+from cai.backends.http.session_post import Response, read_body
 
 READ = 1 << 14
 """Bytes that asyncio makes room for before each read: its own 256 KiB for an answer of two leave the heap in pieces."""
@@ -82,7 +78,10 @@ class FastPost:
         message, payload = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # news, such as Continue; 101 would be an end
             message, payload = await protocol.read()
-        raw = await whole(payload, message.headers.get("Content-Length"), most)
+        if payload.is_eof() and payload.total_bytes <= most:  # all of it has arrived, as most often
+            raw = payload.read_nowait()
+        else:
+            raw = await read_body(payload, message.headers.get("Content-Length"), most)
         if protocol.should_close:
             connection.close()
         else:
@@ -118,18 +117,3 @@ class FastPost:
         protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
         transport.set_protocol(line := ResponseReader(protocol, timed=read is not None))
         return connection, line
-
-
-async def whole(payload: aiohttp.StreamReader, length: str | None, most: int) -> bytes:
-    """A body to its end. Raises Permanent("too_large") as soon as it has more than `most` bytes."""
-    if payload.is_eof() and payload.total_bytes <= most:  # all of it is there, as most often
-        return payload.read_nowait()
-    if length is not None and int(length) <= most:
-        return await payload.read()
-    parts, size = [], 0
-    while part := await payload.readany():
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise Permanent("too_large", f"the answer is larger than {most >> 20} MiB")
-    return b"".join(parts)
