@@ -104,7 +104,8 @@ class Plain:
     def __init__(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from cai.backends.local.weights import find_weights, quiet_transformers
+        from cai.backends.local.quiet import quiet_transformers
+        from cai.backends.local.weights import find_weights
 
         folder = find_weights(MODEL).folder
         with quiet_transformers():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -177,9 +179,122 @@ async def test_identity_follows_weights_and_precision_and_nothing_else(
 @slow
 def test_what_is_no_language_model_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(Mistake) as caught:
         BACKEND.open(LocalOptions(model=str(tmp_path)))
     assert "cannot be loaded" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@slow
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"\xff\xfe"),
+        ("config.json", b'{"model_type": 5}'),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "many"}'),
+        ("config.json", b'{"model_type": "llama", "hidden_size": 48, "num_attention_heads": 0}'),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        ("model.safetensors", b"\xff" * 500),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
+        ("model.safetensors", 3000),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.json", 300),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b"{,"),
+        ("generation_config.json", b"[]"),
+    ],
+)
+def test_a_damaged_file_of_a_model_is_one_clear_sentence(
+    llama: Path, tmp_path: Path, file: str, content: bytes | int, opened: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(llama, folder)
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[:content] if isinstance(content, int) else content)
+    with pytest.raises(Mistake) as caught:
+        opened(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+CODE = "from pathlib import Path\nPath({marker!r}).write_text('it ran')\nraise ImportError\n"
+
+
+@slow
+@pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json", "a model that transformers has too"])
+def test_code_in_a_models_folder_is_never_run_and_never_asked_about(llama: Path, tmp_path: Path, place: str) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "marker"
+    shutil.copytree(llama, folder)
+    for name in ("configuration_x.py", "modeling_x.py", "tokenization_x.py"):
+        (folder / name).write_text(CODE.format(marker=str(marker)))
+    code = {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"}
+    file, more = folder / "config.json", {"auto_map": code, "model_type": "x"}
+    if place == "tokenizer_config.json":
+        (folder / "tokenizer.json").unlink()
+        file, more = folder / place, {"auto_map": {"AutoTokenizer": ["tokenization_x.X", None]}, "tokenizer_class": "X"}
+    elif place != "config.json":
+        more = {"auto_map": code}
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    probe = f"""
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
+model = BACKEND.open(LocalOptions(model={str(folder)!r}, device="cpu"))
+print("opened")
+"""
+    done = subprocess.run([sys.executable, "-c", probe], input="y\n" * 20, capture_output=True, text=True)
+    if "transformers has too" in place:
+        assert done.stdout == "opened\n", done.stderr
+    else:
+        error = done.stderr.splitlines()[-1]
+        assert error.startswith(f"cai.core.errors.Mistake: {folder}: needs Python code of its own ({place}"), (
+            done.stderr
+        )
+        assert done.stdout == "", "nothing is asked"
+    assert not marker.exists()
+
+
+@slow
+async def test_a_gguf_file_is_a_model(tmp_path: Path, opened: Callable[..., Any]) -> None:
+    from gguf import GGMLQuantizationType
+    from safetensors import safe_open
+    from test_weights import tiny_gguf
+
+    for kind, stored in ((GGMLQuantizationType.F32, "bfloat16"), (GGMLQuantizationType.F16, "float16")):
+        file = tmp_path / f"{stored}.gguf"
+        content = tiny_gguf(file, kind)
+        model = opened(file)
+        answer = await model.complete(ask("Hello", Sampling(0, 1, 8), plain=True))
+        assert answer.usage.completion_tokens == 8
+        sha256 = hashlib.sha256(content).hexdigest()
+        identity = {"engine": "transformers", "model": "gguf", "weights": sha256, "dtype": "float32"}
+        assert dict(model.identity) == identity
+        (folder,) = (tmp_path / "cache" / "models").glob(f"gguf-{sha256[:12]}")
+        with safe_open(folder / "model.safetensors", "pt") as weights:
+            assert {str(weights.get_tensor(name).dtype) for name in weights.keys()} == {f"torch.{stored}"}  # noqa: SIM118
+        before = (folder / "complete.json").stat().st_mtime_ns
+        copy = tmp_path / "elsewhere" / "copy.gguf"
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(file, copy)
+        assert await opened(copy).complete(ask("Hello", Sampling(0, 1, 8), plain=True)) == answer
+        assert (folder / "complete.json").stat().st_mtime_ns == before, "converted once"
+
+
+@slow
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"\x00" * 5000, b"version https://git-lfs", 700, -3000])
+def test_a_damaged_gguf_file_is_one_clear_sentence(
+    tmp_path: Path, opened: Callable[..., Any], content: bytes | int
+) -> None:
+    from test_weights import tiny_gguf
+
+    whole = tiny_gguf(tmp_path / "x.gguf")
+    (tmp_path / "x.gguf").write_bytes(whole[:content] if isinstance(content, int) else content)
+    with pytest.raises(Mistake) as caught:
+        opened(tmp_path / "x.gguf")
+    assert str(tmp_path / "x.gguf") in str(caught.value) and "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache" / "models").glob("gguf-*"))
 
 
 @slow

