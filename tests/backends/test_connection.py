@@ -117,6 +117,32 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     assert retry_after({"Retry-After": later, "Date": past}) == 60
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "Fri, 31 Dec 99999 23:59:59 GMT",
+        "Fri, 31 Dec 99999999999999999999999 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 +999999999999999999999",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Fri, 31 Dec 2027 23:59:59 GMT",
+        "31536000",
+        "1e999",
+        "inf",
+        "nan",
+        "-1",
+        ",",
+        "\u0663",
+        "9" * 500,
+    ],
+)
+@pytest.mark.parametrize("status", [200, 429, 503])
+def test_no_retry_after_is_an_error_of_its_own(given: str, status: int) -> None:
+    for headers in ({"Retry-After": given}, {"Retry-After": given, "Date": given}, {"retry-after-ms": given}):
+        error = status_error("http://x", status, headers, "")
+        assert isinstance(error, Refused | CallFailed)
+        assert "\n" not in str(error)
+
+
 def test_an_endpoint_that_wants_hours_stops_the_run() -> None:
     error = status_error("http://x", 429, {"Retry-After": "7200"}, "")
     assert isinstance(error, Refused)

@@ -111,7 +111,8 @@ class EndpointClient:
             raise
         except BaseException as error:
             self._throttle.lost(ticket)
-            self._bad += isinstance(error, Permanent) and error.kind == "bad_request"
+            if not self._answered and isinstance(error, Permanent) and error.kind == "bad_request":
+                self._bad += 1
             if self._bad >= ENOUGH and not self._answered:
                 where, what = self.identity["endpoint"], f"every request is refused ({error})"
                 raise Refused(where, what, "mend what it names") from None

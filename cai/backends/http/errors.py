@@ -129,5 +129,5 @@ def _until(then: str, now: str) -> float | None:
     try:
         start = parsedate_to_datetime(now) if now else datetime.now(UTC)
         return max(0.0, (parsedate_to_datetime(then) - start).total_seconds())
-    except (ValueError, TypeError):  # TypeError: a date without its zone, which HTTP does not allow
+    except (ValueError, OverflowError, TypeError):  # TypeError: a date without its zone, which HTTP does not allow
         return None

@@ -107,13 +107,21 @@ class FastPost:
     async def _connected(self) -> tuple[PooledConnection, ResponseReader]:
         async with asyncio.timeout(self._seconds):  # looking up a name has no time of its own
             connection = await self._connector.connect(self._target, traces=[], timeout=self._limits)
+        try:
+            return connection, self._reader(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _reader(self, connection: PooledConnection) -> ResponseReader:
+        """Put a reader between the new connection's transport and aiohttp's handler."""
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None:
             raise aiohttp.ServerDisconnectedError
         if hasattr(transport, "max_size"):
             transport.max_size = READ
-        # once: its parser goes on with the next answer where the last one ended
+        # once per connection: the parser goes on with the next response where the last one ended
         read = self._limits.sock_read
         protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read)
-        transport.set_protocol(line := ResponseReader(protocol, timed=read is not None))
-        return connection, line
+        transport.set_protocol(reader := ResponseReader(protocol, timed=read is not None))
+        return reader

@@ -108,7 +108,8 @@ class ChatTokenizer:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
-        except TemplateError as error:  # its own refusal: no system turn, turns that do not alternate
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            # mostly its own refusal: no system message, roles that do not alternate; else a template with a fault
             raise Permanent("chat_template", f"the model's chat template refuses this: {error}") from error
         return str(text)
 

@@ -99,9 +99,9 @@ async def running(options: Options | None = None) -> AsyncIterator[Mock]:
     """The server, listening while the context is open. Raises Mistake where its port is taken."""
     mock = Mock(options or Options(port=0))
     runner = web.AppRunner(_application(mock), access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, mock.options.host, mock.options.port, backlog=4096)
     try:
+        await runner.setup()
+        site = web.TCPSite(runner, mock.options.host, mock.options.port, backlog=4096)
         try:
             await site.start()
         except OSError as taken:
