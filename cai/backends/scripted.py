@@ -47,9 +47,8 @@ class Scripted:
     ) -> None:  # fmt: skip
         """`source` is a digest of the script's source."""
         self._script, self._scorer, self._seconds = script, scorer, seconds
-        self.identity: Mapping[str, str] = {"engine": "scripted", "model": name} | (
-            {"source": source} if source else {}
-        )
+        identity = {"engine": "scripted", "model": name}
+        self.identity: Mapping[str, str] = identity | ({"source": source} if source else {})
         self.concurrency = concurrency
 
     async def complete(self, request: Request) -> Completion:

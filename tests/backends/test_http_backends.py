@@ -157,9 +157,9 @@ BROKEN: list[Any] = [
 async def test_an_answer_of_another_shape_is_malformed(answer: Any) -> None:
     async with serving(always(json.dumps(answer))) as url:
         model: Any = openai.open(OpenAIEndpoint(model="m", base_url=url))
-        path, body = model._dialect.put(ASKED)
+        path, body = model._api.put(ASKED)
         with pytest.raises(Transient) as error:
-            await model._once(path, json.dumps(body).encode(), 0.0, model._dialect.read)
+            await model._once(path, json.dumps(body).encode(), 0.0, model._api.read)
         await model.close()
     assert error.value.kind == "malformed"
 
@@ -410,12 +410,12 @@ async def test_an_endpoint_that_gives_no_scores_is_told_so(request_: Request, la
 
 @pytest.mark.parametrize("bad", [float("-inf"), float("inf"), float("nan"), 1e3, "high", [1], -(10**400)])
 def test_a_log_probability_that_is_none_is_a_malformed_answer(bad: Any) -> None:
-    with pytest.raises(Transient, match="lacks its parts"):
-        _client._understood({}, lambda _: _prompt_logprobs._tail(["Why?", " (A)"], [None, bad], " (A)"))
+    with pytest.raises(Transient, match="has an unexpected shape"):
+        _client._parsed_answer({}, lambda _: _prompt_logprobs._tail(["Why?", " (A)"], [None, bad], " (A)"))
     answer = chat_answer(content="Hi.")
     answer["choices"][0]["logprobs"] = {"content": [{"token": "Hi.", "logprob": bad}]}
-    with pytest.raises(Transient, match="lacks its parts"):
-        _client._understood(answer, chat(logprobs=True).read)
+    with pytest.raises(Transient, match="has an unexpected shape"):
+        _client._parsed_answer(answer, chat(logprobs=True).read)
 
 
 async def test_a_score_that_is_no_number_is_never_kept(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Any(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         assert 1 <= self.limit.limit <= self.most
-        assert self.limit.out == len(self.out)
+        assert self.limit.in_flight == len(self.out)
 
 
 TestAnything = Any.TestCase
@@ -237,7 +237,7 @@ def test_a_waiter_that_gives_up_leaves_its_place_to_the_next() -> None:
         throttle.leave(first)
         waiters[1].cancel()  # its turn came in this very moment
         assert (await waiters[2]).level == 1
-        assert throttle.out == 1
+        assert throttle.in_flight == 1
 
     virtually(main)
 

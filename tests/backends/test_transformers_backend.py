@@ -71,7 +71,7 @@ async def test_every_architecture_answers_as_its_own_generate_does(
     assert type(model._engine._rows).__name__ == way
     requests = [ask("hello " * (3 * n + 1), Sampling(0, 1, 12 + n)) for n in range(6)]
     for request, answer in zip(requests, await answers(model, requests), strict=True):
-        ids = model._text.render(request).ids
+        ids = model._tokenizer.render(request).ids
         assert answer.text == generated(folder, ids, request.sampling.max_tokens)
 
 
@@ -80,7 +80,7 @@ async def test_a_long_prompt_is_computed_in_parts_and_answers_the_same(llama: Pa
     model = opened(llama)
     model._engine._step_tokens = 7
     request = ask("a long story " * 20)
-    assert (await model.complete(request)).text == generated(llama, model._text.render(request).ids, 24)
+    assert (await model.complete(request)).text == generated(llama, model._tokenizer.render(request).ids, 24)
 
 
 OPTIONS = [
@@ -108,9 +108,9 @@ async def test_scores_are_those_of_plain_forward_passes(
     requests = [ask("Which? " * (1 + 7 * n)) for n in range(len(OPTIONS))]
     found = await asyncio.gather(*map(model.score, requests, OPTIONS))
     for request, options, scores in zip(requests, OPTIONS, found, strict=True):
-        prompt = model._text.render(request)
+        prompt = model._tokenizer.render(request)
         for text, score in zip(options, scores, strict=True):
-            added = model._text.continuation(prompt, text)
+            added = model._tokenizer.continuation(prompt, text)
             logits = plain(torch.tensor([[*prompt.ids, *added]])).logits[0, len(prompt.ids) - 1 : -1]
             expected = torch.log_softmax(logits, -1)[range(len(added)), list(added)].sum().item()
             assert score.logprob == pytest.approx(expected, abs=1e-4)

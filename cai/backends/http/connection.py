@@ -1,7 +1,8 @@
-"""One endpoint on the wire: JSON posted over a pool of connections, and every way that can go wrong as a typed error.
+"""The connections to one endpoint: JSON is posted over a pool, and everything that can go wrong is a typed error.
 
-No redirect is followed, no compression asked for or undone (a small answer cannot become a huge one), no cookie kept,
-and no proxy or .netrc of the environment heeded. The key is taken out of every answer before anything else sees it.
+Redirects are not followed, compression is neither requested nor undone (a small answer cannot become a huge one),
+cookies are not kept, and no proxy or .netrc of the environment is used. The key is removed from every answer before
+anything else sees it.
 
 Left out on purpose: streaming. A critique is read whole or not at all.
 """
@@ -27,11 +28,11 @@ from cai.core.errors import Refused, Transient
 MAX_BYTES = 32 << 20
 """Of one answer."""
 _LOST = (aiohttp.ClientError, HttpProcessingError, OSError)
-"""What a request raises that gets no answer; a time-out is an OSError too."""
+"""What a request without an answer raises; a time-out is an OSError too."""
 MAX_DEPTH = 200
 """Of its JSON; pydantic's reader stops there too."""
 SECRET = 16
-"""From so many characters on a key is a secret, and not a word such as `EMPTY` that an answer may well hold."""
+"""A key of at least so many characters is a secret; a shorter one may be a word such as `EMPTY`, found in answers."""
 
 
 class Connection:
@@ -51,7 +52,7 @@ class Connection:
             status, headers, raw = await poster(body, MAX_BYTES)
         except _LOST as error:
             # from None, here and below: aiohttp's errors carry the request's headers, and so the key
-            raise self._said(error) from None
+            raise self._failed(error) from None
         self._reached = True
         return _parsed(self._good(f"POST {path}", status, headers, raw), headers.get("Content-Type", ""))
 
@@ -63,7 +64,7 @@ class Connection:
             async with asyncio.timeout(self._endpoint.timeout):
                 status, headers, raw = await self._request(method, path, data, most)
         except _LOST as error:
-            raise self._said(error) from None
+            raise self._failed(error) from None
         self._reached = True
         return self._good(f"{method} {path}", status, headers, raw), headers.get("Content-Type", "")
 
@@ -78,15 +79,15 @@ class Connection:
         body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
         return await session_response(self._open(), method, self._url(path), body, most)
 
-    def _said(self, error: Exception) -> Transient | Refused:
-        """What a request that got no answer ended in, as an error of ours."""
+    def _failed(self, error: Exception) -> Transient | Refused:
+        """The error for a request that got no answer."""
         match error:
             case TimeoutError():
                 return self._lost(error, "timeout", "no answer in time")
             case aiohttp.ClientPayloadError():
-                return self._lost(error, "truncated", "the connection ended within the answer")
+                return self._lost(error, "truncated", "the connection ended in the middle of the answer")
             case HttpProcessingError() | aiohttp.ClientResponseError():  # the session wraps the one in the other
-                return Transient("malformed", "the answer is no HTTP")
+                return Transient("malformed", "the answer is not HTTP")
         return self._lost(error, "connection", f"{type(error).__name__}: {error}")
 
     def _good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> bytes:
@@ -135,7 +136,7 @@ class Connection:
         unreachable = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         what = self._redacted(what.encode())
         if isinstance(error, aiohttp.ClientConnectorCertificateError) or (unreachable and not self._reached):
-            fix = "check base_url, and that the server runs"
+            fix = "check base_url, and that the server is running"
             return Refused(self._endpoint.place, f"cannot be reached ({what})", fix)
         return Transient("unreachable" if unreachable else kind, what)
 
@@ -149,26 +150,26 @@ def _connector() -> aiohttp.TCPConnector:
 
 def _parsed(raw: bytes, kind: str) -> Any:
     if "json" not in kind.partition(";")[0].lower():
-        raise Transient("malformed", f"the answer is {kind[:80] or 'of no type'}, not JSON")
+        raise Transient("malformed", f"the answer is {kind[:80] or 'without a content type'}, not JSON")
     try:
-        return from_json(raw, allow_inf_nan=False, cache_strings="keys")  # no answer comes twice
+        return from_json(raw, allow_inf_nan=False, cache_strings="keys")  # values differ between answers, keys do not
     except ValueError:
         return _parsed_slowly(raw)
 
 
 def _parsed_slowly(raw: bytes) -> Any:
-    # half an emoji (a lone surrogate) is no JSON to pydantic, and yet what some servers cut an answer to
+    # some servers cut an answer within an emoji; the lone surrogate that is left is not JSON for pydantic
     try:
         data = json.loads(raw, parse_constant=_refuse)
         if _depth(data) <= MAX_DEPTH:
             return data
     except (ValueError, RecursionError) as error:
-        raise Transient("malformed", f"the answer is no JSON: {str(error)[:100]}") from None
+        raise Transient("malformed", f"the answer is not JSON: {str(error)[:100]}") from None
     raise Transient("malformed", f"the answer is nested deeper than {MAX_DEPTH}")
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _depth(data: Any) -> int:

@@ -1,6 +1,6 @@
-"""OpenAI's chat completions API, as OpenAI and everybody else speaks it, and its older text completions for `plain`.
+"""OpenAI's chat completions API, as compatible servers have it too, and its text completions for `plain` requests.
 
-Left out on purpose: choosing among several answers, tools, images.
+Left out on purpose: several choices in one answer, tools, images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHAT, TEXT = "/chat/completions", "/completions"
 
 
 def open_chat(options: OpenAIEndpoint) -> Model:
-    """The model at an OpenAI-compatible endpoint. Raises Mistake where its key is not there."""
+    """The model at an OpenAI-compatible endpoint. Raises Mistake if its key is missing."""
     key = options.key("api.openai.com", "OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     connection = Connection(options, headers, key)
@@ -36,20 +36,20 @@ def open_chat(options: OpenAIEndpoint) -> Model:
 
 
 def _identity(options: OpenAIEndpoint) -> dict[str, str]:
-    said = {"engine": "openai", "model": options.model, "endpoint": options.place}
-    said |= {"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {}
-    said |= {} if options.seed else {"seed": "not sent"}
-    return said | ({"logprobs": "yes"} if options.logprobs else {})
+    identity = {"engine": "openai", "model": options.model, "endpoint": options.place}
+    identity |= {"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {}
+    identity |= {} if options.seed else {"seed": "not sent"}
+    return identity | ({"logprobs": "yes"} if options.logprobs else {})
 
 
 class OpenAIChat:
-    """The dialect."""
+    """How requests are written and answers are read."""
 
     def __init__(self, options: OpenAIEndpoint) -> None:
         self._options = options
 
     def put(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Everything is sent, defaults too: else a server's own would win (in vLLM the model's generation_config)."""
+        """Defaults are sent too: otherwise the server's own apply (in vLLM the model's generation_config)."""
         options, sampling = self._options, request.sampling
         body: dict[str, Any] = {
             "model": options.model,
@@ -66,7 +66,7 @@ class OpenAIChat:
         if sampling.stop:
             body["stop"] = sampling.stop
         if options.logprobs:
-            body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch here
+            body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch in chats
         return TEXT if request.plain else CHAT, options.filled(body) if options.extra_body else body
 
     def read(self, answer: Any) -> Completion:
@@ -87,7 +87,7 @@ class OpenAIChat:
         return completion(text, thought, choice.get("finish_reason"), read, logprobs)
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        """By prompt log-probabilities, where the endpoint gives them."""
+        """From the log-probabilities of the prompt, if the endpoint returns them."""
         return await score_by_prompt(post, self._options, request, continuations)
 
 

@@ -10,19 +10,19 @@ from cai.core.config import Knobs
 
 
 class LocalOptions(Knobs):
-    """What a recipe can say about a model in this process."""
+    """The options of a model in this process."""
 
     model: str = "smollm2-135m-instruct"
-    """A known name, a local folder, or an id on the Hugging Face hub."""
+    """A known name, a local folder, a local GGUF file, or an id on the Hugging Face hub."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """auto: CUDA, else MPS, else CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 where the hardware multiplies it, else float32."""
+    """auto: bfloat16 if the hardware multiplies it, else float32."""
     batch_size: int | None = Field(None, ge=1)
-    """Answers written at once; out of memory makes it smaller by itself. None: 32 on a CPU, 64 elsewhere."""
+    """Answers generated at once; lowered automatically when memory runs out. None: 32 on a CPU, 64 elsewhere."""
     reuse_prefix: bool = True
-    """Keep keys and values, so that texts that begin alike are not computed twice. It changes no answer on a CPU."""
+    """Reuse the keys and values of a common prefix instead of computing it again. It changes no answer on a CPU."""
     logprobs: bool = False
     """Keep the log-probability of every generated token."""

@@ -1,8 +1,7 @@
-"""What the mock server says: words drawn by the digest of what it was asked, in the shapes of both APIs.
+"""The answers of the mock server: words drawn by the digest of the request, in the formats of both APIs.
 
-Every answer ends in the first eight digits of that digest, so that a row can be traced to its request.
-
-Left out on purpose: sense. A critique says something, concludes as it was asked to, and means nothing.
+Every answer ends in the first eight digits of that digest, so that a row can be traced to its request. The text has no
+meaning; a critique ends in a verdict if the request asks for one.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _TOKEN = re.compile(r"\s*\S+")
 
 
 def request_digest(path: str, body: bytes) -> bytes:
-    """What a request is known by: SHA-256 of its kind and its body in compact JSON."""
+    """The digest of a request: SHA-256 of its path and its body in compact JSON."""
     return hashlib.sha256(path.encode() + b"\n" + body).digest()
 
 
@@ -42,7 +41,7 @@ def answer_text(key: bytes, body: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def prompt_length(body: dict[str, Any]) -> int:
-    """Characters of everything asked."""
+    """Characters in all texts of the request."""
     return sum(map(len, _turns(body)))
 
 
@@ -53,15 +52,15 @@ def chat_completion(key: bytes, body: dict[str, Any], text: str, finish: str, wo
     if body.get("logprobs"):
         tokens = [{"token": token, "logprob": token_logprob(token)} for token in _TOKEN.findall(text)]
         choice["logprobs"] = {"content": tokens}
-    said = _openai(key, body, "chat.completion", choice, words)
+    answer = _openai(key, body, "chat.completion", choice, words)
     if body.get("prompt_logprobs") is not None:
         read = [{"0": {"logprob": token_logprob(token), "decoded_token": token}} for token in _tokens(body)]
-        said["prompt_logprobs"] = [None, *read[1:]]
-    return said
+        answer["prompt_logprobs"] = [None, *read[1:]]
+    return answer
 
 
 def text_completion(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
-    """An OpenAI text completion, the prompt before it where `echo` asks for that."""
+    """An OpenAI text completion; with `echo`, its tokens include the prompt's."""
     choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
     if body.get("logprobs") is not None:
         tokens = [*(_tokens(body) if body.get("echo") else []), *_TOKEN.findall(text)]
@@ -85,17 +84,17 @@ def anthropic_message(key: bytes, body: dict[str, Any], text: str, finish: str, 
 
 
 def token_logprob(token: str) -> float:
-    """The made-up log-probability of a token, the same wherever it stands."""
+    """The invented log-probability of a token, the same wherever it occurs."""
     return -(hashlib.sha256(token.encode()).digest()[0] + 1) / 64
 
 
 def _turns(body: dict[str, Any]) -> list[str]:
-    said = [turn["content"] for turn in body.get("messages", ())]
-    return [text for text in (body.get("system"), body.get("prompt"), *said) if isinstance(text, str)]
+    contents = [turn["content"] for turn in body.get("messages", ())]
+    return [text for text in (body.get("system"), body.get("prompt"), *contents) if isinstance(text, str)]
 
 
 def _tokens(body: dict[str, Any]) -> list[str]:
-    # a mark before each turn, as chat templates have them: no token runs from one turn into the next
+    # a token before each turn, as in chat templates: no token spans two turns
     return [token for turn in _turns(body) for token in ("<turn>", *_TOKEN.findall(turn))]
 
 

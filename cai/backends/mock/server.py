@@ -54,7 +54,7 @@ class _Handlers:
         if fault and fault.isdecimal():
             return overload_response(int(fault), options.retry_after if fault in ("429", "503") else None)
         if options.queue:
-            async with mock.places:
+            async with mock.slots:
                 await asyncio.sleep(options.latency)
         else:
             await asyncio.sleep(options.latency)
@@ -106,7 +106,7 @@ async def running(options: Options | None = None) -> AsyncIterator[Mock]:
             await site.start()
         except OSError as taken:
             where = f"{mock.options.host}:{mock.options.port}"
-            raise Mistake(where, f"cannot be listened on: {taken.strerror}", "choose another --port") from None
+            raise Mistake(where, f"the server cannot listen here: {taken.strerror}", "choose another --port") from None
         mock.url = f"http://{mock.options.host}:{runner.addresses[0][1]}/v1"
         yield mock
     finally:
@@ -114,7 +114,7 @@ async def running(options: Options | None = None) -> AsyncIterator[Mock]:
 
 
 def serve(options: Options, ready: Callable[[str], None]) -> None:
-    """Run until interrupted; `ready` is told the base URL as soon as it answers. Raises Mistake."""
+    """Run until interrupted; `ready` is called with the base URL once the server listens. Raises Mistake."""
 
     async def forever() -> None:
         async with running(options) as mock:

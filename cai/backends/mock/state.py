@@ -20,50 +20,50 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Options(Knobs):
-    """What the server does to its clients."""
+    """How the server answers."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """0 takes any that is free."""
+    """0 takes any free one."""
     latency: Seconds = 0.02
     """How long an answer takes."""
     faults: dict[Fault, Rate] = Field(default_factory=dict)
-    """How often what goes wrong."""
+    """The rate of each fault."""
     retry_after: Seconds | None = None
-    """What a 429 or 503 names; None: it names nothing."""
+    """The Retry-After of a 429 or 503; None: without one."""
     stall: Seconds = 30.0
-    """How long a stalled or dripping answer takes."""
+    """How long a `stall` or `drip` answer takes."""
     capacity: Count | None = None
     """Requests served at once; more are refused with 429."""
     queue: bool = False
-    """More than `capacity` wait instead."""
+    """Requests above `capacity` wait instead."""
     model: str | None = None
-    """The only model there is; None: whatever is asked for."""
+    """The only model; None: any model is accepted."""
     key: str | None = None
-    """The key that is asked for; None: none is."""
+    """The required key; None: no key is required."""
     context: Count | None = None
-    """Characters that a prompt may have."""
+    """The most characters of a prompt."""
     batch_seconds: Seconds = 0.5
     """How long a batch takes."""
     seed: int = 0
-    """Another seed, other faults."""
+    """Draws other faults."""
 
 
 class Mock:
-    """A server's state: what it was told to do, and what it has done."""
+    """A server's options, and counts of what it has received and answered."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.url = ""
-        """The base URL, once it listens."""
+        """The base URL, once the server listens."""
         self.asked: Counter[bytes] = Counter()
         self.answered: Counter[bytes] = Counter()
         self.faults: Counter[str] = Counter()
         self.bytes_read = self.in_flight = self.most_in_flight = 0
-        self.places = asyncio.Semaphore(options.capacity or 1)
+        self.slots = asyncio.Semaphore(options.capacity or 1)
 
     def reply(self, path: str, body: dict[str, Any], raw: bytes, *, batch: bool = False) -> tuple[Fault | None, bytes]:
-        """The fault drawn for this asking of `body`, and the answer's JSON."""
+        """The fault drawn for this try of `body`, and the answer's JSON."""
         key = request_digest(path, raw)
         self.asked[key] += 1
         fault = draw_fault(self.options.faults, key, self.asked[key], self.options.seed, batch=batch)
@@ -76,7 +76,7 @@ class Mock:
         return fault, answer
 
     def refuses(self, request: web.Request, body: Any) -> web.Response | None:
-        """The error for a request that no other asking would help."""
+        """The error for a request that would fail at every try; None for a valid one."""
         options = self.options
         given = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
         if options.key is not None and given != options.key:
