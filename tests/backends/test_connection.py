@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import time
@@ -14,6 +15,8 @@ from email.utils import format_datetime
 
 import pytest
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection as PooledConnection
 from endpoints import always, connection, serving
 
 from cai.backends.http.aiohttp_internals import fast_post_class
@@ -446,3 +449,33 @@ async def raw(*answers: bytes, after: bytes = b"") -> AsyncIterator[tuple[str, l
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", came
     finally:
         server.close()
+
+
+@pytest.mark.usefixtures("client")
+async def test_closing_twice_or_unused_leaves_nothing_open(recwarn: pytest.WarningsRecorder) -> None:
+    async with serving(always()) as url:
+        used, unused = connection(url), connection(url)
+        await used.post("/x", b"{}")
+        for each in (used, used, unused, unused):
+            await each.close()
+        assert used._session is not None and used._session.closed
+    gc.collect()
+    assert not [str(warning.message) for warning in recwarn if "Unclosed" in str(warning.message)]
+
+
+async def test_a_connection_that_cannot_be_prepared_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no")
+
+    async with serving(always()) as url:
+        line = connection(url)
+        await line.post("/x", b"{}")
+        line._posters["/x"].close()
+        closed: list[bool] = []
+        close = PooledConnection.close
+        monkeypatch.setattr(ResponseHandler, "set_response_params", refuse)
+        monkeypatch.setattr(PooledConnection, "close", lambda self: (closed.append(True), close(self)))
+        with pytest.raises(Transient):
+            await line.post("/x", b"{}")
+        await line.close()
+    assert closed == [True]

@@ -19,7 +19,7 @@ from tiny import answers, ask, tiny_model
 
 from cai.backends.local.options import LocalOptions
 from cai.backends.transformers import BACKEND
-from cai.core.errors import Mistake, Permanent
+from cai.core.errors import CaiError, Mistake, Permanent
 from cai.core.types import Sampling
 
 pytest_plugins = ["opened"]
@@ -359,3 +359,12 @@ print(time.perf_counter() - start)
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 5  # about one second; the bound is for a busy machine
+
+
+@slow
+async def test_closing_twice_is_closing_once(llama: Path, opened: Callable[..., Any]) -> None:
+    model = opened(llama)
+    await model.close()
+    await model.close()
+    with pytest.raises(CaiError, match="closed"):
+        await model.complete(ask("Hello"))

@@ -38,7 +38,7 @@ class Ticket:
 
 
 class ConcurrencyLimit:
-    """The state machine. It is told when requests are sent and answered, with times as numbers; it never waits."""
+    """The state machine. Requests and answers are reported to it, with times as numbers; it never waits."""
 
     def __init__(self, most: int, start: int = START) -> None:
         self._most, self._limit, self._doubling = most, float(min(start, most)), True

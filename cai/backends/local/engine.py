@@ -54,7 +54,7 @@ class EngineJob:
     future: Future[Output] = field(default_factory=Future)
 
     @property
-    def room(self) -> int:
+    def new_tokens(self) -> int:
         """Tokens that may have to be computed after `ids`."""
         return max(map(len, self.options), default=self.sampling.max_tokens)
 
@@ -228,7 +228,7 @@ class Engine:
         while self._waiting and len(self._running) < self._batch and budget > 0:
             job = self._waiting[0]
             # the last token is not reused: its logits predict the first new token
-            row = self._rows.open(job.ids, room=job.room, reusable=len(job.ids) - 1)
+            row = self._rows.open(job.ids, new_tokens=job.new_tokens, reusable=len(job.ids) - 1)
             if row is None:
                 return
             with self._wake:

@@ -153,7 +153,7 @@ def _has_batch_dependent_rope(model: Any) -> bool:
 def _trial(rows: SequenceRunner, model: Any) -> Tensor:
     """Logits after a dozen tokens, computed like requests: two prompts in parts, then token by token."""
     ids = [token % model.config.get_text_config().vocab_size for token in range(11, 11 + 12 * 7, 7)]
-    first, second = (rows.open(ids, room=4, reusable=0) for _ in range(2))
+    first, second = (rows.open(ids, new_tokens=4, reusable=0) for _ in range(2))
     rows.forward([Feed(first, ids[:-3], 1), Feed(second, ids[:-5], 0)])
     rows.forward([Feed(second, ids[-5:-1], 1), Feed(first, ids[-3:-2], 1)])
     logits = rows.forward([Feed(first, ids[-2:], 1), Feed(second, ids[-1:], 1)])

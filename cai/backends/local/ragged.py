@@ -68,8 +68,8 @@ class Ragged:
         self._caches: dict[int, KVCache] = {}
         self._rows: list[RaggedRow] = []
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> RaggedRow | None:
-        """A row for `prompt` and `room` tokens after it; at most `reusable` tokens are copied from other rows.
+    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> RaggedRow | None:
+        """A row for `prompt` and up to `new_tokens` after it; at most `reusable` tokens are copied from other rows.
 
         None: not now. There is no memory, or another row is computing the prefix of this one.
         """
@@ -77,7 +77,7 @@ class Ragged:
         length, source = self._longest(ids[:reusable])
         if self._is_coming(ids[:reusable], length):
             return None
-        slot = self._place(len(ids) + room)
+        slot = self._place(len(ids) + new_tokens)
         if slot is None:
             return None
         if length >= REUSE_AT_LEAST:

@@ -35,8 +35,8 @@ class Feed(NamedTuple):
 class SequenceRunner(Protocol):
     """Computes rows with a model. One thread uses it."""
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> Row | None:
-        """A row for `prompt` and `room` tokens after it; at most `reusable` tokens are copied from other rows.
+    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> Row | None:
+        """A row for `prompt` and up to `new_tokens` after it; at most `reusable` tokens are copied from other rows.
 
         None: not now. There is no memory, or another row is computing the prefix of this one.
         """

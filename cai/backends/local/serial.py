@@ -36,7 +36,7 @@ class Serial:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> SerialRow:
+    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> SerialRow:
         """A new row; never None."""
         return SerialRow([])
 

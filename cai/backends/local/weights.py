@@ -151,6 +151,6 @@ def refuse_code(name: str, folder: Path) -> None:
 
 
 def load_mistake(name: str, error: Exception) -> Mistake:
-    """What is told when transformers could not load the model `name`."""
+    """The error for a model `name` that transformers could not load."""
     fix = "name a causal language model, or copy or download this one again"
     return Mistake(name, f"cannot be loaded: {_first_line(error)}", fix)
