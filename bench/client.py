@@ -48,7 +48,8 @@ def resident() -> float:
 def serve(core: int, options: dict[str, Any], record: str = "") -> None:
     """The server's process; it notes what it is asked in the file `record`."""
     from cai.backends.mock import server
-    from cai.backends.mock.server import Options, serve
+    from cai.backends.mock.server import serve
+    from cai.backends.mock.state import Options
 
     class Recording(server.Mock):
         def reply(self, path: str, body: dict[str, Any], raw: bytes, *, batch: bool = False) -> Any:

@@ -26,7 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.core.types import Message, Request, Sampling
 
 PROMPTS = [json.loads(line)["prompt"] for line in (ROOT / "prompts/everyday.jsonl").read_text("utf-8").splitlines()]
@@ -103,9 +104,10 @@ class Plain:
     def __init__(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from cai.backends.local.weights import locate, quiet_transformers
+        from cai.backends.local.quiet import quiet_transformers
+        from cai.backends.local.weights import find_weights
 
-        folder = locate(MODEL).folder
+        folder = find_weights(MODEL).folder
         with quiet_transformers():
             self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
             self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
@@ -152,7 +154,7 @@ class Plain:
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-async def ours(prompts: Sequence[str], options: Options) -> Round:
+async def ours(prompts: Sequence[str], options: LocalOptions) -> Round:
     """cai's engine, asked one request at a time by as many chains as there are prompts."""
     model = BACKEND.open(options)
 
@@ -175,7 +177,7 @@ def ways() -> dict[str, Callable[[Sequence[str]], Round]]:
     plain = Plain()
 
     def engine(**options: Any) -> Callable[[Sequence[str]], Round]:
-        return lambda prompts: asyncio.run(ours(prompts, Options(model=MODEL, **options)))
+        return lambda prompts: asyncio.run(ours(prompts, LocalOptions(model=MODEL, **options)))
 
     return {
         ALONE: lambda prompts: plain.run(prompts[: max(1, len(prompts) // 16)], 1),
@@ -189,14 +191,14 @@ def ways() -> dict[str, Callable[[Sequence[str]], Round]]:
 
 def default_way() -> str:
     """Which of the ways is what a recipe gets that says nothing."""
-    model = BACKEND.open(Options(model=MODEL))
+    model = BACKEND.open(LocalOptions(model=MODEL))
     asyncio.run(model.close())
     return f"cai {model.identity['dtype']} + prefix reuse"
 
 
 async def likelihoods(prompts: Sequence[str], drafts: dict[str, list[str]]) -> dict[str, float]:
     """Mean log-probability per token that the float32 model gives to each way's drafts: what rounding may cost."""
-    model = BACKEND.open(Options(model=MODEL, dtype="float32"))
+    model = BACKEND.open(LocalOptions(model=MODEL, dtype="float32"))
 
     async def mean(texts: list[str]) -> float:
         asked = [model.score(draft(prompt), [text]) for prompt, text in zip(prompts, texts, strict=False) if text]

@@ -27,7 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.constitution.principles import load_constitution
 from cai.core.types import Message, Model, Prompt, Request, Score
 from cai.judges.panel import open
@@ -139,11 +140,11 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from cai.backends.local.weights import locate
+    from cai.backends.local.weights import find_weights
 
     if given.threads:
         torch.set_num_threads(given.threads)
-    source = locate("smollm2-135m-instruct").folder
+    source = find_weights("smollm2-135m-instruct").folder
     tokenizer = AutoTokenizer.from_pretrained(source)
     plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     contests, rows = pairs(given.pairs), []
@@ -152,7 +153,7 @@ def main() -> None:
         worst = 0.0
         for _ in range(given.repeats):
             # a fresh engine each time: nothing is left over from the last round
-            model = BACKEND.open(Options(dtype="float32"))
+            model = BACKEND.open(LocalOptions(dtype="float32"))
             recorder = Recorder(model)
             quick = asyncio.run(shared(recorder, contests, principles))
             asyncio.run(model.close())

@@ -104,14 +104,14 @@ def main() -> None:
     given = parser.parse_args()
     import torch
 
-    from cai.backends.local.weights import locate
+    from cai.backends.local.weights import find_weights
 
     if given.device == "cpu":
         torch.set_num_threads(1)
     rounds: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        model = micro.start(out / "start") if given.model == "micro" else Path(locate(given.model).folder)
+        model = micro.start(out / "start") if given.model == "micro" else Path(find_weights(given.model).folder)
         for _ in range(given.rounds):
             rounds.append(
                 {

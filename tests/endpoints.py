@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from cai.backends import openai
-from cai.backends.http.connection import Wire
+from cai.backends.http.connection import Connection
+from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.core.types import Message, Request, Sampling
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,7 +48,7 @@ def chat_answer(**message: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
 
 
-def wire(url: str, key: str = "", **options: Any) -> Wire:
-    """A wire to `url`, without throttle and retry."""
+def connection(url: str, key: str = "", **options: Any) -> Connection:
+    """A connection to `url`, without throttle and retry."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return Wire(openai.Options.model_validate({"model": "m", "base_url": url, **options}), headers, key)
+    return Connection(OpenAIEndpoint.model_validate({"model": "m", "base_url": url, **options}), headers, key)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.core.errors import Mistake
 
 
@@ -29,7 +30,7 @@ async def opened(
     models: list[Any] = []
 
     def open_one(model: Path | str, **options: Any) -> Any:
-        models.append(BACKEND.open(Options(model=str(model), **{"dtype": "float32", "device": "cpu"} | options)))
+        models.append(BACKEND.open(LocalOptions(model=str(model), **{"dtype": "float32", "device": "cpu"} | options)))
         return models[-1]
 
     yield open_one
@@ -39,10 +40,10 @@ async def opened(
 
 @pytest.fixture
 def embedded() -> str:
-    from cai.backends.local.weights import locate
+    from cai.backends.local.weights import find_weights
 
     try:
-        locate("smollm2-135m-instruct")
+        find_weights("smollm2-135m-instruct")
     except Mistake as mistake:
         pytest.skip(f"the embedded model cannot be had here: {mistake}")
     return "smollm2-135m-instruct"

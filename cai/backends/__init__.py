@@ -1,1 +1,1 @@
-"""Workshop: ways to reach a model. Each public file ends in `BACKEND = Backend(...)`."""
+"""Ways to reach a model. Each file directly in this folder is a plug-in that ends in `BACKEND = Backend(...)`."""

@@ -1,15 +1,14 @@
-"""A model whose answers are written down: in a Python function or in a file. It drives the tests and dry examples.
+"""A model whose answers come from a Python function or a file. It drives the tests and the examples.
 
-A file holds one JSON object a line, `{"contains": "...", "answer": "..."}`; the first whose text occurs in the last
-message answers, and a line without `contains` answers everything.
-
-Left out on purpose: imitating a language model. It is deterministic, has no tokens, and counts words instead.
+A file holds one JSON object a line, `{"contains": "...", "answer": "..."}`; the first line whose text occurs in the
+last message answers, and a line without `contains` answers everything. Usage counts words, since there are no tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ Scorer = Callable[[Request, str], float]
 
 
 class Options(Knobs):
-    """What a recipe says beside `backend: scripted`."""
+    """The options of `backend: scripted`."""
 
     script: str
     """`pkg.module:function` (Request -> text or Completion), or a JSONL file."""
@@ -43,11 +42,13 @@ class Scripted:
     """A Model that answers by calling `script`. The script may raise CallFailed, or return a whole Completion."""
 
     def __init__(
-        self, script: Script, *, scorer: Scorer | None = None, name: str = "script", seconds: float = 0.0,
-        concurrency: int = 64,
+        self, script: Script, *, scorer: Scorer | None = None, name: str = "script", source: str = "",
+        seconds: float = 0.0, concurrency: int = 64,
     ) -> None:  # fmt: skip
+        """`source` is a digest of the script's source."""
         self._script, self._scorer, self._seconds = script, scorer, seconds
-        self.identity: Mapping[str, str] = {"engine": "scripted", "model": name}
+        identity = {"engine": "scripted", "model": name}
+        self.identity: Mapping[str, str] = identity | ({"source": source} if source else {})
         self.concurrency = concurrency
 
     async def complete(self, request: Request) -> Completion:
@@ -79,14 +80,19 @@ def scripted(script: Script, scorer: Scorer | None = None) -> Scripted:
 
 
 def open_scripted(options: Options) -> Scripted:
-    """The Model that a recipe asks for. Raises Mistake where the script is not there or not a script."""
+    """The Model that a recipe asks for. Raises Mistake if the script does not exist or is not a script."""
     if ":" in options.script and not Path(options.script).exists():
         script, name = _function(options.script), options.script
+        source = _source_digest(script)
     else:
-        script, name = _from_file(Path(options.script))
+        (script, name), source = _from_file(Path(options.script)), ""
     scorer = _function(options.scorer) if options.scorer else None
-    name += f" {options.scorer}" if options.scorer else ""
-    return Scripted(script, scorer=scorer, name=name, seconds=options.seconds, concurrency=options.concurrency)
+    if scorer:
+        name += f" {options.scorer}"
+        source += _source_digest(scorer)
+    return Scripted(
+        script, scorer=scorer, name=name, source=source, seconds=options.seconds, concurrency=options.concurrency
+    )
 
 
 def _function(name: str) -> Any:
@@ -96,13 +102,24 @@ def _function(name: str) -> Any:
     return function
 
 
+def _source_digest(function: Any) -> str:
+    """A digest of the function's source, so that an edited function is asked again; empty if it has no source."""
+    plain = inspect.unwrap(getattr(function, "func", function))  # functools.partial has no source of its own
+    try:
+        source = inspect.getsource(plain if inspect.isroutine(plain) or inspect.isclass(plain) else type(plain))
+    except (OSError, TypeError):  # built in, or made at run time
+        return ""
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
 def _from_file(path: Path) -> tuple[Script, str]:
     try:
         raw = path.read_bytes()
         lines = [json.loads(line) for line in raw.splitlines() if line.strip()]
         answers = [(str(line.get("contains", "")), str(line["answer"])) for line in lines]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise Mistake(str(path), f"is no script: {error}", 'hold lines of {"contains": ..., "answer": ...}') from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        fix = 'write lines of {"contains": ..., "answer": ...}'
+        raise Mistake(str(path), f"is not a script: {error}", fix) from None
 
     def script(request: Request) -> str:
         asked = request.messages[-1].content

@@ -1,43 +1,19 @@
-"""Asks a language model that runs in this process, through Hugging Face transformers: on CPU, CUDA or Apple's MPS.
-
-Left out on purpose: everything heavy. torch and the weights come with `open`; this file is read to list backends.
-"""
+"""Asks a language model that runs in this process, through Hugging Face transformers: on CPU, CUDA or Apple's MPS."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
-
-from cai.core.config import Knobs
+from cai.backends.local.options import LocalOptions
 from cai.core.plugin_types import Backend
 from cai.core.types import Model
 
 
-class Options(Knobs):
-    """What a recipe can say about a model in this process."""
-
-    model: str = "smollm2-135m-instruct"
-    """A known name, a local folder, or an id on the Hugging Face hub."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """auto: CUDA, else MPS, else CPU."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 where the hardware multiplies it, else float32."""
-    batch_size: int | None = Field(None, ge=1)
-    """Answers written at once; out of memory makes it smaller by itself. None: 32 on a CPU, 64 elsewhere."""
-    reuse_prefix: bool = True
-    """Keep keys and values, so that texts that begin alike are not computed twice. It changes no answer on a CPU."""
-    logprobs: bool = False
-    """Keep the log-probability of every generated token."""
-
-
-def open(options: Options) -> Model:
-    """Load the model, fetching it on first use. Raises Mistake."""
-    from cai.backends.local.model import LocalModel
+def open(options: LocalOptions) -> Model:
+    """Load the model, downloading it on first use. Raises Mistake."""
+    from cai.backends.local.model import LocalModel  # torch is imported only when a model is opened
 
     return LocalModel(options)
 
 
-BACKEND = Backend(options=Options, open=open, about="a model in this process: embedded, from a folder or from the hub")
+BACKEND = Backend(
+    options=LocalOptions, open=open, about="a model in this process: embedded, from a folder or from the hub"
+)

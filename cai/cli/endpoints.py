@@ -29,7 +29,8 @@ def mock_server_command(
     seed: Annotated[int, typer.Option(help="Another seed, other faults.")] = 0,
 ) -> None:
     """Serve made-up answers like an OpenAI or Anthropic endpoint, faults and all: to try a recipe without a key."""
-    from cai.backends.mock.server import Options, serve
+    from cai.backends.mock.server import serve
+    from cai.backends.mock.state import Options
     from cai.core.config import Document, parse_options, parse_yaml
 
     rates: dict[str, object] = {}

@@ -432,10 +432,10 @@ def _provenance(work: Work, where: Run, started: float) -> Manifest:
 
 def tokenizer_folder(where: Run, name: str) -> str:
     """The folder of the tokenizer to check exports with: the one named, else the run's own writer's. Raises Mistake."""
-    from cai.backends.local.weights import locate
+    from cai.backends.local.weights import find_weights
 
     writer = where.manifest.models["writer"]
     if not name and writer.get("engine") != "transformers":
         fix = "add --tokenizer: a known model, a Hugging Face id or a folder"
         raise Mistake("--check", f"a {writer.get('engine')} model has no tokenizer here", fix)
-    return str(locate(name or writer["model"]).folder)
+    return str(find_weights(name or writer["model"]).folder)

@@ -177,9 +177,9 @@ def _round(
 
 
 def _start(chosen: Recipe) -> str:
-    from cai.backends.transformers import Options
+    from cai.backends.local.options import LocalOptions
 
-    return str(chosen.writer.options.get("model") or Options.model_fields["model"].default)
+    return str(chosen.writer.options.get("model") or LocalOptions.model_fields["model"].default)
 
 
 def _labelled(chosen: Recipe, policy: str, folder: Path, progress: Progress) -> Manifest:

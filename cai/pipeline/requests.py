@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
-from cai.backends.http.batch_api import custom_id, line, result
+from cai.backends.http.batch_api import batch_line, batch_result, custom_id
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Completion, Model, Request, Score
 from cai.pipeline.generate import ask_all
@@ -47,7 +47,7 @@ class Carried:
             answer: Completion = self._model.read(self._answers[id])
             return answer
         if self._out and id not in self.asked:
-            self._out.write(line(id, path, body))
+            self._out.write(batch_line(id, path, body))
         self.asked.add(id)
         raise Permanent("unasked", "carried to a file")
 
@@ -82,7 +82,7 @@ def _answers(file: Path) -> tuple[dict[str, Any], list[str]]:
     answers, errors = dict[str, Any](), list[str]()
     try:
         for number, row in enumerate(file.read_bytes().splitlines(), 1):
-            found = result(from_json(row)) if row.strip() else None
+            found = batch_result(from_json(row)) if row.strip() else None
             if found and found.error:
                 errors.append(f"{file}:{number}: {found.error}")
             elif found:

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from endpoints import ASKED, serving
 
+from cai.backends import openai
 from cai.backends.http import batches
-from cai.backends.mock.server import Mock, Options, running
-from cai.core.errors import Mistake
+from cai.backends.http.endpoint import OpenAIEndpoint
+from cai.backends.mock.server import running
+from cai.backends.mock.state import Mock, Options
+from cai.core.errors import CallFailed, Mistake
 from cai.pipeline.generate import generate
 from cai.runs import recipe
 from cai.runs.folder import Run
@@ -132,3 +137,66 @@ async def test_a_forgotten_batch_is_handed_in_anew(recipe_of: Any, tmp_path: Pat
             note.write_text(json.dumps(said | {"batch": "batch_of_last_year"}))
         again = await run(recipe_of, mock, tmp_path)
     assert again["counts"]["revise"]["out"] == 20
+
+
+async def test_a_damaged_note_of_a_batch_is_one_clear_sentence(tmp_path: Path) -> None:
+    for number, content in enumerate(["{", "[]", '{"endpoint": "http://x/v1"}', "7"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "a.json").write_text(content)
+        with pytest.raises(Mistake, match=r"a\.json: is not the note of a batch.*; delete it"):
+            openai.open(OpenAIEndpoint(model="m", base_url="http://x/v1", batch=str(folder)))
+
+
+class FaultyApi:
+    """OpenAI's batches, answered by what a test says."""
+
+    def __init__(self, **answers: str) -> None:
+        self.answers = {"file": '{"id": "f"}', "batch": '{"id": "b"}', "status": DONE, "results": ""} | answers
+        self.batches = 0
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        name = "file" if request.method == "POST" else "status"
+        if request.path.endswith("/content"):
+            name = "results"
+        elif request.path.endswith("/batches"):
+            name, self.batches = "batch", self.batches + 1
+        if name == "file":
+            raw = await request.read()
+            self.id = raw.partition(b'"custom_id":"')[2].partition(b'"')[0].decode()
+        text = self.answers[name].replace("ID", getattr(self, "id", ""))
+        return web.Response(text=text, content_type="application/json")
+
+
+DONE = '{"status": "completed", "output_file_id": "o"}'
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "batches"),
+    [
+        ({"results": '{"custom_id": "ID", "resp'}, "batch", 3),
+        ({"results": "[1]\n7\nnull\n{}"}, "batch", 3),
+        ({"results": '{"custom_id": ["ID"], "response": {"body": {}}}'}, "batch", 3),
+        ({"results": '{"custom_id": "ID", "response": {"body": {}}}'}, "malformed", 1),
+        ({"results": '{"custom_id": "ID", "response": {"body": 7}}'}, "malformed", 1),
+        ({"batch": "{}"}, "malformed", 1),
+        ({"batch": "[]"}, "malformed", 1),
+        ({"file": '{"id"'}, "malformed", 0),
+        ({"file": "7"}, "malformed", 0),
+        ({"status": '{"status"'}, "malformed", 1),
+        ({"status": "[]"}, "malformed", 1),
+    ],
+)
+async def test_a_torn_answer_of_a_vendor_is_a_failure_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, str], kind: str, batches: int
+) -> None:
+    monkeypatch.setattr("cai.backends.http.retry.TRIES", 2)
+    api = FaultyApi(**answers)
+    async with serving(api) as url:
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url, batch=str(tmp_path), batch_poll=0.01))
+        with pytest.raises(CallFailed) as caught:
+            await asyncio.wait_for(model.complete(ASKED), 20)
+        await model.close()
+        await model.close()
+    assert caught.value.kind == kind
+    assert api.batches == batches

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 from aiohttp import web
-from endpoints import always, serving, wire
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection as PooledConnection
+from endpoints import always, connection, serving
 
-from cai.backends.http.errors import failure, retry_after
+from cai.backends.http.aiohttp_internals import fast_post_class
+from cai.backends.http.errors import retry_after, status_error
 from cai.core.errors import CaiError, CallFailed, Permanent, Refused, Transient
 
 CANARY = "sk-canary-0123456789abcdef"
 
 
+@pytest.fixture(params=["fast", "ordinary"])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The test runs twice: on the fast path, and with an aiohttp whose internals have other names."""
+    if request.param == "ordinary":
+        monkeypatch.delattr("aiohttp.client_reqrep.ClientRequest")
+    fast_post_class.cache_clear()
+    yield
+    fast_post_class.cache_clear()
+
+
 async def answer_of(url: str, **options: object) -> object:
     """What a post to `url` gives: the JSON, or the error."""
-    line = wire(url, **options)  # type: ignore[arg-type]
+    line = connection(url, **options)  # type: ignore[arg-type]
     try:
         return await line.post("/chat/completions", b"{}")
     except CaiError as error:
@@ -58,7 +72,7 @@ async def answer_of(url: str, **options: object) -> object:
     ],
 )  # fmt: skip
 def test_what_a_status_means_for_one_call(status: int, body: str, kind: str) -> None:
-    error = failure("http://x", status, {}, body)
+    error = status_error("http://x", status, {}, body)
     assert isinstance(error, CallFailed)
     assert error.kind == kind
     permanent = kind in ("context_too_long", "content_filter", "bad_request")
@@ -85,7 +99,7 @@ def test_what_a_status_means_for_one_call(status: int, body: str, kind: str) -> 
     ],
 )
 def test_what_is_hopeless_for_every_call_stops_the_run(status: int, body: str) -> None:
-    error = failure("http://x/v1", status, {"Location": "http://elsewhere"}, body)
+    error = status_error("http://x/v1", status, {"Location": "http://elsewhere"}, body)
     assert isinstance(error, Refused)
     assert str(error).startswith("http://x/v1: ")
     assert "\n" not in str(error)
@@ -106,8 +120,34 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     assert retry_after({"Retry-After": later, "Date": past}) == 60
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "Fri, 31 Dec 99999 23:59:59 GMT",
+        "Fri, 31 Dec 99999999999999999999999 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 +999999999999999999999",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Fri, 31 Dec 2027 23:59:59 GMT",
+        "31536000",
+        "1e999",
+        "inf",
+        "nan",
+        "-1",
+        ",",
+        "\u0663",
+        "9" * 500,
+    ],
+)
+@pytest.mark.parametrize("status", [200, 429, 503])
+def test_no_retry_after_is_an_error_of_its_own(given: str, status: int) -> None:
+    for headers in ({"Retry-After": given}, {"Retry-After": given, "Date": given}, {"retry-after-ms": given}):
+        error = status_error("http://x", status, headers, "")
+        assert isinstance(error, Refused | CallFailed)
+        assert "\n" not in str(error)
+
+
 def test_an_endpoint_that_wants_hours_stops_the_run() -> None:
-    error = failure("http://x", 429, {"Retry-After": "7200"}, "")
+    error = status_error("http://x", 429, {"Retry-After": "7200"}, "")
     assert isinstance(error, Refused)
     assert "7200 s" in str(error)
 
@@ -125,6 +165,7 @@ def test_an_endpoint_that_wants_hours_stops_the_run() -> None:
     ],
     ids=["nothing", "cut", "cut list", "NaN", "no UTF-8", "very deep", "too deep"],
 )
+@pytest.mark.usefixtures("client")
 async def test_what_is_no_json_is_malformed(body: bytes) -> None:
     async with serving(always(body)) as url:
         error = await answer_of(url)
@@ -132,12 +173,14 @@ async def test_what_is_no_json_is_malformed(body: bytes) -> None:
     assert error.kind == "malformed"
 
 
+@pytest.mark.usefixtures("client")
 async def test_half_an_emoji_is_let_through() -> None:
     async with serving(always(r'{"a": "\ud83d"}')) as url:
         assert await answer_of(url) == {"a": "\ud83d"}
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/event-stream", "application/octet-stream"])
+@pytest.mark.usefixtures("client")
 async def test_another_content_type_is_malformed(kind: str) -> None:
     async with serving(always("{}", kind=kind)) as url:
         error = await answer_of(url)
@@ -145,6 +188,7 @@ async def test_another_content_type_is_malformed(kind: str) -> None:
     assert kind in error.message
 
 
+@pytest.mark.usefixtures("client")
 async def test_compression_is_neither_asked_for_nor_undone() -> None:
     seen = []
 
@@ -161,6 +205,7 @@ async def test_compression_is_neither_asked_for_nor_undone() -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.usefixtures("client")
 async def test_an_answer_without_end_is_left_unread(announced: bool) -> None:
     sent = 0
 
@@ -185,6 +230,7 @@ async def test_an_answer_without_end_is_left_unread(announced: bool) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.usefixtures("client")
 async def test_redirects_are_not_followed(status: int) -> None:
     reached = []
 
@@ -197,6 +243,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
     assert not reached
 
 
+@pytest.mark.usefixtures("client")
 async def test_a_cut_answer_and_a_reset_are_worth_another_try() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "100"})
@@ -218,6 +265,7 @@ async def test_a_cut_answer_and_a_reset_are_worth_another_try() -> None:
         assert error.kind in kinds
 
 
+@pytest.mark.usefixtures("client")
 async def test_what_is_no_http_is_malformed() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
@@ -232,6 +280,7 @@ async def test_what_is_no_http_is_malformed() -> None:
     assert error.kind == "malformed"
 
 
+@pytest.mark.usefixtures("client")
 async def test_news_before_the_answer_is_passed_over() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
@@ -246,6 +295,7 @@ async def test_news_before_the_answer_is_passed_over() -> None:
         assert await answer_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1") == {"a": 1}
 
 
+@pytest.mark.usefixtures("client")
 async def test_a_silent_and_a_dripping_server_are_left_after_the_time_out() -> None:
     async def silent(request: web.Request) -> web.Response:
         await asyncio.sleep(30)
@@ -268,6 +318,7 @@ async def test_a_silent_and_a_dripping_server_are_left_after_the_time_out() -> N
         assert error.kind == "timeout"
 
 
+@pytest.mark.usefixtures("client")
 async def test_silence_between_bytes_can_be_limited_apart() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -292,16 +343,17 @@ async def test_connections_are_kept() -> None:
         return web.json_response({})
 
     async with serving(handler) as url:
-        line = wire(url)
+        line = connection(url)
         for _ in range(20):
             await line.post("/chat/completions", b"{}")
         await line.close()
     assert len(ports) == 1
 
 
+@pytest.mark.usefixtures("client")
 async def test_an_endpoint_that_was_never_there_stops_the_run_and_one_that_went_away_does_not() -> None:
     async with serving(always()) as url:
-        line = wire(url)
+        line = connection(url)
         await line.post("/chat/completions", b"{}")
     with pytest.raises(Transient, match="unreachable|connection"):
         await line.post("/chat/completions", b"{}")
@@ -312,13 +364,14 @@ async def test_an_endpoint_that_was_never_there_stops_the_run_and_one_that_went_
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
+@pytest.mark.usefixtures("client")
 async def test_a_key_that_the_server_repeats_is_seen_nowhere(status: int) -> None:
     async def handler(request: web.Request) -> web.Response:
         said = {"error": {"message": f"I got {request.headers['Authorization']}"}, "choices": [{"text": CANARY}]}
         return web.json_response(said, status=status)
 
     async with serving(handler) as url:
-        line = wire(url, key=CANARY)
+        line = connection(url, key=CANARY)
         try:
             said = json.dumps(await line.post("/chat/completions", b"{}"))
         except CaiError as error:
@@ -329,6 +382,7 @@ async def test_a_key_that_the_server_repeats_is_seen_nowhere(status: int) -> Non
     assert CANARY not in repr(line)
 
 
+@pytest.mark.usefixtures("client")
 async def test_a_word_that_is_no_secret_stays_in_answers() -> None:
     async with serving(always('{"text": "EMPTY as my hand"}')) as url:
         assert await answer_of(url, key="EMPTY") == {"text": "EMPTY as my hand"}
@@ -344,7 +398,7 @@ async def test_one_connection_answers_again_and_again_whatever_the_form_of_its_a
         url,
         came,
     ):
-        line = wire(url)
+        line = connection(url)
         for number in (1, 2, 3, 4, 5):
             if number == 3:
                 with pytest.raises(Transient):
@@ -356,11 +410,12 @@ async def test_one_connection_answers_again_and_again_whatever_the_form_of_its_a
 
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n7", b"noise", b"\0" * 9])
+@pytest.mark.usefixtures("client")
 async def test_a_connection_that_says_more_than_it_was_asked_is_not_asked_again(more: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n1"
     for pause in (0.0, 0.05):  # it comes with the answer, or later
         async with raw(answer + more if not pause else answer, after=more if pause else b"") as (url, came):
-            line = wire(url)
+            line = connection(url)
             try:
                 assert await line.post("/x", b"{}") == 1
             except Transient:
@@ -394,3 +449,33 @@ async def raw(*answers: bytes, after: bytes = b"") -> AsyncIterator[tuple[str, l
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", came
     finally:
         server.close()
+
+
+@pytest.mark.usefixtures("client")
+async def test_closing_twice_or_unused_leaves_nothing_open(recwarn: pytest.WarningsRecorder) -> None:
+    async with serving(always()) as url:
+        used, unused = connection(url), connection(url)
+        await used.post("/x", b"{}")
+        for each in (used, used, unused, unused):
+            await each.close()
+        assert used._session is not None and used._session.closed
+    gc.collect()
+    assert not [str(warning.message) for warning in recwarn if "Unclosed" in str(warning.message)]
+
+
+async def test_a_connection_that_cannot_be_prepared_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no")
+
+    async with serving(always()) as url:
+        line = connection(url)
+        await line.post("/x", b"{}")
+        line._posters["/x"].close()
+        closed: list[bool] = []
+        close = PooledConnection.close
+        monkeypatch.setattr(ResponseHandler, "set_response_params", refuse)
+        monkeypatch.setattr(PooledConnection, "close", lambda self: (closed.append(True), close(self)))
+        with pytest.raises(Transient):
+            await line.post("/x", b"{}")
+        await line.close()
+    assert closed == [True]

@@ -14,7 +14,7 @@ async def within(deadline: Deadline, answer: asyncio.Future[float]) -> float:
     try:
         return await answer
     finally:
-        deadline.seen(answer)
+        deadline.done(answer)
 
 
 def later(seconds: float) -> asyncio.Future[float]:

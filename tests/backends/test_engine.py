@@ -133,7 +133,7 @@ async def test_a_score_computes_its_prompt_once(llama: Path, opened: Callable[..
     model = opened(llama)
     counter = watch(model)
     request = ask("Which is better? " * 15)
-    length = len(model._text.render(request).ids)
+    length = len(model._tokenizer.render(request).ids)
     await model.score(request, [" (A)", " (B)", " (C)", " (D)"])
     assert counter.fed == length + len(" (A") + 3  # and of the other options only the letter
 
@@ -223,7 +223,7 @@ async def test_numbers_that_overflow_are_a_failure_and_harm_no_other_answer(
     before = await answers(model, good)
     for sampling in (Sampling(0, 1, 8), Sampling(1.0, 1.0, 8), Sampling(1.0, 0.9, 8)):
         with pytest.raises(Permanent, match="not_a_number"):
-            await model.complete(ask("hello " * 22 + "zzz" * 15, sampling))  # longer, and on the same shelf
+            await model.complete(ask("hello " * 22 + "zzz" * 15, sampling))  # longer, and in the same KV cache
     assert await answers(model, good) == before
 
 
@@ -264,9 +264,10 @@ async def test_closing_stops_at_once_and_tells_those_who_wait(llama: Path, opene
 def test_a_process_that_is_interrupted_ends_as_one(llama: Path) -> None:
     probe = """
 import asyncio, os, signal, sys, threading
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.core.types import Message, Request, Sampling
-model = BACKEND.open(Options(model=sys.argv[1], device="cpu"))
+model = BACKEND.open(LocalOptions(model=sys.argv[1], device="cpu"))
 async def main():
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     while True:

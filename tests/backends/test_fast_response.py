@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
+import aiohttp
 import pytest
-from endpoints import wire
+from endpoints import connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.backends.http.connection import Wire
-from cai.backends.http.fast_response import SHORT, plain
+from cai.backends.http.aiohttp_internals import fast_post_class
+from cai.backends.http.connection import Connection
+from cai.backends.http.fast_response import SHORT, parse_response
 from cai.core.errors import CaiError
 
 TYPE, OK = b"Content-Type: application/json\r\n", b"HTTP/1.1 200 OK\r\n"
@@ -92,7 +94,7 @@ async def sending(pieces: Sequence[bytes]) -> AsyncIterator[str]:
         server.close()
 
 
-async def outcome(line: Wire) -> tuple[str, Any]:
+async def outcome(line: Connection) -> tuple[str, Any]:
     try:
         return "answer", await line.post("/chat/completions", b"{}")
     except CaiError as error:
@@ -103,7 +105,7 @@ async def outcome(line: Wire) -> tuple[str, Any]:
 
 async def both(pieces: Sequence[bytes]) -> list[tuple[str, Any]]:
     async with sending(pieces) as url:
-        return [await outcome(wire(url, timeout=5)), await outcome(wire(url, timeout=5, read_timeout=5))]
+        return [await outcome(connection(url, timeout=5)), await outcome(connection(url, timeout=5, read_timeout=5))]
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -131,18 +133,43 @@ def test_wherever_it_is_cut(name: str, cuts: list[float]) -> None:
     assert ours == theirs
 
 
+@pytest.fixture
+def ordinary_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An aiohttp without ClientRequest where the fast path looks for it."""
+    monkeypatch.delattr("aiohttp.client_reqrep.ClientRequest")
+    fast_post_class.cache_clear()
+    assert fast_post_class() is None
+    yield
+    fast_post_class.cache_clear()
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_the_ordinary_client_reads_the_same(name: str, ordinary_client: None) -> None:
+    whole = ANSWERS[name]
+    pieces = [piece for piece in (whole[: len(whole) // 2], whole[len(whole) // 2 :]) if piece]
+    async with sending(pieces) as url:
+        ordinary = await outcome(connection(url, timeout=5))
+    fast_post_class.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aiohttp.client_reqrep.ClientRequest", aiohttp.client.ClientRequest, raising=False)
+        fast, _ = await both(pieces)
+    assert ordinary == fast
+
+
 def test_the_commonest_answer_is_taken_and_the_rest_is_not() -> None:
     taken = {name for name, whole in ANSWERS.items() if _taken(whole)}
     assert taken == {
         "plain", "odd spelling", "empty body", "not json", "no type", "just short", "as long as it may be",
     }  # fmt: skip
-    assert plain(ANSWERS["plain"]) == ("application/json", b'{"a": 1}')
-    assert all(plain(ANSWERS["plain"][:cut]) is None for cut in range(len(b"HTTP/1.1 200 "), len(ANSWERS["plain"])))
+    assert parse_response(ANSWERS["plain"]) == ("application/json", b'{"a": 1}')
+    assert all(
+        parse_response(ANSWERS["plain"][:cut]) is None for cut in range(len(b"HTTP/1.1 200 "), len(ANSWERS["plain"]))
+    )
 
 
 def _taken(whole: bytes) -> bool:
     try:
-        return plain(whole) is not None
+        return parse_response(whole) is not None
     except ValueError:
         return False
 
@@ -163,7 +190,7 @@ async def test_what_comes_unasked_spoils_the_connection() -> None:
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    line = wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+    line = connection(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
     for _ in range(3):
         assert await line.post("/chat/completions", b"{}") == {"a": 1}
         await asyncio.sleep(0.1)
@@ -184,7 +211,7 @@ async def test_half_an_answer_is_not_waited_for(head: bytes, options: dict[str, 
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    line = wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", **options)
+    line = connection(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", **options)
     started = asyncio.get_running_loop().time()
     assert await outcome(line) == ("Transient", "timeout")
     assert asyncio.get_running_loop().time() - started < 5
@@ -201,6 +228,9 @@ async def test_a_reset_is_noticed_at_once() -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    ours, theirs = await outcome(wire(url, timeout=20)), await outcome(wire(url, timeout=20, read_timeout=20))
+    ours, theirs = (
+        await outcome(connection(url, timeout=20)),
+        await outcome(connection(url, timeout=20, read_timeout=20)),
+    )
     assert ours == theirs == ("Transient", "truncated")
     server.close()

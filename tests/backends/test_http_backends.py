@@ -14,13 +14,14 @@ from aiohttp import web
 from endpoints import ASKED, always, chat_answer, serving
 
 from cai.backends import anthropic, openai
-from cai.backends.http.anthropic_messages import Messages
-from cai.backends.http.client import _understood
-from cai.backends.http.openai_chat import Chat
-from cai.backends.http.prompt_logprobs import _tail
+from cai.backends.http import client as _client
+from cai.backends.http import prompt_logprobs as _prompt_logprobs
+from cai.backends.http.anthropic_messages import AnthropicMessages
+from cai.backends.http.endpoint import AnthropicEndpoint, OpenAIEndpoint
+from cai.backends.http.openai_chat import OpenAIChat
 from cai.backends.http.retry import EMPTY_TRIES, TRIES, Retry
-from cai.backends.mock.server import Options as MockOptions
 from cai.backends.mock.server import running
+from cai.backends.mock.state import Options as MockOptions
 from cai.core.config import Document, parse_options
 from cai.core.errors import CallFailed, Mistake, Permanent, Refused, Transient
 from cai.core.types import Completion, Message, Request, Sampling, Score, Usage
@@ -34,12 +35,12 @@ CANARY = "sk-canary-0123456789abcdef"
 PLAIN = Request((Message("user", "Question: why?\nAnswer:"),), Sampling(0.7, 0.9, 64, ("\n",)), seed=7, plain=True)
 
 
-def chat(**options: Any) -> Chat:
-    return Chat(openai.Options(model="m", base_url="http://x/v1", **options))
+def chat(**options: Any) -> OpenAIChat:
+    return OpenAIChat(OpenAIEndpoint(model="m", base_url="http://x/v1", **options))
 
 
-def messages(**options: Any) -> Messages:
-    return Messages(anthropic.Options(model="c", base_url="http://x/v1", **options))
+def messages(**options: Any) -> AnthropicMessages:
+    return AnthropicMessages(AnthropicEndpoint(model="c", base_url="http://x/v1", **options))
 
 
 def test_a_chat_carries_everything_that_can_change_its_answer() -> None:
@@ -80,9 +81,9 @@ def test_fields_that_are_ours_cannot_be_replaced(field: str) -> None:
         options({"extra_body": {field: 1}})
 
 
-def options(given: dict[str, Any]) -> openai.Options:
+def options(given: dict[str, Any]) -> OpenAIEndpoint:
     """As a recipe's options are read."""
-    return parse_options(Document("recipe: writer", {"model": "m", **given}, None), openai.Options)
+    return parse_options(Document("recipe: writer", {"model": "m", **given}, None), OpenAIEndpoint)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +157,10 @@ BROKEN: list[Any] = [
 @pytest.mark.parametrize("answer", BROKEN, ids=repr)
 async def test_an_answer_of_another_shape_is_malformed(answer: Any) -> None:
     async with serving(always(json.dumps(answer))) as url:
-        model: Any = openai.open(openai.Options(model="m", base_url=url))
-        path, body = model._dialect.put(ASKED)
+        model: Any = openai.open(OpenAIEndpoint(model="m", base_url=url))
+        path, body = model._api.put(ASKED)
         with pytest.raises(Transient) as error:
-            await model._once(path, json.dumps(body).encode(), 0.0, model._dialect.read)
+            await model._once(path, json.dumps(body).encode(), 0.0, model._api.read)
         await model.close()
     assert error.value.kind == "malformed"
 
@@ -200,7 +201,7 @@ def test_an_answer_of_claude() -> None:
 
 def test_identity_has_what_changes_answers_and_nothing_else() -> None:
     def identity(**given: Any) -> Any:
-        return openai.open(openai.Options(model="m", base_url="http://x/v1/", **given)).identity
+        return openai.open(OpenAIEndpoint(model="m", base_url="http://x/v1/", **given)).identity
 
     plain = {"engine": "openai", "model": "m", "endpoint": "http://x/v1"}
     assert identity() == plain
@@ -208,7 +209,7 @@ def test_identity_has_what_changes_answers_and_nothing_else() -> None:
     assert identity(extra_body={"top_k": 3}) != plain
     assert identity(seed=False) != plain
     assert identity(logprobs=True) != plain
-    azure = openai.Options(model="m", base_url="https://a.example/v1?api-version=2025-01-01")
+    azure = OpenAIEndpoint(model="m", base_url="https://a.example/v1?api-version=2025-01-01")
     assert openai.open(azure).identity["endpoint"] == "https://a.example/v1"
 
 
@@ -236,7 +237,7 @@ def test_only_web_addresses_are_taken(url: str) -> None:
 
 def test_the_key_comes_from_the_named_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
-    given = openai.Options(model="m", base_url="http://x/v1", api_key_env="SOME_KEY")
+    given = OpenAIEndpoint(model="m", base_url="http://x/v1", api_key_env="SOME_KEY")
     with pytest.raises(Mistake, match="SOME_KEY is not set"):
         openai.open(given)
     monkeypatch.setenv("SOME_KEY", "line\r\nbreak")
@@ -247,8 +248,8 @@ def test_the_key_comes_from_the_named_variable(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_vendors_own_variable_is_read_for_the_vendor_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    assert openai.Options(model="m").key("api.openai.com", "OPENAI_API_KEY") == CANARY
-    elsewhere = openai.Options(model="m", base_url="https://api.openai.com.evil.example/v1")
+    assert OpenAIEndpoint(model="m").key("api.openai.com", "OPENAI_API_KEY") == CANARY
+    elsewhere = OpenAIEndpoint(model="m", base_url="https://api.openai.com.evil.example/v1")
     assert elsewhere.key("api.openai.com", "OPENAI_API_KEY") == ""
 
 
@@ -325,7 +326,7 @@ async def test_retry_after_holds_back_the_endpoint_and_not_just_the_call() -> No
         return web.json_response(chat_answer(content="Hi."))
 
     async with serving(handler) as url:
-        model = openai.open(openai.Options(model="m", base_url=url))
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url))
         first = asyncio.create_task(model.complete(ASKED))
         await asyncio.sleep(0.1)
         await asyncio.gather(first, *(model.complete(replace(ASKED, seed=seed)) for seed in range(10)))
@@ -342,7 +343,7 @@ async def test_a_stalled_call_holds_nobody_back_beyond_its_time_out() -> None:
         return web.json_response(chat_answer(content="Hi."))
 
     async with serving(handler) as url:
-        model = openai.open(openai.Options(model="m", base_url=url, concurrency=1, timeout=0.3))
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url, concurrency=1, timeout=0.3))
         stalled = asyncio.create_task(model.complete(Request((Message("user", "stall"),))))
         await asyncio.sleep(0.05)
         started = time.monotonic()
@@ -354,7 +355,7 @@ async def test_a_stalled_call_holds_nobody_back_beyond_its_time_out() -> None:
 
 async def test_a_cancelled_call_leaves_its_place() -> None:
     async with running(MockOptions(port=0, latency=5)) as mock:
-        model = openai.open(openai.Options(model="m", base_url=mock.url))
+        model = openai.open(OpenAIEndpoint(model="m", base_url=mock.url))
         asking = [asyncio.create_task(model.complete(replace(ASKED, seed=seed))) for seed in range(5)]
         await asyncio.sleep(0.2)
         assert model.status()["in_flight"] == 5
@@ -367,7 +368,7 @@ async def test_a_cancelled_call_leaves_its_place() -> None:
 
 async def test_an_endpoint_that_refuses_whatever_it_is_asked_stops_the_run() -> None:
     async with serving(always('{"error": {"message": "temperature must be 1"}}', status=400)) as url:
-        model = openai.open(openai.Options(model="m", base_url=url))
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url))
         errors = [await failing(model, replace(ASKED, seed=seed)) for seed in range(20)]
         await model.close()
     assert [type(error) for error in errors] == 19 * [Permanent] + [Refused]
@@ -383,15 +384,16 @@ async def failing(model: Any, request: Request) -> CallFailed | Mistake:
 
 
 async def test_scores_are_read_off_the_prompt() -> None:
+    from cai.backends.mock.answers import token_logprob
+
     continuations = (" (A)", " (B) of two words")
     async with running(MockOptions(port=0, latency=0)) as mock:
-        model = openai.open(openai.Options(model="m", base_url=mock.url))
+        model = openai.open(OpenAIEndpoint(model="m", base_url=mock.url))
         plain = await model.score(PLAIN, continuations)
         chats = await model.score(ASKED, continuations)
         await model.close()
-    from cai.backends.mock.answers import logprob
 
-    expected = [sum(map(logprob, [" (A)"])), sum(map(logprob, [" (B)", " of", " two", " words"]))]
+    expected = [sum(map(token_logprob, [" (A)"])), sum(map(token_logprob, [" (B)", " of", " two", " words"]))]
     for scores in (plain, chats):
         assert [score.logprob for score in scores] == pytest.approx(expected)
         assert [score.tokens for score in scores] == [1, 4]
@@ -401,7 +403,7 @@ async def test_scores_are_read_off_the_prompt() -> None:
 async def test_an_endpoint_that_gives_no_scores_is_told_so(request_: Request, lacks: str) -> None:
     answer = chat_answer(content="x") | {"choices": [{"text": "x", "message": {"content": "x"}, "logprobs": None}]}
     async with serving(always(json.dumps(answer))) as url:
-        model = openai.open(openai.Options(model="m", base_url=url))
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url))
         with pytest.raises(Mistake, match=lacks):
             await model.score(request_, [" (A)"])
         await model.close()
@@ -409,12 +411,12 @@ async def test_an_endpoint_that_gives_no_scores_is_told_so(request_: Request, la
 
 @pytest.mark.parametrize("bad", [float("-inf"), float("inf"), float("nan"), 1e3, "high", [1], -(10**400)])
 def test_a_log_probability_that_is_none_is_a_malformed_answer(bad: Any) -> None:
-    with pytest.raises(Transient, match="lacks its parts"):
-        _understood({}, lambda _: _tail(["Why?", " (A)"], [None, bad], " (A)"))
+    with pytest.raises(Transient, match="has an unexpected shape"):
+        _client._parsed_answer({}, lambda _: _prompt_logprobs._tail(["Why?", " (A)"], [None, bad], " (A)"))
     answer = chat_answer(content="Hi.")
     answer["choices"][0]["logprobs"] = {"content": [{"token": "Hi.", "logprob": bad}]}
-    with pytest.raises(Transient, match="lacks its parts"):
-        _understood(answer, chat(logprobs=True).read)
+    with pytest.raises(Transient, match="has an unexpected shape"):
+        _client._parsed_answer(answer, chat(logprobs=True).read)
 
 
 async def test_a_score_that_is_no_number_is_never_kept(tmp_path: Path) -> None:
@@ -434,7 +436,7 @@ async def test_a_continuation_within_a_token_has_no_score() -> None:
     logprobs = {"tokens": ["Why", "? (A", ")", "."], "token_logprobs": [None, -1, -1, -1]}
     answer = {"choices": [{"text": "", "logprobs": logprobs}], "usage": {"prompt_tokens": 3}}
     async with serving(always(json.dumps(answer))) as url:
-        model = openai.open(openai.Options(model="m", base_url=url))
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url))
         with pytest.raises(Permanent, match="no token begins"):
             await model.score(PLAIN, [" (A)"])
         await model.close()
@@ -442,7 +444,7 @@ async def test_a_continuation_within_a_token_has_no_score() -> None:
 
 async def test_claude_gives_no_scores() -> None:
     with pytest.raises(Mistake, match="log-probabilities"):
-        await anthropic.open(anthropic.Options(model="c", base_url="http://x/v1")).score(ASKED, ["x"])
+        await anthropic.open(AnthropicEndpoint(model="c", base_url="http://x/v1")).score(ASKED, ["x"])
 
 
 def recipe(url: str, prompts: Path, backend: str = "openai", **writer: Any) -> Recipe:

@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cai.backends.mock.server import Mock, Options, running
+from cai.backends.mock.server import running
+from cai.backends.mock.state import Mock, Options
 from cai.core.errors import Mistake
 
 

@@ -27,9 +27,9 @@ QUIET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # more threads than cor
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Base URL and model of a running `transformers serve`."""
-    from cai.backends.local.weights import locate
+    from cai.backends.local.weights import find_weights
 
-    model = locate("smollm2-135m-instruct").folder
+    model = find_weights("smollm2-135m-instruct").folder
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -89,8 +89,9 @@ async def test_a_whole_recipe_goes_through_and_the_seeds_are_used(server: dict[s
 
 async def test_log_probabilities_that_this_server_lacks_are_said_to_be_lacking(server: dict[str, str]) -> None:
     from cai.backends import openai
+    from cai.backends.http.endpoint import OpenAIEndpoint
 
-    model = openai.open(openai.Options.model_validate({**server, "logprobs": True}))
+    model = openai.open(OpenAIEndpoint.model_validate({**server, "logprobs": True}))
     asked = Request((Message("user", "Say hello."),), Sampling(0.0, 1.0, 8), plain=False)
     try:
         assert (await model.complete(asked)).text

@@ -21,7 +21,7 @@ def test_a_draw_stays_inside_the_nucleus_and_never_hits_the_impossible(
 ) -> None:
     import torch
 
-    from cai.backends.local.sampling import draw
+    from cai.backends.local.sampling import sample_tokens
 
     row = torch.tensor([*logits, float("-inf")])
     probs, order = torch.softmax(row, -1).sort(descending=True, stable=True)
@@ -29,9 +29,9 @@ def test_a_draw_stays_inside_the_nucleus_and_never_hits_the_impossible(
     nucleus = {order[n].item() for n in range(len(order)) if probs[n] >= probs[size - 1] - 1e-6}
     uniform = random.Random(seed)
     numbers = [0.0, 1 - 2**-53, *(uniform.random() for _ in range(20))]
-    drawn = draw(row.repeat(len(numbers), 1), [(Sampling(1.0, top_p), number) for number in numbers]).tolist()
+    drawn = sample_tokens(row.repeat(len(numbers), 1), [(Sampling(1.0, top_p), number) for number in numbers]).tolist()
     assert set(drawn) <= nucleus
-    everything = draw(row.repeat(len(numbers), 1), [(Sampling(1.0), number) for number in numbers]).tolist()
+    everything = sample_tokens(row.repeat(len(numbers), 1), [(Sampling(1.0), number) for number in numbers]).tolist()
     assert len(logits) not in everything
 
 
@@ -39,10 +39,10 @@ def test_a_draw_stays_inside_the_nucleus_and_never_hits_the_impossible(
 def test_draws_follow_the_probabilities() -> None:
     import torch
 
-    from cai.backends.local.sampling import draw
+    from cai.backends.local.sampling import sample_tokens
 
     probs = torch.tensor([0.5, 0.3, 0.15, 0.05])
     count = 2000
     numbers = [(n + 0.5) / count for n in range(count)]
-    drawn = draw(probs.log().repeat(count, 1), [(Sampling(1.0), number) for number in numbers])
+    drawn = sample_tokens(probs.log().repeat(count, 1), [(Sampling(1.0), number) for number in numbers])
     assert (torch.bincount(drawn, minlength=4) / count).tolist() == pytest.approx(probs.tolist(), abs=0.002)

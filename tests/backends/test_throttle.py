@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from virtual import Server, call, now, virtually
 
-from cai.backends.http.concurrency_limit import PATIENCE, SHRINK, Limit, Ticket
+from cai.backends.http.concurrency_limit import PATIENCE, SHRINK, ConcurrencyLimit, Ticket
 from cai.backends.http.throttle import Throttle
 from cai.core.concurrency import turn
 
@@ -31,7 +31,7 @@ class Any(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.most = 40
-        self.limit = Limit(self.most)
+        self.limit = ConcurrencyLimit(self.most)
         self.out: list[Ticket] = []
         self.clock = 0.0
         self.lowered_at = 0  # the number of the last request sent before the limit was last lowered
@@ -64,7 +64,7 @@ class Any(RuleBasedStateMachine):
     @invariant()
     def bounded(self) -> None:
         assert 1 <= self.limit.limit <= self.most
-        assert self.limit.out == len(self.out)
+        assert self.limit.in_flight == len(self.out)
 
 
 TestAnything = Any.TestCase
@@ -72,14 +72,14 @@ TestAnything.settings = settings(max_examples=60, stateful_step_count=60, deadli
 
 
 def test_a_burst_of_refusals_lowers_the_limit_once() -> None:
-    limit = Limit(64)
+    limit = ConcurrencyLimit(64)
     tickets = [limit.send() for _ in range(32)]
     assert [limit.refused(ticket, 0.0) for ticket in tickets[20:]].count(True) == 1
     assert limit.limit == int(SHRINK * 21), "below the level of the first that was refused"
 
 
 def test_a_refusal_beside_others_that_are_served_is_not_about_load() -> None:
-    limit = Limit(64)
+    limit = ConcurrencyLimit(64)
     tickets = [limit.send() for _ in range(32)]
     assert not limit.refused(tickets.pop(4), 0.0)
     for ticket in tickets:
@@ -237,7 +237,7 @@ def test_a_waiter_that_gives_up_leaves_its_place_to_the_next() -> None:
         throttle.leave(first)
         waiters[1].cancel()  # its turn came in this very moment
         assert (await waiters[2]).level == 1
-        assert throttle.out == 1
+        assert throttle.in_flight == 1
 
     virtually(main)
 

@@ -31,10 +31,10 @@ slow = pytest.mark.slow
 def test_no_content_becomes_a_control_token(llama: Path, pieces: list[str]) -> None:
     from transformers import AutoTokenizer
 
-    from cai.backends.local.tokenizer import Text
+    from cai.backends.local.tokenizer import ChatTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(llama)
-    text, content = Text(tokenizer, "tiny"), "".join(pieces)
+    text, content = ChatTokenizer(tokenizer, "tiny"), "".join(pieces)
     controls = {0, 1, 2}
     assert controls.isdisjoint(tokenizer(text.neutral(content), add_special_tokens=False).input_ids)
     chat = text.render(ask(content)).ids
@@ -47,9 +47,9 @@ def test_no_content_becomes_a_control_token(llama: Path, pieces: list[str]) -> N
 def test_a_control_token_is_broken_up_where_one_can_see_it(llama: Path) -> None:
     from transformers import AutoTokenizer
 
-    from cai.backends.local.tokenizer import Text
+    from cai.backends.local.tokenizer import ChatTokenizer
 
-    text = Text(AutoTokenizer.from_pretrained(llama), "tiny")
+    text = ChatTokenizer(AutoTokenizer.from_pretrained(llama), "tiny")
     assert text.neutral("end it: <|end|>") == "end it: <| end |>"
     assert text.neutral("<|e<|end|>nd|>") == "<|e<| end |>nd|>"
     assert text.neutral("half an emoji: \ud83d") == "half an emoji: \N{REPLACEMENT CHARACTER}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,8 +17,9 @@ import pytest
 from pydantic import ValidationError
 from tiny import answers, ask, tiny_model
 
-from cai.backends.transformers import BACKEND, Options
-from cai.core.errors import Mistake, Permanent
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
+from cai.core.errors import CaiError, Mistake, Permanent
 from cai.core.types import Sampling
 
 pytest_plugins = ["opened"]
@@ -25,7 +28,7 @@ slow = pytest.mark.slow
 
 def test_naming_the_backend_imports_nothing_heavy() -> None:
     probe = (
-        "import sys, cai.backends.transformers as t; t.Options();"
+        "import sys, cai.backends.transformers as t; t.BACKEND.options();"
         "heavy = {'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
@@ -35,7 +38,7 @@ def test_naming_the_backend_imports_nothing_heavy() -> None:
 def test_options_refuse_what_they_do_not_know() -> None:
     for wrong in ({"modle": "x"}, {"device": "gpu"}, {"dtype": "int8"}, {"batch_size": 0}):
         with pytest.raises(ValidationError):
-            Options(**wrong)  # type: ignore[arg-type]
+            LocalOptions(**wrong)  # type: ignore[arg-type]
 
 
 def generated(folder: Path, ids: Sequence[int], tokens: int) -> str:
@@ -68,7 +71,7 @@ async def test_every_architecture_answers_as_its_own_generate_does(
     assert type(model._engine._rows).__name__ == way
     requests = [ask("hello " * (3 * n + 1), Sampling(0, 1, 12 + n)) for n in range(6)]
     for request, answer in zip(requests, await answers(model, requests), strict=True):
-        ids = model._text.render(request).ids
+        ids = model._tokenizer.render(request).ids
         assert answer.text == generated(folder, ids, request.sampling.max_tokens)
 
 
@@ -77,7 +80,7 @@ async def test_a_long_prompt_is_computed_in_parts_and_answers_the_same(llama: Pa
     model = opened(llama)
     model._engine._step_tokens = 7
     request = ask("a long story " * 20)
-    assert (await model.complete(request)).text == generated(llama, model._text.render(request).ids, 24)
+    assert (await model.complete(request)).text == generated(llama, model._tokenizer.render(request).ids, 24)
 
 
 OPTIONS = [
@@ -105,9 +108,9 @@ async def test_scores_are_those_of_plain_forward_passes(
     requests = [ask("Which? " * (1 + 7 * n)) for n in range(len(OPTIONS))]
     found = await asyncio.gather(*map(model.score, requests, OPTIONS))
     for request, options, scores in zip(requests, OPTIONS, found, strict=True):
-        prompt = model._text.render(request)
+        prompt = model._tokenizer.render(request)
         for text, score in zip(options, scores, strict=True):
-            added = model._text.continuation(prompt, text)
+            added = model._tokenizer.continuation(prompt, text)
             logits = plain(torch.tensor([[*prompt.ids, *added]])).logits[0, len(prompt.ids) - 1 : -1]
             expected = torch.log_softmax(logits, -1)[range(len(added)), list(added)].sum().item()
             assert score.logprob == pytest.approx(expected, abs=1e-4)
@@ -176,9 +179,122 @@ async def test_identity_follows_weights_and_precision_and_nothing_else(
 @slow
 def test_what_is_no_language_model_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(Mistake) as caught:
-        BACKEND.open(Options(model=str(tmp_path)))
+        BACKEND.open(LocalOptions(model=str(tmp_path)))
     assert "cannot be loaded" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@slow
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"\xff\xfe"),
+        ("config.json", b'{"model_type": 5}'),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "many"}'),
+        ("config.json", b'{"model_type": "llama", "hidden_size": 48, "num_attention_heads": 0}'),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        ("model.safetensors", b"\xff" * 500),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
+        ("model.safetensors", 3000),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.json", 300),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b"{,"),
+        ("generation_config.json", b"[]"),
+    ],
+)
+def test_a_damaged_file_of_a_model_is_one_clear_sentence(
+    llama: Path, tmp_path: Path, file: str, content: bytes | int, opened: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(llama, folder)
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[:content] if isinstance(content, int) else content)
+    with pytest.raises(Mistake) as caught:
+        opened(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+CODE = "from pathlib import Path\nPath({marker!r}).write_text('it ran')\nraise ImportError\n"
+
+
+@slow
+@pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json", "a model that transformers has too"])
+def test_code_in_a_models_folder_is_never_run_and_never_asked_about(llama: Path, tmp_path: Path, place: str) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "marker"
+    shutil.copytree(llama, folder)
+    for name in ("configuration_x.py", "modeling_x.py", "tokenization_x.py"):
+        (folder / name).write_text(CODE.format(marker=str(marker)))
+    code = {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"}
+    file, more = folder / "config.json", {"auto_map": code, "model_type": "x"}
+    if place == "tokenizer_config.json":
+        (folder / "tokenizer.json").unlink()
+        file, more = folder / place, {"auto_map": {"AutoTokenizer": ["tokenization_x.X", None]}, "tokenizer_class": "X"}
+    elif place != "config.json":
+        more = {"auto_map": code}
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    probe = f"""
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
+model = BACKEND.open(LocalOptions(model={str(folder)!r}, device="cpu"))
+print("opened")
+"""
+    done = subprocess.run([sys.executable, "-c", probe], input="y\n" * 20, capture_output=True, text=True)
+    if "transformers has too" in place:
+        assert done.stdout == "opened\n", done.stderr
+    else:
+        error = done.stderr.splitlines()[-1]
+        assert error.startswith(f"cai.core.errors.Mistake: {folder}: needs Python code of its own ({place}"), (
+            done.stderr
+        )
+        assert done.stdout == "", "nothing is asked"
+    assert not marker.exists()
+
+
+@slow
+async def test_a_gguf_file_is_a_model(tmp_path: Path, opened: Callable[..., Any]) -> None:
+    from gguf import GGMLQuantizationType
+    from safetensors import safe_open
+    from test_weights import tiny_gguf
+
+    for kind, stored in ((GGMLQuantizationType.F32, "bfloat16"), (GGMLQuantizationType.F16, "float16")):
+        file = tmp_path / f"{stored}.gguf"
+        content = tiny_gguf(file, kind)
+        model = opened(file)
+        answer = await model.complete(ask("Hello", Sampling(0, 1, 8), plain=True))
+        assert answer.usage.completion_tokens == 8
+        sha256 = hashlib.sha256(content).hexdigest()
+        identity = {"engine": "transformers", "model": "gguf", "weights": sha256, "dtype": "float32"}
+        assert dict(model.identity) == identity
+        (folder,) = (tmp_path / "cache" / "models").glob(f"gguf-{sha256[:12]}")
+        with safe_open(folder / "model.safetensors", "pt") as weights:
+            assert {str(weights.get_tensor(name).dtype) for name in weights.keys()} == {f"torch.{stored}"}  # noqa: SIM118
+        before = (folder / "complete.json").stat().st_mtime_ns
+        copy = tmp_path / "elsewhere" / "copy.gguf"
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(file, copy)
+        assert await opened(copy).complete(ask("Hello", Sampling(0, 1, 8), plain=True)) == answer
+        assert (folder / "complete.json").stat().st_mtime_ns == before, "converted once"
+
+
+@slow
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"\x00" * 5000, b"version https://git-lfs", 700, -3000])
+def test_a_damaged_gguf_file_is_one_clear_sentence(
+    tmp_path: Path, opened: Callable[..., Any], content: bytes | int
+) -> None:
+    from test_weights import tiny_gguf
+
+    whole = tiny_gguf(tmp_path / "x.gguf")
+    (tmp_path / "x.gguf").write_bytes(whole[:content] if isinstance(content, int) else content)
+    with pytest.raises(Mistake) as caught:
+        opened(tmp_path / "x.gguf")
+    assert str(tmp_path / "x.gguf") in str(caught.value) and "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache" / "models").glob("gguf-*"))
 
 
 @slow
@@ -188,7 +304,7 @@ def test_a_device_that_is_not_there_is_refused(llama: Path) -> None:
     if torch.backends.mps.is_available():
         pytest.skip("this machine has one")
     with pytest.raises(Mistake, match="device: mps"):
-        BACKEND.open(Options(model=str(llama), device="mps"))
+        BACKEND.open(LocalOptions(model=str(llama), device="mps"))
 
 
 @slow
@@ -200,9 +316,10 @@ def test_an_id_on_the_hub_is_pinned_to_its_commit_and_works_from_the_hubs_cache(
     (repository / "refs" / "main").write_text(commit)
     probe = """
 import asyncio
-from cai.backends.transformers import BACKEND, Options
+from cai.backends.local.options import LocalOptions
+from cai.backends.transformers import BACKEND
 from cai.core.types import Message, Request, Sampling
-model = BACKEND.open(Options(model="someone/tiny", dtype="float32", device="cpu"))
+model = BACKEND.open(LocalOptions(model="someone/tiny", dtype="float32", device="cpu"))
 answer = asyncio.run(model.complete(Request((Message("user", "hi"),), Sampling(0, 1, 5))))
 print(answer.usage.completion_tokens, dict(model.identity))
 asyncio.run(model.close())
@@ -231,9 +348,9 @@ def test_the_embedded_model_is_loaded_offline_in_a_moment(embedded: str) -> None
 import socket, time
 def refuse(*_): raise SystemExit("it asked the network")
 socket.socket.connect = refuse
-from cai.backends.local.load import locate, _read
+from cai.backends.local.load import _read, find_weights
 import torch
-weights = locate("smollm2-135m-instruct")
+weights = find_weights("smollm2-135m-instruct")
 _read("warm", weights, torch.float32)
 start = time.perf_counter()
 _read("again", weights, torch.float32)
@@ -242,3 +359,12 @@ print(time.perf_counter() - start)
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 5  # about one second; the bound is for a busy machine
+
+
+@slow
+async def test_closing_twice_is_closing_once(llama: Path, opened: Callable[..., Any]) -> None:
+    model = opened(llama)
+    await model.close()
+    await model.close()
+    with pytest.raises(CaiError, match="closed"):
+        await model.complete(ask("Hello"))

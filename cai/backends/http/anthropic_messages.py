@@ -1,6 +1,6 @@
-"""Anthropic's Messages API: system apart from the turns, content in blocks, thinking in blocks of its own.
+"""Anthropic's Messages API: a separate system text, content in blocks, thinking in blocks of its own.
 
-Left out on purpose: prompt caching and tools; `extra_body` can ask for extended thinking.
+Left out on purpose: prompt caching and tools; `extra_body` can turn on extended thinking.
 """
 
 from __future__ import annotations
@@ -11,46 +11,48 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from cai.backends.anthropic import Options
-from cai.backends.http.batch_api import AnthropicDesk
+from cai.backends.http.batch_api import AnthropicBatchApi
 from cai.backends.http.batches import Batches
-from cai.backends.http.client import Post, Remote
-from cai.backends.http.completion import completion, count, joined
-from cai.backends.http.connection import Wire
+from cai.backends.http.client import EndpointClient, Post
+from cai.backends.http.completion import completion, joined_text, token_count
+from cai.backends.http.connection import Connection
+from cai.backends.http.endpoint import AnthropicEndpoint
 from cai.core.errors import Mistake
 from cai.core.types import Completion, Model, Request, Score, Usage
 
 VERSION = "2023-06-01"
 
 
-def open_messages(options: Options) -> Model:
-    """The model at the Messages API. Raises Mistake where its key is not there."""
+def open_messages(options: AnthropicEndpoint) -> Model:
+    """The model at the Messages API. Raises Mistake if its key is missing."""
     key = options.key("api.anthropic.com", "ANTHROPIC_API_KEY")
     headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
-    wire = Wire(options, headers, key)
-    remote = Remote(options, Messages(options), _identity(options), wire)
-    return Batches(remote, AnthropicDesk(wire), Path(options.batch), options.batch_poll) if options.batch else remote
+    connection = Connection(options, headers, key)
+    client = EndpointClient(options, AnthropicMessages(options), _identity(options), connection)
+    if not options.batch:
+        return client
+    return Batches(client, AnthropicBatchApi(connection), Path(options.batch), options.batch_poll)
 
 
-def _identity(options: Options) -> dict[str, str]:
-    said = {"engine": "anthropic", "model": options.model, "endpoint": options.place}
-    return said | ({"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {})
+def _identity(options: AnthropicEndpoint) -> dict[str, str]:
+    identity = {"engine": "anthropic", "model": options.model, "endpoint": options.place}
+    return identity | ({"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {})
 
 
-class Messages:
-    """The dialect."""
+class AnthropicMessages:
+    """How requests are written and answers are read."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: AnthropicEndpoint) -> None:
         self._options = options
 
     def put(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """A request without a seed, which this API does not take."""
+        """Path and body, without a seed, which this API does not have."""
         sampling = request.sampling
         if request.plain:
-            raise Mistake("backend: anthropic", "has no text to continue, only chats", "use templates: large")
+            raise Mistake("backend: anthropic", "has only chats, no text completions", "use templates: large")
         if sampling.temperature > 1:
-            raise Mistake("backend: anthropic", f"takes no temperature above 1, and a stage has {sampling.temperature}",
-                          "lower it in the recipe")  # fmt: skip
+            what = f"allows no temperature above 1, and a stage has {sampling.temperature}"
+            raise Mistake("backend: anthropic", what, "lower it in the recipe")
         body: dict[str, Any] = {
             "model": self._options.model,
             "max_tokens": sampling.max_tokens,
@@ -62,20 +64,20 @@ class Messages:
         if system := "\n\n".join(turn.content for turn in request.messages if turn.role == "system"):
             body["system"] = system
         if sampling.top_p < 1:
-            body["top_p"] = sampling.top_p  # newer models refuse it beside a temperature
+            body["top_p"] = sampling.top_p  # newer models refuse it together with a temperature
         if sampling.stop:
             body["stop_sequences"] = sampling.stop
         return "/messages", self._options.filled(body)
 
     def read(self, answer: Any) -> Completion:
-        """The text blocks of an answer, thinking blocks aside."""
+        """The text blocks of an answer, and its thinking blocks apart."""
         blocks, usage = answer["content"], answer["usage"]
-        read = sum(count(value) for name, value in usage.items() if name in _READ)
+        read = sum(token_count(value) for name, value in usage.items() if name in _READ)
         return completion(
-            joined(blocks, "text"),
-            joined(blocks, "thinking"),
+            joined_text(blocks, "text"),
+            joined_text(blocks, "thinking"),
             answer["stop_reason"],
-            Usage(read, count(usage["output_tokens"])),
+            Usage(read, token_count(usage["output_tokens"])),
         )
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:

@@ -1,11 +1,9 @@
-"""A model asked by batches, at half the price and hours later: questions are gathered until none comes, and handed in.
+"""A model that is asked through a batch API, at half the price and hours later.
 
-Since every prompt of a run waits for its own answer, a batch is a stage: first all drafts, then all critiques, then all
-revisions. Which batch holds which question is on disk before the first poll, so a kill costs nothing: the next start
-asks for the same questions and finds them handed in. What a batch did not answer (an error, an expiry, a part missing)
-is put into the next one, a few times.
-
-Left out on purpose: the journal. An answer is kept there like any other, and a question it knows never comes here.
+Requests are collected until no new one comes, then submitted as one batch. Since each prompt of a run waits for its own
+answer, a batch is a stage: first all drafts, then all critiques, then all revisions. Which batch holds which request is
+on disk before the first poll, so a kill costs nothing: the next start makes the same requests and finds them submitted.
+What a batch did not answer (an error, an expiry, a missing part) goes into the next one, up to TRIES times.
 """
 
 from __future__ import annotations
@@ -21,25 +19,25 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from cai.backends.http.batch_api import Desk, custom_id
-from cai.backends.http.client import Remote
+from cai.backends.http.batch_api import BatchApi, custom_id
+from cai.backends.http.client import EndpointClient
 from cai.backends.http.retry import Retry
 from cai.core.errors import Mistake, Refused, Transient
 from cai.core.types import Completion, Request, Score
 from cai.runs.files import write_json
 
 QUIET = 1.0
-"""Seconds without a new question after which a batch is handed in."""
+"""Seconds without a new request after which a batch is submitted."""
 MOST = 20_000
-"""Questions of one batch, and prompts under way at once."""
+"""Requests of one batch, and prompts in progress at once."""
 MOST_BYTES = 90 << 20
 """Of one batch's file."""
 TRIES = 3
-"""Batches that a question may be put into."""
+"""Batches that a request may be put into."""
 
 
 @dataclass(slots=True)
-class _Question:
+class _Waiting:
     path: str
     body: dict[str, Any]
     answer: asyncio.Future[Any]
@@ -47,76 +45,79 @@ class _Question:
 
 
 class Batches:
-    """A Model whose questions travel in batches."""
+    """A Model whose requests are sent in batches."""
 
     concurrency = MOST
 
-    def __init__(self, remote: Remote, desk: Desk, folder: Path, poll: float) -> None:
-        self.identity = remote.identity
-        self._remote, self._desk, self._folder, self._poll = remote, desk, folder, poll
+    def __init__(self, client: EndpointClient, api: BatchApi, folder: Path, poll: float) -> None:
+        """`folder` keeps a note of each submitted batch; `poll` seconds between looks. Raises Mistake."""
+        self.identity = client.identity
+        self._client, self._api, self._folder, self._poll = client, api, folder, poll
         self._retry = Retry()
-        self._open: dict[str, _Question] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._new: list[str] = []
-        self._handed_in = self._known()
-        self._earlier = set(self._handed_in.values())
+        self._submitted = self._noted()
+        self._earlier = set(self._submitted.values())
         self._kept: dict[str, Any] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def complete(self, request: Request) -> Completion:
-        """One answer, once its batch is done. Raises Transient after TRIES batches without one."""
-        path, body = self._remote.put(request)
+        """One answer, once its batch has ended. Raises Transient after TRIES batches without one."""
+        path, body = self._client.put(request)
         id = custom_id(path, body, request.seed)
         if id in self._kept:
-            return self._remote.read(self._kept.pop(id))
-        question = self._open.get(id)
-        if question is None:
-            question = self._open[id] = _Question(path, body, asyncio.get_running_loop().create_future())
-            self._wait_for(id)
+            return self._client.read(self._kept.pop(id))
+        waiting = self._waiting.get(id)
+        if waiting is None:
+            waiting = self._waiting[id] = _Waiting(path, body, asyncio.get_running_loop().create_future())
+            self._enqueue(id)
         try:
-            return self._remote.read(await asyncio.shield(question.answer))
+            return self._client.read(await asyncio.shield(waiting.answer))
         finally:
-            self._open.pop(id, None)
+            self._waiting.pop(id, None)
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         """Not possible."""
         raise Mistake("--batch", "a batch gives no log-probabilities of given texts", "leave out --batch")
 
     def status(self) -> dict[str, float]:
-        """Questions that wait, and batches under way."""
-        return {"waiting": float(len(self._open)), "batches": float(len(self._watching))}
+        """Requests that wait, and batches in progress."""
+        return {"waiting": float(len(self._waiting)), "batches": float(len(self._tasks))}
 
     async def close(self) -> None:
-        """Stop watching; what was handed in stays handed in."""
+        """Stop polling; submitted batches go on at the vendor."""
         if self._timer:
             self._timer.cancel()
-        for task in self._watching.values():
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._watching.values(), return_exceptions=True)
-        await self._remote.close()
+        try:
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        finally:
+            await self._client.close()
 
-    def _wait_for(self, id: str) -> None:
-        if batch := self._handed_in.get(id):
+    def _enqueue(self, id: str) -> None:
+        if batch := self._submitted.get(id):
             self._watch(batch, [id])
             return
         self._new.append(id)
         if self._timer:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(0 if len(self._new) >= MOST else QUIET, self._hand_in)
+        self._timer = loop.call_later(0 if len(self._new) >= MOST else QUIET, self._submit_new)
 
-    def _hand_in(self) -> None:
-        waiting, self._new, self._timer = self._new, [], None
-        for path in {self._open[id].path for id in waiting if id in self._open}:
-            ids = [id for id in waiting if id in self._open and self._open[id].path == path]
+    def _submit_new(self) -> None:
+        new, self._new, self._timer = self._new, [], None
+        for path in {self._waiting[id].path for id in new if id in self._waiting}:
+            ids = [id for id in new if id in self._waiting and self._waiting[id].path == path]
             for part in self._parts(ids):
                 name = f"new-{part[0][:16]}"
-                self._watching[name] = asyncio.create_task(self._guarded(name, part, self._send(path, part)))
+                self._tasks[name] = asyncio.create_task(self._guarded(name, part, self._submit(path, part)))
 
     def _parts(self, ids: list[str]) -> list[list[str]]:
         parts, size = list[list[str]](), MOST_BYTES
         for id in ids:
-            length = len(to_json(self._open[id].body)) + 200
+            length = len(to_json(self._waiting[id].body)) + 200
             if size + length > MOST_BYTES or len(parts[-1]) >= MOST:
                 parts.append([])
                 size = 0
@@ -124,52 +125,51 @@ class Batches:
             size += length
         return parts
 
-    async def _send(self, path: str, ids: list[str]) -> None:
-        questions = [(id, self._open[id].body) for id in ids]
-        batch = await self._retry(lambda: self._desk.hand_in(path, questions))
-        place = {"endpoint": self.identity["endpoint"], "batch": batch, "ids": ids}
-        write_json(self._folder / f"{hashlib.sha256(batch.encode()).hexdigest()[:16]}.json", place)
-        self._handed_in |= dict.fromkeys(ids, batch)
+    async def _submit(self, path: str, ids: list[str]) -> None:
+        requests = [(id, self._waiting[id].body) for id in ids]
+        batch = await self._retry(lambda: self._api.submit(path, requests))
+        note = {"endpoint": self.identity["endpoint"], "batch": batch, "ids": ids}
+        write_json(self._folder / f"{hashlib.sha256(batch.encode()).hexdigest()[:16]}.json", note)
+        self._submitted |= dict.fromkeys(ids, batch)
         self._watch(batch, ids)
 
     def _watch(self, batch: str, ids: list[str]) -> None:
-        if batch not in self._watching:
-            self._watching[batch] = asyncio.create_task(self._guarded(batch, ids, self._collect(batch)))
+        if batch not in self._tasks:
+            self._tasks[batch] = asyncio.create_task(self._guarded(batch, ids, self._collect(batch)))
 
     async def _guarded(self, name: str, ids: list[str], work: Any) -> None:
         try:
             await work
-        except Exception as error:  # whatever it is, those who wait for this batch must hear of it
-            everyone = [id for id in (*ids, *self._in(name)) if id in self._open]
-            for id in everyone:
-                if not self._open[id].answer.done():
-                    self._open[id].answer.set_exception(error)
+        except Exception as error:  # whatever it is, it must reach those who wait for this batch
+            for id in (*ids, *self._in(name)):
+                if id in self._waiting and not self._waiting[id].answer.done():
+                    self._waiting[id].answer.set_exception(error)
         finally:
-            self._watching.pop(name, None)
+            self._tasks.pop(name, None)
 
     async def _collect(self, batch: str) -> None:
         answers, errors = dict[str, Any](), dict[str, str]()
         for place in await self._ended(batch):
-            for result in await self._retry(partial(self._desk.results, place)):
+            for result in await self._retry(partial(self._api.results, place)):
                 if result.error:
                     errors[result.id] = result.error
                 else:
                     answers.setdefault(result.id, result.answer)
         for id in self._in(batch):
-            question = self._open.get(id)
+            waiting = self._waiting.get(id)
             if id not in answers:
-                self._handed_in.pop(id)  # whoever asks again is put into another batch
-                if question and not question.answer.done():
-                    self._again(id, question, errors.get(id, "the batch ended without it"))
-            elif question is None:
-                self._kept[id] = answers[id]  # this sitting has not come to ask it yet
-            elif not question.answer.done():
-                question.answer.set_result(answers[id])
+                self._submitted.pop(id)  # the next request with this id goes into another batch
+                if waiting and not waiting.answer.done():
+                    self._again(id, waiting, errors.get(id, "the batch ended without it"))
+            elif waiting is None:
+                self._kept[id] = answers[id]  # this process has not asked for it yet
+            elif not waiting.answer.done():
+                waiting.answer.set_result(answers[id])
 
     async def _ended(self, batch: str) -> tuple[str, ...]:
-        """Where its results are, as soon as it has ended; nowhere, if the vendor has forgotten an old one."""
+        """Where its results are, as soon as it has ended; nowhere, if the vendor has deleted an old one."""
         try:
-            while (places := await self._retry(partial(self._desk.done, batch))) is None:  # noqa: ASYNC110
+            while (places := await self._retry(partial(self._api.result_places, batch))) is None:  # noqa: ASYNC110
                 await asyncio.sleep(self._poll)
         except Refused:
             if batch not in self._earlier:
@@ -177,21 +177,25 @@ class Batches:
             return ()
         return places
 
-    def _again(self, id: str, question: _Question, why: str) -> None:
-        question.tries += 1
-        if question.tries >= TRIES:
-            question.answer.set_exception(Transient("batch", f"no answer in {TRIES} batches: {why}", attempts=TRIES))
+    def _again(self, id: str, waiting: _Waiting, why: str) -> None:
+        waiting.tries += 1
+        if waiting.tries >= TRIES:
+            waiting.answer.set_exception(Transient("batch", f"no answer in {TRIES} batches: {why}", attempts=TRIES))
         else:
-            self._wait_for(id)
+            self._enqueue(id)
 
     def _in(self, batch: str) -> list[str]:
-        return [id for id, held in self._handed_in.items() if held == batch]
+        return [id for id, held in self._submitted.items() if held == batch]
 
-    def _known(self) -> dict[str, str]:
-        """Question -> batch, of all that earlier sittings handed in at this endpoint."""
+    def _noted(self) -> dict[str, str]:
+        """Request -> batch, of all that earlier processes submitted to this endpoint."""
         found: dict[str, str] = {}
         for file in sorted(self._folder.glob("*.json")):
-            note = json.loads(file.read_text("utf-8"))
-            if note["endpoint"] == self.identity["endpoint"]:
-                found |= dict.fromkeys(note["ids"], note["batch"])
+            try:
+                note = json.loads(file.read_text("utf-8"))
+                if note["endpoint"] == self.identity["endpoint"]:
+                    found |= dict.fromkeys(map(str, note["ids"]), str(note["batch"]))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                fix = "delete it: its requests are then sent and paid again"
+                raise Mistake(str(file), f"is not the note of a batch: {error}", fix) from None
         return found

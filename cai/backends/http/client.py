@@ -1,6 +1,6 @@
-"""A model at an endpoint: each question goes through the throttle, over the wire, and is asked again where that helps.
+"""A model at an endpoint: each request waits for the throttle, is sent, and is retried if that can help.
 
-Left out on purpose: what a question looks like on the wire and how an answer is read; a dialect knows.
+What a request looks like and how an answer is read is in an `Api`: `openai_chat` or `anthropic_messages`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic_core import to_json
 
-from cai.backends.http.connection import Wire
+from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import Endpoint
 from cai.backends.http.errors import BUSY
 from cai.backends.http.retry import Retry
@@ -22,24 +22,24 @@ from cai.core.types import Completion, Request, Score
 Answer = TypeVar("Answer")
 
 ENOUGH = 20
-"""Requests refused as bad before any was answered: then all will be."""
+"""Requests refused as bad before any was answered; then the run stops, since all of them will be."""
 _MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
 """What reading an answer of an unexpected shape raises."""
 
 
-class Dialect(Protocol):
-    """An API: how a question is put and how its answer is read."""
+class Api(Protocol):
+    """A vendor's API: how a request is written and how its answer is read."""
 
     def put(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Path and body of a question. Raises Mistake where this API cannot ask it."""
+        """Path and body of a request. Raises Mistake if this API cannot express it."""
         ...
 
     def read(self, answer: Any) -> Completion:
-        """The completion in an answer. Raises CallFailed; KeyError and its like where the shape is wrong."""
+        """The completion in an answer. Raises CallFailed; KeyError and the like if the shape is wrong."""
         ...
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        """Log-probabilities of continuations, by as many posts as it takes. Raises Mistake where unsupported."""
+        """Log-probabilities of continuations, by as many posts as necessary. Raises Mistake if unsupported."""
         ...
 
 
@@ -49,12 +49,12 @@ class Post(Protocol):
     async def __call__(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer: ...
 
 
-class Remote:
+class EndpointClient:
     """A Model at an endpoint."""
 
-    def __init__(self, endpoint: Endpoint, dialect: Dialect, identity: Mapping[str, str], wire: Wire) -> None:
+    def __init__(self, endpoint: Endpoint, api: Api, identity: Mapping[str, str], connection: Connection) -> None:
         self.identity, self.concurrency = identity, endpoint.concurrency
-        self._dialect, self._wire, self._retry = dialect, wire, Retry()
+        self._api, self._connection, self._retry = api, connection, Retry()
         self._throttle = Throttle(
             endpoint.concurrency,
             requests_per_minute=endpoint.requests_per_minute,
@@ -65,29 +65,29 @@ class Remote:
 
     def complete(self, request: Request) -> Coroutine[Any, Any, Completion]:
         """One answer. Raises Transient or Permanent (a Failure row), Refused or Mistake (stops the run)."""
-        path, body = self._dialect.put(request)
-        return self._post(path, body, self._dialect.read)
+        path, body = self._api.put(request)
+        return self._post(path, body, self._api.read)
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        """Log-probability of each continuation. Raises Mistake that says what the endpoint lacks."""
-        return await self._dialect.score(self._post, request, continuations)
+        """Log-probability of each continuation. Raises Mistake if the endpoint does not offer that."""
+        return await self._api.score(self._post, request, continuations)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._wire.close()
+        await self._connection.close()
 
     def put(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Path and body of a question, for those who carry it another way. Raises Mistake."""
-        return self._dialect.put(request)
+        """Path and body of a request that is sent another way, such as in a batch. Raises Mistake."""
+        return self._api.put(request)
 
     def read(self, answer: Any) -> Completion:
-        """The completion in an answer that came another way. Raises CallFailed."""
-        return _understood(answer, self._dialect.read)
+        """The completion in an answer that was received another way. Raises CallFailed."""
+        return _parsed_answer(answer, self._api.read)
 
     def status(self) -> dict[str, float]:
-        """For a live line: requests in flight, the limit found, how often it was throttled, how often it retried."""
+        """For a progress line: requests in flight, the limit found, refusals for load, and retries."""
         throttle = self._throttle
-        counts = {"in_flight": throttle.out, "limit": throttle.limit, "throttled": throttle.throttled}
+        counts = {"in_flight": throttle.in_flight, "limit": throttle.limit, "throttled": throttle.throttled}
         return {name: float(count) for name, count in counts.items()} | {"retried": float(self._retry.retried)}
 
     async def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
@@ -102,8 +102,8 @@ class Remote:
     async def _once(self, path: str, raw: bytes, tokens: float, read: Callable[[Any], Answer]) -> Answer:
         ticket = self._throttle.at_once(tokens) or await self._throttle.enter(tokens)
         try:
-            data = await self._wire.post(path, raw)
-            answer = _understood(data, read)
+            data = await self._connection.post(path, raw)
+            answer = _parsed_answer(data, read)
         except Transient as error:
             if error.retry_after:
                 self._throttle.hold(error.retry_after)
@@ -111,25 +111,28 @@ class Remote:
             raise
         except BaseException as error:
             self._throttle.lost(ticket)
-            self._bad += isinstance(error, Permanent) and error.kind == "bad_request"
+            if not self._answered and isinstance(error, Permanent) and error.kind == "bad_request":
+                self._bad += 1
             if self._bad >= ENOUGH and not self._answered:
                 where, what = self.identity["endpoint"], f"every request is refused ({error})"
-                raise Refused(where, what, "mend what it names") from None
+                raise Refused(where, what, "fix what it names") from None
             raise
         self._answered += 1
-        self._throttle.leave(ticket, _more(data, tokens) if self._counts_tokens else 0.0)
+        self._throttle.leave(ticket, _above_estimate(data, tokens) if self._counts_tokens else 0.0)
         return answer
 
 
-def _understood(data: Any, read: Callable[[Any], Answer]) -> Answer:
+def _parsed_answer(data: Any, read: Callable[[Any], Answer]) -> Answer:
     try:
         return read(data)
     except _MALFORMED as error:
-        raise Transient("malformed", f"the answer lacks its parts: {type(error).__name__} {error}"[:200]) from None
+        raise Transient(
+            "malformed", f"the answer has an unexpected shape: {type(error).__name__} {error}"[:200]
+        ) from None
 
 
-def _more(data: Any, estimate: float) -> float:
-    """How many tokens above the estimate were used; 0 where the answer does not say."""
+def _above_estimate(data: Any, estimate: float) -> float:
+    """How many tokens above the estimate were used; 0 if the answer does not say."""
     try:
         usage = data["usage"]
         return float(usage.get("total_tokens") or usage["input_tokens"] + usage["output_tokens"]) - estimate

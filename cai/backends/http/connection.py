@@ -1,7 +1,8 @@
-"""One endpoint on the wire: JSON posted over a pool of connections, and every way that can go wrong as a typed error.
+"""The connections to one endpoint: JSON is posted over a pool, and everything that can go wrong is a typed error.
 
-No redirect is followed, no compression asked for or undone (a small answer cannot become a huge one), no cookie kept,
-and no proxy or .netrc of the environment heeded. The key is taken out of every answer before anything else sees it.
+Redirects are not followed, compression is neither requested nor undone (a small answer cannot become a huge one),
+cookies are not kept, and no proxy or .netrc of the environment is used. The key is removed from every answer before
+anything else sees it.
 
 Left out on purpose: streaming. A critique is read whole or not at all.
 """
@@ -18,22 +19,23 @@ from aiohttp.http import HttpProcessingError
 from pydantic_core import from_json
 from yarl import URL
 
+from cai.backends.http.aiohttp_internals import fast_post_class
 from cai.backends.http.endpoint import Endpoint
-from cai.backends.http.errors import failure
-from cai.backends.http.fast_post import Answer, Poster, whole
+from cai.backends.http.errors import status_error
+from cai.backends.http.session_post import Poster, Response, SessionPost, session_response
 from cai.core.errors import Refused, Transient
 
 MAX_BYTES = 32 << 20
 """Of one answer."""
 _LOST = (aiohttp.ClientError, HttpProcessingError, OSError)
-"""What a request raises that gets no answer; a time-out is an OSError too."""
+"""What a request without an answer raises; a time-out is an OSError too."""
 MAX_DEPTH = 200
 """Of its JSON; pydantic's reader stops there too."""
 SECRET = 16
-"""From so many characters on a key is a secret, and not a word such as `EMPTY` that an answer may well hold."""
+"""A key of at least so many characters is a secret; a shorter one may be a word such as `EMPTY`, found in answers."""
 
 
-class Wire:
+class Connection:
     """A pool of connections to one endpoint. It opens with the first request and belongs to that event loop."""
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
@@ -50,7 +52,7 @@ class Wire:
             status, headers, raw = await poster(body, MAX_BYTES)
         except _LOST as error:
             # from None, here and below: aiohttp's errors carry the request's headers, and so the key
-            raise self._said(error) from None
+            raise self._failed(error) from None
         self._reached = True
         return _parsed(self._good(f"POST {path}", status, headers, raw), headers.get("Content-Type", ""))
 
@@ -62,7 +64,7 @@ class Wire:
             async with asyncio.timeout(self._endpoint.timeout):
                 status, headers, raw = await self._request(method, path, data, most)
         except _LOST as error:
-            raise self._said(error) from None
+            raise self._failed(error) from None
         self._reached = True
         return self._good(f"{method} {path}", status, headers, raw), headers.get("Content-Type", "")
 
@@ -73,21 +75,19 @@ class Wire:
         if self._session is not None:
             await self._session.close()
 
-    async def _request(self, method: str, path: str, data: bytes | aiohttp.FormData | None, most: int) -> Answer:
+    async def _request(self, method: str, path: str, data: bytes | aiohttp.FormData | None, most: int) -> Response:
         body = aiohttp.BytesPayload(data, content_type="application/json") if isinstance(data, bytes) else data
-        async with self._open().request(method, self._url(path), data=body, allow_redirects=False) as response:
-            raw = await whole(response.content, response.headers.get("Content-Length"), most)
-            return response.status, response.headers, raw
+        return await session_response(self._open(), method, self._url(path), body, most)
 
-    def _said(self, error: Exception) -> Transient | Refused:
-        """What a request that got no answer ended in, as an error of ours."""
+    def _failed(self, error: Exception) -> Transient | Refused:
+        """The error for a request that got no answer."""
         match error:
             case TimeoutError():
                 return self._lost(error, "timeout", "no answer in time")
             case aiohttp.ClientPayloadError():
-                return self._lost(error, "truncated", "the connection ended within the answer")
-            case HttpProcessingError():
-                return Transient("malformed", "the answer is no HTTP")
+                return self._lost(error, "truncated", "the connection ended in the middle of the answer")
+            case HttpProcessingError() | aiohttp.ClientResponseError():  # the session wraps the one in the other
+                return Transient("malformed", "the answer is not HTTP")
         return self._lost(error, "connection", f"{type(error).__name__}: {error}")
 
     def _good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> bytes:
@@ -95,13 +95,13 @@ class Wire:
             raw = raw.replace(self._key.encode(), b"[key]")
         if status != 200:
             where = what.replace(" ", f" {self._endpoint.place}", 1)
-            raise failure(where, status, headers, self._redacted(raw))
+            raise status_error(where, status, headers, self._redacted(raw))
         return raw
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300),
+                connector=_connector(),
                 timeout=self._limits(),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -114,12 +114,14 @@ class Wire:
         return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
 
     def _poster(self, path: str) -> Poster:
-        connector, headers = self._open().connector, {**self._headers, "Content-Type": "application/json"}
-        assert connector is not None  # a session has none only after it was closed
-        self._posters[path] = poster = Poster(
-            connector, self._url(path), headers, self._limits(), self._endpoint.timeout
-        )
-        return poster
+        session, url, seconds = self._open(), self._url(path), self._endpoint.timeout
+        fast_post, connector = fast_post_class(), session.connector
+        if fast_post is None or connector is None:
+            self._posters[path] = SessionPost(session, url, seconds)
+        else:
+            headers = {**self._headers, "Content-Type": "application/json"}
+            self._posters[path] = fast_post(connector, url, headers, self._limits(), seconds)
+        return self._posters[path]
 
     def _url(self, path: str) -> URL:
         address = self._endpoint.address
@@ -134,33 +136,40 @@ class Wire:
         unreachable = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         what = self._redacted(what.encode())
         if isinstance(error, aiohttp.ClientConnectorCertificateError) or (unreachable and not self._reached):
-            fix = "check base_url, and that the server runs"
+            fix = "check base_url, and that the server is running"
             return Refused(self._endpoint.place, f"cannot be reached ({what})", fix)
         return Transient("unreachable" if unreachable else kind, what)
 
 
+def _connector() -> aiohttp.TCPConnector:
+    if fast_post_class() is None:
+        # the session does not notice an answer that nobody asked for, and would give it to the next request
+        return aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=300)
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300)
+
+
 def _parsed(raw: bytes, kind: str) -> Any:
     if "json" not in kind.partition(";")[0].lower():
-        raise Transient("malformed", f"the answer is {kind[:80] or 'of no type'}, not JSON")
+        raise Transient("malformed", f"the answer is {kind[:80] or 'without a content type'}, not JSON")
     try:
-        return from_json(raw, allow_inf_nan=False, cache_strings="keys")  # no answer comes twice
+        return from_json(raw, allow_inf_nan=False, cache_strings="keys")  # values differ between answers, keys do not
     except ValueError:
         return _parsed_slowly(raw)
 
 
 def _parsed_slowly(raw: bytes) -> Any:
-    # half an emoji (a lone surrogate) is no JSON to pydantic, and yet what some servers cut an answer to
+    # some servers cut an answer within an emoji; the lone surrogate that is left is not JSON for pydantic
     try:
         data = json.loads(raw, parse_constant=_refuse)
         if _depth(data) <= MAX_DEPTH:
             return data
     except (ValueError, RecursionError) as error:
-        raise Transient("malformed", f"the answer is no JSON: {str(error)[:100]}") from None
+        raise Transient("malformed", f"the answer is not JSON: {str(error)[:100]}") from None
     raise Transient("malformed", f"the answer is nested deeper than {MAX_DEPTH}")
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _depth(data: Any) -> int:

@@ -1,16 +1,16 @@
-"""What a person can say about an endpoint, whoever's API it speaks: where it is, who asks, how fast, how patiently.
+"""The options of an endpoint: its address, the key, rates and time limits. They are read to list backends.
 
 The key is named by its environment variable and read when the model is opened. A key written into a recipe by mistake
-is refused in words that do not repeat it.
+is refused with a message that does not repeat it.
 
-Left out on purpose: proxies, client certificates and headers of one's own; a local gateway does these better.
+Left out on purpose: proxies, client certificates and extra headers; use a local gateway for these.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, JsonValue, field_validator
@@ -18,8 +18,8 @@ from pydantic import Field, JsonValue, field_validator
 from cai.core.config import Knobs
 from cai.core.errors import Mistake
 
-OURS = ("model", "messages", "prompt", "system", "stream", "n")
-"""Fields of a request body that `extra_body` must leave alone: cai writes them, or cannot read what they bring."""
+RESERVED = ("model", "messages", "prompt", "system", "stream", "n")
+"""Fields of a request body that `extra_body` may not set: cai writes them, or cannot read the answers they cause."""
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
@@ -31,49 +31,51 @@ class Endpoint(Knobs):
     base_url: str
     """Up to and including the version, such as http://localhost:8000/v1."""
     api_key_env: str | None = None
-    """The name of the environment variable that holds the key, never the key. None: the vendor's own at the vendor's
-    address, no key elsewhere."""
+    """The name of the environment variable that holds the key, never the key. None: the vendor's usual one at the
+    vendor's address, no key elsewhere."""
     extra_body: dict[str, JsonValue] = Field(default_factory=dict)
     """Fields added to every request body as they are; null removes a field that cai would send."""
     concurrency: int = Field(256, ge=1, le=4096)
-    """At most so many requests in flight; how many is found out by trying."""
+    """The most requests in flight; how many the endpoint serves is found by trying."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
-    """Read and written together, estimated before a request and corrected after it."""
+    """Input and output together, estimated before a request and corrected after it."""
     timeout: float = Field(600.0, gt=0)
-    """Seconds for one request, from first to last byte."""
+    """Seconds for one request, from its start to the last byte of its answer."""
     read_timeout: float | None = Field(None, gt=0)
-    """Seconds without a byte. None: as long as the whole request, for an endpoint sends none while it thinks."""
+    """Seconds without a byte. None: no limit of its own, because an endpoint sends nothing while it generates."""
     connect_timeout: float = Field(10.0, gt=0)
     batch: str | None = None
-    """Ask by the vendor's batches, at half the price and hours later: the folder that notes what was handed in, which
+    """Use the vendor's batch API, at half the price and hours later: the folder for notes of submitted batches, which
     `cai run --batch` sets to `batches` beside the runs."""
     batch_poll: float = Field(30.0, gt=0)
-    """Seconds between looks at a batch."""
+    """Seconds between polls of a batch."""
 
     @field_validator("base_url")
     @classmethod
-    def _reachable(cls, url: str) -> str:
+    def _is_an_address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.username or parts.password or {name for name, _ in parse_qsl(parts.query)} - {"api-version"}:
             # a Mistake, not a ValueError: pydantic would repeat the value
-            raise Mistake("recipe: base_url", "seems to carry a key", "name its environment variable: api_key_env")
+            raise Mistake("recipe: base_url", "seems to contain a key", "name its environment variable: api_key_env")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
-            raise ValueError("is no http:// or https:// address")
+            raise ValueError("is not an http:// or https:// address")
         return url.rstrip("/")
 
     @field_validator("api_key_env")
     @classmethod
-    def _a_name(cls, name: str | None) -> str | None:
+    def _is_a_name(cls, name: str | None) -> str | None:
         if name is not None and not _NAME.fullmatch(name):
-            fix = "export the key as OPENAI_API_KEY or any such name, and say that name here"
-            raise Mistake("recipe: api_key_env", "is no name of an environment variable (a key, perhaps?)", fix)
+            fix = "export the key as OPENAI_API_KEY or under another name, and write that name here"
+            raise Mistake(
+                "recipe: api_key_env", "is not the name of an environment variable (is it the key itself?)", fix
+            )
         return name
 
     @field_validator("extra_body")
     @classmethod
-    def _not_ours(cls, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if taken := sorted(set(body) & set(OURS)):
+    def _is_not_reserved(cls, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if taken := sorted(set(body) & set(RESERVED)):
             raise ValueError(f"may not set {', '.join(taken)}")
         return body
 
@@ -84,7 +86,7 @@ class Endpoint(Knobs):
 
     @property
     def place(self) -> str:
-        """The base URL without its query: what identities and error texts may hold."""
+        """The base URL without its query, for identities and error messages."""
         return self.base_url.partition("?")[0]
 
     def filled(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class Endpoint(Knobs):
         return {name: value for name, value in body.items() if value is not None}
 
     def key(self, vendor: str, variable: str) -> str:
-        """The key, empty where none is to be sent; `variable` holds it at the `vendor`'s own host. Raises Mistake."""
+        """The key, empty if none is to be sent; `variable` holds it at the `vendor`'s own host. Raises Mistake."""
         name = self.api_key_env or (variable if self.address.hostname == vendor else "")
         if not name:
             return ""
@@ -101,5 +103,25 @@ class Endpoint(Knobs):
         if not key:
             raise Mistake("recipe: api_key_env", f"the environment variable {name} is not set", f"export {name}=...")
         if not (key.isascii() and key.isprintable()):
-            raise Mistake("recipe: api_key_env", f"{name} holds characters that no key has", "copy the key again")
+            raise Mistake("recipe: api_key_env", f"{name} contains characters that no key has", "copy the key again")
         return key
+
+
+class OpenAIEndpoint(Endpoint):
+    """The options of an OpenAI-compatible endpoint."""
+
+    base_url: str = "https://api.openai.com/v1"
+    """Up to and including the version, such as http://localhost:8000/v1."""
+    seed: bool = True
+    """Send the seed. Turn it off for an endpoint that refuses it; its answers then differ from run to run."""
+    logprobs: bool = False
+    """Ask for the log-probability of every generated token, and keep it."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The endpoint's name for the token limit; OpenAI's reasoning models take only the longer one."""
+
+
+class AnthropicEndpoint(Endpoint):
+    """The options of Anthropic's Messages API."""
+
+    base_url: str = "https://api.anthropic.com/v1"
+    """Up to and including the version."""

@@ -1,8 +1,7 @@
-"""What a server's refusal means: worth another try, hopeless for this request, or hopeless for every request.
+"""Classifies a server's error: worth another try, final for this request, or final for every request.
 
-Left out on purpose: one rule per server. Servers that speak the same API word the same trouble differently, so what
-decides is the status and, where that says too little, a few words that OpenAI, Anthropic, vLLM, SGLang, llama.cpp, TGI
-and the gateways in front of them use.
+Servers with the same API word the same error differently. So the status decides and, if that is not enough, a few words
+that OpenAI, Anthropic, vLLM, SGLang, llama.cpp, TGI and the gateways in front of them use.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pydantic_core import from_json, to_json
 from cai.core.errors import CaiError, Permanent, Refused, Transient
 
 BUSY = ("rate_limited", "overloaded")
-"""Kinds of Transient that are about load: a signal to the throttle, not an attempt lost."""
+"""Kinds of Transient that are about load: they slow the throttle down and do not use up a try."""
 TRANSIENT = {
     408: "timeout",
     409: "conflict",
@@ -28,9 +27,9 @@ TRANSIENT = {
     529: "overloaded",
 }
 LONGEST = 600.0
-"""Seconds that an endpoint may ask to be left alone before the run stops instead of waiting."""
+"""The longest Retry-After, in seconds, that is waited for; after a longer one the run stops."""
 WORDS = 400
-"""Characters kept of what a server said, and looked at: it may go on to repeat the prompt."""
+"""Characters of a server's message that are read and kept: after that it may repeat the prompt."""
 
 _TOO_LONG = re.compile(
     r"context.(?:length|window|size|limit)|maximum (?:model|context) length"
@@ -53,68 +52,68 @@ _NO_FIELD = re.compile(
     re.IGNORECASE,
 )
 
-_MESSAGE = ("error", "message", "detail", "msg", "errors")
+_MESSAGE_FIELDS = ("error", "message", "detail", "msg", "errors")
 
 
-def failure(where: str, status: int, headers: Mapping[str, str], said: str) -> CaiError:
-    """The error for an answer that is none; `said` is its body as text, keys already taken out."""
-    words, code = _gist(said)
-    wait, gist = retry_after(headers), f"{words} {code}"
+def status_error(where: str, status: int, headers: Mapping[str, str], body: str) -> CaiError:
+    """The error for an answer with this status; `body` is its text, with the key already removed."""
+    words, code = _message(body)
+    wait, text = retry_after(headers), f"{words} {code}"
     words = f"{status}: {words or code}".removesuffix(": ")
-    if hopeless := _hopeless(status, gist):
-        what, fix = hopeless
+    if final := _final(status, text):
+        what, fix = final
         return Refused(where, f"{what} ({words})", fix)
     if wait and wait > LONGEST:
-        return Refused(where, f"asks to come back in {wait:.0f} s ({words})", "the same command then goes on")
+        return Refused(where, f"asks to wait for {wait:.0f} s ({words})", "start the same command again after that")
     if status in TRANSIENT or status >= 500:
         return Transient(TRANSIENT.get(status, "server_error"), words, retry_after=wait)
-    if status == 413 or _TOO_LONG.search(gist):
+    if status == 413 or _TOO_LONG.search(text):
         return Permanent("context_too_long", words)
-    return Permanent("content_filter" if _FILTERED.search(gist) else "bad_request", words)
+    return Permanent("content_filter" if _FILTERED.search(text) else "bad_request", words)
 
 
-def _hopeless(status: int, gist: str) -> tuple[str, str] | None:
-    """Why every other request would fare no better, and what to do; None where another may."""
-    if status in (401, 403) and not _FILTERED.search(gist):
+def _final(status: int, text: str) -> tuple[str, str] | None:
+    """Why every other request would fail too, and what to do; None if another may succeed."""
+    if status in (401, 403) and not _FILTERED.search(text):
         return "the key was refused", "check the key, and the variable that api_key_env names"
-    if status == 402 or (status < 500 and _UNPAID.search(gist)):
-        return "the account cannot pay", "top it up; the same command goes on from there"
+    if status == 402 or (status < 500 and _UNPAID.search(text)):
+        return "the account has no credit left", "top it up and start the same command again"
     if 300 <= status < 400:
-        return "redirects", "set base_url to where it leads"
+        return "redirects", "set base_url to the address that it redirects to"
     if status >= 408 and status != 422:
         return None
-    if status in (404, 405) or _NO_MODEL.search(gist):
+    if status in (404, 405) or _NO_MODEL.search(text):
         return "there is no such model or address", "check model and base_url"
-    if _NO_FIELD.search(gist):
+    if _NO_FIELD.search(text):
         return "does not take a field that was sent", "see `extra_body`, `seed` and `max_tokens_field`"
     return None
 
 
-def inner_failure(where: str, error: Any) -> CaiError:
-    """The error inside an answer whose status says 200, as gateways send it when they had begun to answer."""
+def body_error(where: str, error: Any) -> CaiError:
+    """The error inside an answer with status 200, as gateways send it if they have already begun to answer."""
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 502
-    return failure(where, status, {}, to_json({"error": error}).decode())
+    return status_error(where, status, {}, to_json({"error": error}).decode())
 
 
-def _gist(said: str) -> tuple[str, str]:
-    """A server's own words on one line and its code for them: from a JSON error, else the start of whatever came."""
+def _message(body: str) -> tuple[str, str]:
+    """A server's message on one line and its error code: from a JSON error, else the start of the body."""
     code = ""
     try:
-        found: Any = from_json(said)
+        found: Any = from_json(body)
     except ValueError:
-        found = re.sub(r"<[^>]*>", " ", said[:20_000])  # an HTML page from a gateway
+        found = re.sub(r"<[^>]*>", " ", body[:20_000])  # an HTML page from a gateway
     for _ in range(4):
         if isinstance(found, list):
             found = found[0] if found else ""
         if isinstance(found, dict):
             code = " ".join(str(found[name]) for name in ("code", "type") if found.get(name)) or code
-            found = next((found[name] for name in _MESSAGE if found.get(name)), "")
+            found = next((found[name] for name in _MESSAGE_FIELDS if found.get(name)), "")
     return " ".join(str(found).split())[:WORDS], code[:WORDS]
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the server wants to be asked again, from a number or an HTTP date; None where it does not say."""
+    """The Retry-After in seconds, given as a number or an HTTP date; None if there is none."""
     given = headers.get("Retry-After", "").strip()
     try:
         if milliseconds := headers.get("retry-after-ms"):
@@ -125,9 +124,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _until(then: str, now: str) -> float | None:
-    # by the server's own clock where it says what that is: ours may be wrong
+    # by the server's own clock if it sends the time: ours may be wrong
     try:
         start = parsedate_to_datetime(now) if now else datetime.now(UTC)
         return max(0.0, (parsedate_to_datetime(then) - start).total_seconds())
-    except (ValueError, TypeError):  # TypeError: a date without its zone, which HTTP does not allow
+    except (ValueError, OverflowError, TypeError):  # TypeError: a date without its zone, which HTTP does not allow
         return None

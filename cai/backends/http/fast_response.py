@@ -1,10 +1,10 @@
-"""The commonest answer taken off a connection in one piece: HTTP/1.1 200 with its length, short, and nothing to heed.
+"""Reads the most common response in one step: a short HTTP/1.1 200 with a Content-Length and no special headers.
 
-Parser, queue and stream of aiohttp take a tenth of a run against a fast endpoint over such answers. Whatever is not
-of that kind (another status, chunks, news, a connection that is to be closed, a long answer, half of one) is handed to
-them as it came in, so that what HTTP allows and forbids stays theirs to know.
+For such responses, aiohttp's parser, queue and stream take a tenth of the time of a run against a fast endpoint.
+Everything else (another status, chunks, an informational response, `Connection: close`, a long or an incomplete
+response) is passed to them unchanged, so that aiohttp alone decides what is valid HTTP.
 
-Left out on purpose: every header but the two that a caller asks about.
+Only the two headers that callers need are returned.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ import re
 
 from aiohttp.client_proto import ResponseHandler
 
-Plain = tuple[str, bytes]
-"""Content type and body of an answer of that kind."""
+ShortResponse = tuple[str, bytes]
+"""Content type and body."""
 
 SHORT = 1 << 16
-"""Bytes of an answer that is taken here; a longer one is for a stream."""
+"""The most bytes of a response that is read here."""
 _HEAD = re.compile(
     rb"HTTP/1\.1 200 [^\r\n\0]*\r\n"
     rb"(?:(?i:content-length:[ \t]*(\d{1,5})[ \t]*|content-type:[ \t]*([^\r\n\0]{0,200}))\r\n"
     rb"|(?!(?i:content-length|content-type|transfer-encoding|connection)[ \t]*:)"
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,200}:[^\r\n\0]{0,2000}\r\n){0,60}+\r\n"
 )
-"""A head with nothing in it that an HTTP parser would look at twice; its length and its type."""
+"""A response head with nothing in it that needs a full HTTP parser; its groups are the length and the type."""
 
 
-class Line(asyncio.Protocol):
-    """Stands between a connection's transport and the handler that aiohttp gave it."""
+class ResponseReader(asyncio.Protocol):
+    """The protocol between a connection's transport and aiohttp's handler."""
 
     def __init__(self, handler: ResponseHandler, *, timed: bool = False) -> None:
-        """`timed`: the handler times the silences between bytes, and has to hear all of them."""
+        """`timed`: the handler limits the time between bytes, so it must get all of them."""
         self._handler, self._timed, self._held = handler, timed, b""
-        self._waiting: asyncio.Future[Plain | None] | None = None
+        self._waiting: asyncio.Future[ShortResponse | None] | None = None
 
-    def next(self) -> asyncio.Future[Plain | None]:
-        """The next answer; None as soon as it is seen to be the handler's, which has it then."""
+    def next(self) -> asyncio.Future[ShortResponse | None]:
+        """The next response; None as soon as it is clear that the handler must read it, which then has its bytes."""
         self._waiting = waiting = asyncio.get_running_loop().create_future()
         if self._timed:
-            self._tell(None)
+            self._resolve(None)
         return waiting
 
     def data_received(self, data: bytes) -> None:
-        if self._waiting is None:  # the handler is at it, or nobody has asked for anything
+        if self._waiting is None:  # the handler is reading, or no request was sent
             return self._handler.data_received(data)
         if self._held:
             data, self._held = self._held + data, b""
         try:
-            found = plain(data)
+            found = parse_response(data)
         except ValueError:
-            return self._hand_on(data)
+            return self._pass_on(data)
         if found is None:
             self._held = data
         else:
-            self._tell(found)
+            self._resolve(found)
 
     def eof_received(self) -> None:
-        self._hand_on(self._held)
+        self._pass_on(self._held)
         self._handler.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._held:
             self._handler.data_received(self._held)
         self._handler.connection_lost(error)
-        self._tell(None)  # the handler knows what to say of it
+        self._resolve(None)  # the handler has the error
 
     def pause_writing(self) -> None:
         self._handler.pause_writing()
@@ -73,23 +73,23 @@ class Line(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._handler.resume_writing()
 
-    def _hand_on(self, data: bytes) -> None:
+    def _pass_on(self, data: bytes) -> None:
         self._held = b""
         if data:
             self._handler.data_received(data)
-        self._tell(None)
+        self._resolve(None)
 
-    def _tell(self, found: Plain | None) -> None:
+    def _resolve(self, found: ShortResponse | None) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             waiting.set_result(found)
 
 
-def plain(data: bytes) -> Plain | None:
-    """The answer that `data` is; None where more of it is to come. Raises ValueError where it is of another kind."""
+def parse_response(data: bytes) -> ShortResponse | None:
+    """The response in `data`; None if it is incomplete. Raises ValueError if it is of another kind."""
     found = _HEAD.match(data)
     if found is None:
-        if len(data) < SHORT and data.startswith(b"HTTP/1.1 200 ") and b"\r\n\r\n" not in data and _strict(data):
+        if len(data) < SHORT and data.startswith(b"HTTP/1.1 200 ") and b"\r\n\r\n" not in data and _is_strict(data):
             return None
         raise ValueError
     head = found[0].lower()
@@ -101,6 +101,6 @@ def plain(data: bytes) -> Plain | None:
     return ((found[2] or b"").decode("latin-1"), data[found.end() :]) if whole == len(data) else None
 
 
-def _strict(head: bytes) -> bool:
-    """Whether all lines so far end as they should; a parser may take a head for ended that ends otherwise."""
+def _is_strict(head: bytes) -> bool:
+    """Whether all lines so far end in CRLF; a lenient parser may accept other line ends as the end of the head."""
     return head.count(b"\n") == head.count(b"\r\n")

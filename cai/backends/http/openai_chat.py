@@ -1,6 +1,6 @@
-"""OpenAI's chat completions API, as OpenAI and everybody else speaks it, and its older text completions for `plain`.
+"""OpenAI's chat completions API, as compatible servers have it too, and its text completions for `plain` requests.
 
-Left out on purpose: choosing among several answers, tools, images.
+Left out on purpose: several choices in one answer, tools, images.
 """
 
 from __future__ import annotations
@@ -11,43 +11,45 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from cai.backends.http import prompt_logprobs
-from cai.backends.http.batch_api import OpenAIDesk
+from cai.backends.http.batch_api import OpenAIBatchApi
 from cai.backends.http.batches import Batches
-from cai.backends.http.client import Post, Remote
-from cai.backends.http.completion import completion, count, joined
-from cai.backends.http.connection import Wire
-from cai.backends.http.errors import inner_failure
-from cai.backends.openai import Options
+from cai.backends.http.client import EndpointClient, Post
+from cai.backends.http.completion import completion, joined_text, token_count
+from cai.backends.http.connection import Connection
+from cai.backends.http.endpoint import OpenAIEndpoint
+from cai.backends.http.errors import body_error
+from cai.backends.http.prompt_logprobs import score_by_prompt
 from cai.core.types import Completion, Model, Request, Score, Usage
 
 CHAT, TEXT = "/chat/completions", "/completions"
 
 
-def open_chat(options: Options) -> Model:
-    """The model at an OpenAI-compatible endpoint. Raises Mistake where its key is not there."""
+def open_chat(options: OpenAIEndpoint) -> Model:
+    """The model at an OpenAI-compatible endpoint. Raises Mistake if its key is missing."""
     key = options.key("api.openai.com", "OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    wire = Wire(options, headers, key)
-    remote = Remote(options, Chat(options), _identity(options), wire)
-    return Batches(remote, OpenAIDesk(wire), Path(options.batch), options.batch_poll) if options.batch else remote
+    connection = Connection(options, headers, key)
+    client = EndpointClient(options, OpenAIChat(options), _identity(options), connection)
+    if not options.batch:
+        return client
+    return Batches(client, OpenAIBatchApi(connection), Path(options.batch), options.batch_poll)
 
 
-def _identity(options: Options) -> dict[str, str]:
-    said = {"engine": "openai", "model": options.model, "endpoint": options.place}
-    said |= {"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {}
-    said |= {} if options.seed else {"seed": "not sent"}
-    return said | ({"logprobs": "yes"} if options.logprobs else {})
+def _identity(options: OpenAIEndpoint) -> dict[str, str]:
+    identity = {"engine": "openai", "model": options.model, "endpoint": options.place}
+    identity |= {"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {}
+    identity |= {} if options.seed else {"seed": "not sent"}
+    return identity | ({"logprobs": "yes"} if options.logprobs else {})
 
 
-class Chat:
-    """The dialect."""
+class OpenAIChat:
+    """How requests are written and answers are read."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: OpenAIEndpoint) -> None:
         self._options = options
 
     def put(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Everything is sent, defaults too: else a server's own would win (in vLLM the model's generation_config)."""
+        """Defaults are sent too: otherwise the server's own apply (in vLLM the model's generation_config)."""
         options, sampling = self._options, request.sampling
         body: dict[str, Any] = {
             "model": options.model,
@@ -64,29 +66,29 @@ class Chat:
         if sampling.stop:
             body["stop"] = sampling.stop
         if options.logprobs:
-            body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch here
+            body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch in chats
         return TEXT if request.plain else CHAT, options.filled(body) if options.extra_body else body
 
     def read(self, answer: Any) -> Completion:
         """The first choice of an answer."""
         if "choices" not in answer:
-            raise inner_failure(self._options.place, answer["error"])
+            raise body_error(self._options.place, answer["error"])
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         message = choice.get("message")
         if message is None:
-            text, thought = joined(choice["text"], "text"), ""
+            text, thought = joined_text(choice["text"], "text"), ""
         else:
             content = message.get("content")
-            text = joined(content, "text") or message.get("refusal") or ""
+            text = joined_text(content, "text") or message.get("refusal") or ""
             thought = message.get("reasoning_content") or message.get("reasoning") or ""
-            thought = thought or (joined(content, "thinking") if isinstance(content, list) else "")
-        read = Usage(count(usage.get("prompt_tokens")), count(usage.get("completion_tokens")))
+            thought = thought or (joined_text(content, "thinking") if isinstance(content, list) else "")
+        read = Usage(token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens")))
         logprobs = _logprobs(choice.get("logprobs")) if self._options.logprobs else None
         return completion(text, thought, choice.get("finish_reason"), read, logprobs)
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        """By prompt log-probabilities, where the endpoint gives them."""
-        return await prompt_logprobs.score(post, self._options, request, continuations)
+        """From the log-probabilities of the prompt, if the endpoint returns them."""
+        return await score_by_prompt(post, self._options, request, continuations)
 
 
 def _logprobs(found: Any) -> list[Any] | None:

@@ -1,7 +1,7 @@
-"""Log-probabilities of given continuations from an endpoint, by asking it to read them as part of the prompt.
+"""Log-probabilities of given continuations from an endpoint, which gets them as part of the prompt.
 
 For `plain` requests `/completions` with `echo` (vLLM, SGLang, Together); for chats vLLM's `prompt_logprobs`. The tokens
-of the continuation are found from the end of the prompt, because offsets count special tokens here and there.
+of the continuation are found from the end of the prompt, because servers differ in which special tokens offsets count.
 
 Left out on purpose: an estimate from the top few alternatives. What is not among them has no known probability.
 """
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cai.backends.http.client import Post
-from cai.backends.http.completion import floats
-from cai.backends.openai import Options
+from cai.backends.http.completion import valid_logprobs
+from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Request, Score
 
@@ -22,8 +22,10 @@ Read = tuple[list[str], list[float | None]]
 """The tokens of a prompt as text, and the log-probability of each; the first has none."""
 
 
-async def score(post: Post, options: Options, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-    """Each continuation's score. Raises Mistake where the endpoint keeps such numbers to itself."""
+async def score_by_prompt(
+    post: Post, options: OpenAIEndpoint, request: Request, continuations: Sequence[str]
+) -> tuple[Score, ...]:
+    """Each continuation's score. Raises Mistake if the endpoint does not return log-probabilities of a prompt."""
     put, read = (_text, _read_text) if request.plain else (_chat, _read_chat)
 
     async def one(continuation: str) -> Score:
@@ -39,14 +41,14 @@ async def score(post: Post, options: Options, request: Request, continuations: S
         if found is None:
             what = "/completions ignores `echo`" if request.plain else "/chat/completions ignores `prompt_logprobs`"
             fix = "use vLLM, or the transformers backend"
-            raise Mistake(options.place, f"gives no log-probabilities of a prompt ({what})", fix)
+            raise Mistake(options.place, f"returns no log-probabilities of a prompt ({what})", fix)
         return found
 
     return tuple(await asyncio.gather(*map(one, continuations)))
 
 
 def _text(model: str, request: Request, continuation: str) -> tuple[str, dict[str, Any]]:
-    # one token, which nobody reads: not every server takes 0
+    # one token, which is not read: not every server accepts 0
     text = request.messages[0].content + continuation
     body = {"model": model, "prompt": text, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
     return "/completions", body
@@ -82,11 +84,11 @@ def _read_chat(answer: Any) -> Read | None:
 def _tail(tokens: list[str], logprobs: list[float | None], continuation: str) -> Score:
     wanted = (continuation, continuation.strip())  # some chat templates strip a turn
     text = ""
-    for count, token in enumerate(reversed(tokens), 1):
+    for token_count, token in enumerate(reversed(tokens), 1):
         text = token + text
-        values = [value for value in logprobs[-count:] if value is not None]
-        if text in wanted and len(values) == count:
-            return Score(sum(floats(values)), count)
+        values = [value for value in logprobs[-token_count:] if value is not None]
+        if text in wanted and len(values) == token_count:
+            return Score(sum(valid_logprobs(values)), token_count)
         if len(text) > len(continuation):
             break
     raise Permanent("tokens", f"no token begins where {continuation[:40]!r} does")

@@ -1,9 +1,7 @@
-"""Asking again: the one place where a failed call gets another try, and where it is decided that it had enough.
+"""Retries: the one place where a failed call is tried again, and where it is decided when to stop.
 
-An endpoint that is busy or away costs a call patience, not tries. Everything else that may pass costs a try.
-
-Left out on purpose: tenacity on the way of a call that succeeds. It takes longer than such a call does, so it is only
-called in, and imported, when the first try has failed.
+An endpoint that is overloaded or unreachable uses up a call's time, not its tries. Any other passing error uses a try.
+tenacity is imported and used only after a first failure, because it takes longer than a whole call that succeeds.
 """
 
 from __future__ import annotations
@@ -25,15 +23,15 @@ Answer = TypeVar("Answer")
 PATIENCE = 600.0
 """Seconds from a call's first failure to its last try."""
 TRIES = 16
-"""Failed tries of one call, those apart that only cost patience: enough for a server that fails three times in ten."""
+"""Failed tries of one call, not counting FREE ones: enough for a server that fails three times in ten."""
 EMPTY_TRIES = 5
-"""An empty answer may be what the model has to say."""
+"""Fewer, because an empty answer may be all that the model says."""
 FREE = (*BUSY, "unreachable")
-"""Kinds that cost patience alone."""
+"""Kinds that are limited by PATIENCE alone."""
 
 
 class Retry:
-    """Asks until there is an answer. `retried` counts the tries that were not first ones."""
+    """Calls until there is an answer. `retried` counts the tries after the first."""
 
     def __init__(
         self,
@@ -45,7 +43,7 @@ class Retry:
         self.retried = 0
 
     async def __call__(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """What `ask` answers in the end. Raises its last CallFailed, with the number of `attempts`."""
+        """What `ask` returns in the end. Raises its last CallFailed, with the number of `attempts`."""
         try:
             return await ask()
         except Transient as error:
@@ -62,13 +60,13 @@ class Retry:
             nonlocal tries
             tries += 1
             if failed:
-                raise failed.pop()  # the first try, for tenacity to see
+                raise failed.pop()  # the first try, replayed for tenacity
             self.retried += 1
             return await ask()
 
         retrying = AsyncRetrying(
             sleep=self._sleep,
-            stop=_Enough(lambda: self._clock() - since),
+            stop=_Stop(lambda: self._clock() - since),
             wait=_pause,
             retry=retry_if_exception_type(Transient),
             reraise=True,
@@ -80,8 +78,8 @@ class Retry:
             raise
 
 
-class _Enough:
-    """One call's failures so far, and whether they are enough."""
+class _Stop:
+    """Counts one call's failures, and says when to stop."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds, self._kinds = seconds, Counter[str]()
@@ -97,7 +95,7 @@ def _pause(state: RetryCallState) -> float:
     from tenacity import wait_random_exponential
 
     if _error(state).retry_after is not None:
-        return 0.0  # the throttle holds the whole endpoint for as long
+        return 0.0  # the throttle holds back the whole endpoint for that time
     return wait_random_exponential(multiplier=0.5, max=30)(state)
 
 

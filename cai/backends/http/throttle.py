@@ -1,9 +1,9 @@
-"""When a request may go to an endpoint: in turn, below its limit, at its pace, and not while it asked for quiet.
+"""Decides when a request may be sent: in order, within the concurrency limit and the rates, and after Retry-After.
 
-Waiting calls are served by the place of their prompt in the run, so that prompts which were begun are finished before
-new ones are. A time that the server named holds back the endpoint, not only the call that was told.
+Waiting calls go in the order of their prompts in the run, so that prompts in progress finish before new ones start. A
+Retry-After holds back all requests to the endpoint, not only the one that got it.
 
-Left out on purpose: sharing one throttle between models. Two models at one server have two, and AIMD shares it out.
+Left out on purpose: one throttle for two models at the same server. Each has its own, and AIMD shares the server.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from cai.backends.http.concurrency_limit import Limit, Ticket
+from cai.backends.http.concurrency_limit import ConcurrencyLimit, Ticket
 from cai.core.concurrency import turn
 
 
 class Bucket:
-    """A rate of so many a minute, evenly: a second's worth at once, and debt for one thing larger than that."""
+    """A token bucket: so many a minute, evenly; up to a second's worth at once. One larger amount makes it negative."""
 
     def __init__(self, a_minute: float, now: float) -> None:
         self._rate, self._most = a_minute / 60, max(1.0, a_minute / 60)
         self._level, self._at = self._most, now
 
     def wait(self, now: float) -> float:
-        """Seconds until the next may go."""
+        """Seconds until the next may be taken."""
         self._fill(now)
-        return 0.0 if self._level > 0.999 else (1 - self._level) / self._rate  # not 1: rounding would spin for ever
+        return (
+            0.0 if self._level > 0.999 else (1 - self._level) / self._rate
+        )  # not 1: with rounding, the wait could be 0 for ever
 
     def take(self, amount: float, now: float) -> None:
-        """Spend `amount`; negative gives back what an estimate took too much."""
+        """Take `amount`; a negative one gives back what an estimate took too much."""
         self._fill(now)
         self._level = min(self._most, self._level - amount)
 
@@ -41,7 +43,7 @@ class Bucket:
 
 
 class Throttle:
-    """The gate before an endpoint. `enter` waits for a turn; `leave`, `refused` or `lost` says how it went."""
+    """Limits the requests to an endpoint. `enter` waits; `leave`, `refused` or `lost` reports how a request ended."""
 
     def __init__(
         self,
@@ -51,8 +53,8 @@ class Throttle:
         tokens_per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` is what the running event loop goes by: `time.monotonic`, except in a test."""
-        self._clock, self._limit = clock, Limit(most)
+        """`clock` is the clock of the running event loop: `time.monotonic`, except in a test."""
+        self._clock, self._limit = clock, ConcurrencyLimit(most)
         self._requests = Bucket(requests_per_minute, clock()) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute, clock()) if tokens_per_minute else None
         self._held_until = 0.0
@@ -64,20 +66,20 @@ class Throttle:
 
     @property
     def limit(self) -> int:
-        """How many may be out at once."""
+        """How many may be in flight at once."""
         return self._limit.limit
 
     @property
-    def out(self) -> int:
-        """How many are."""
-        return self._limit.out
+    def in_flight(self) -> int:
+        """How many are in flight."""
+        return self._limit.in_flight
 
     def at_once(self, tokens: float = 0) -> Ticket | None:
-        """Let a request of about `tokens` out, if it need not wait."""
+        """A ticket for a request of about `tokens`, if it need not wait."""
         return self._send(tokens) if not self._waiting and self._limit.free and not self._delay() else None
 
     async def enter(self, tokens: float = 0) -> Ticket:
-        """Wait until a request of about `tokens` may go out."""
+        """Wait until a request of about `tokens` may be sent."""
         if ticket := self.at_once(tokens):
             return ticket
         future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
@@ -87,18 +89,18 @@ class Throttle:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self.lost(future.result())  # the turn came in the same moment
+                self.lost(future.result())  # it was admitted and cancelled at the same moment
             raise
 
     def leave(self, ticket: Ticket, tokens: float = 0) -> None:
-        """It was answered; `tokens` corrects the estimate by what was really used, up or down."""
+        """It was answered; `tokens` corrects the estimate by what was used, up or down."""
         self._limit.served(ticket, self._clock())
         if self._tokens and tokens:
             self._tokens.take(tokens, self._clock())
         self._admit_soon()
 
     def refused(self, ticket: Ticket) -> None:
-        """It was turned away for load."""
+        """It was refused for load."""
         self.throttled += 1
         self._limit.refused(ticket, self._clock())
         self._admit_soon()
@@ -109,7 +111,7 @@ class Throttle:
         self._admit_soon()
 
     def hold(self, seconds: float) -> None:
-        """Send nothing for so long: the server asked for it."""
+        """Send nothing for so many seconds, because the server asked for it."""
         self._held_until = max(self._held_until, self._clock() + seconds)
 
     def _send(self, tokens: float) -> Ticket:
@@ -127,7 +129,7 @@ class Throttle:
         return max(paced, self._held_until - now, 0.0)
 
     def _admit_soon(self) -> None:
-        # not at once: the task that has just got an answer may go on with its prompt, and then comes first
+        # not at once: the task that has just got an answer may send the next request of its prompt, which goes first
         if self._waiting and not self._admitting:
             self._admitting = True
             asyncio.get_running_loop().call_soon(self._admit)

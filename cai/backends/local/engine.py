@@ -1,7 +1,7 @@
-"""Answers many requests at once on one model: a thread that batches what waits, token by token.
+"""Answers many requests at once on one model: a thread that batches waiting requests, token by token.
 
-Requests come one at a time and leave one at a time; a row that ends makes room for the next in the same step. Each
-step computes one token of every answer and as much of the waiting prompts as fits its budget.
+Each request gets a row of the batch; when a row ends, the next request takes its place in the same step. Each step
+computes one token of every answer and as many tokens of the waiting prompts as fit its budget.
 
 Left out on purpose: priorities and preemption. First come, first served.
 """
@@ -19,31 +19,31 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cai.backends.local.sampling import draw, logprobs
-from cai.backends.local.sequences import Feed, Row, Rows
+from cai.backends.local.sampling import sample_tokens, token_logprobs
+from cai.backends.local.sequences import Feed, Row, SequenceRunner
 from cai.core.errors import CaiError, Permanent
 from cai.core.types import Finish, Sampling
 
 STEP_TOKENS = 512
-"""Tokens computed in one step: enough to keep products efficient, few enough to keep answers coming."""
+"""Tokens computed in one step: enough for efficient products, few enough that answers do not wait."""
 LEAST_TOKENS = 64
-"""What a step is cut down to when memory runs out."""
+"""The smallest step, when memory runs out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What became of a job: the tokens generated and their log-probabilities, why it ended, and what options got."""
+    """The outcome of a job: generated tokens, their log-probabilities, the finish reason, and scores of options."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
-    judged: tuple[tuple[float, ...], ...] = ()
+    scored: tuple[tuple[float, ...], ...] = ()
     """Log-probabilities of each option's tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """Tokens to go on from, and how; or, with `options`, tokens after which each of several others is only judged."""
+class EngineJob:
+    """A prompt to continue; or, with `options`, a prompt after which several given continuations are scored."""
 
     ids: tuple[int, ...]
     sampling: Sampling = Sampling(max_tokens=0)
@@ -54,12 +54,12 @@ class Job:
     future: Future[Output] = field(default_factory=Future)
 
     @property
-    def room(self) -> int:
+    def new_tokens(self) -> int:
         """Tokens that may have to be computed after `ids`."""
         return max(map(len, self.options), default=self.sampling.max_tokens)
 
     def settle(self, output: Output | BaseException) -> None:
-        """Give the waiter its answer, unless it has gone."""
+        """Resolve the future, unless it was cancelled."""
         if not self.future.set_running_or_notify_cancel():
             return
         if isinstance(output, Output):
@@ -69,14 +69,14 @@ class Job:
 
 
 class _Running:
-    """A job that has a row, and writes its answer."""
+    """A job that has a row and generates its answer."""
 
-    def __init__(self, job: Job, row: Row) -> None:
+    def __init__(self, job: EngineJob, row: Row) -> None:
         self.job, self.row = job, row
         self.tokens = list(job.ids)
-        """What the row is to compute."""
+        """The tokens that the row has computed or is to compute next."""
         self.logprobs: list[float] = []
-        self.chance = random.Random(job.seed)
+        self.random = random.Random(job.seed)
 
     @property
     def generated(self) -> list[int]:
@@ -84,82 +84,82 @@ class _Running:
 
     @property
     def missing(self) -> int:
-        """How many tokens are yet to be computed."""
+        """How many tokens are not computed yet."""
         return len(self.tokens) - len(self.row.done)
 
     def feed(self, budget: int) -> Feed:
-        """The next tokens, at most `budget`, and how many logits are wanted: all after the last of the prompt."""
+        """The next tokens, at most `budget`, and how many logits are wanted: from the last token of the prompt on."""
         start = len(self.row.done)
         end = start + min(self.missing, budget)
         return Feed(self.row, self.tokens[start:end], max(0, end - max(start, len(self.job.ids) - 1)))
 
     def output(self, finish: Finish) -> Output:
-        """What was found."""
+        """The output so far."""
         return Output(tuple(self.generated), tuple(self.logprobs), finish)
 
 
-class _Judging(_Running):
-    """A job whose options are read one after the other in one row, each from where it parts from the one before."""
+class _Scoring(_Running):
+    """A job whose options are computed one after the other in one row, each from where it differs from the last one."""
 
-    def __init__(self, job: Job, row: Row) -> None:
+    def __init__(self, job: EngineJob, row: Row) -> None:
         super().__init__(job, row)
-        self.judged: list[list[float]] = [[] for _ in job.options]
-        self._read(job.options[0])
+        self.scored: list[list[float]] = [[] for _ in job.options]
+        self._compute(job.options[0])
 
-    def judge(self, logits: Tensor) -> bool:
-        """Take in the logits of the last tokens fed, and turn to the next option; False when none is left."""
+    def score_logits(self, logits: Tensor) -> bool:
+        """Score with the logits of the last tokens fed, and go on to the next option; False when none is left."""
         at = len(self.row.done) - len(logits) + 1 - len(self.job.ids)
         after = self.tokens[len(self.job.ids) :]
-        for option, found in zip(self.job.options, self.judged, strict=True):
-            # logits tell of every option that begins with what was read, the first of them of all options
+        for option, found in zip(self.job.options, self.scored, strict=True):
+            # logits score every option that begins with the tokens computed so far; the first of them score all options
             known = len(found)
             if at <= known < min(len(option), at + len(logits)):
                 same = _common(option, after)
                 targets = option[known : min(len(option), at + len(logits), same + 1)]
                 rows = logits[known - at : known - at + len(targets)]
-                found += logprobs(rows, torch.tensor(targets, device=logits.device)).tolist()
+                found += token_logprobs(rows, torch.tensor(targets, device=logits.device)).tolist()
         if self.missing:
             return True
-        for option, found in zip(self.job.options, self.judged, strict=True):
+        for option, found in zip(self.job.options, self.scored, strict=True):
             if len(found) < len(option):
                 self.row.rewind(len(self.job.ids) + _common(option, after))
-                self._read(option)
+                self._compute(option)
                 return True
         return False
 
     def output(self, finish: Finish) -> Output:
-        """What was found of each option."""
-        return Output((), (), finish, tuple(map(tuple, self.judged)))
+        """The scores of each option."""
+        return Output((), (), finish, tuple(map(tuple, self.scored)))
 
-    def _read(self, option: Sequence[int]) -> None:
-        # its last token predicts nothing
+    def _compute(self, option: Sequence[int]) -> None:
+        # nothing after its last token is wanted
         self.tokens = [*self.job.ids, *option[:-1]]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
+    """The length of their common prefix."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 class Engine:
     """Takes jobs from any thread and runs them in one of its own."""
 
-    def __init__(self, rows: Rows, *, ends: frozenset[int], batch: int) -> None:
+    def __init__(self, rows: SequenceRunner, *, ends: frozenset[int], batch: int) -> None:
         self._rows, self._ends = rows, ends
         self._most = self._batch = batch
         self._step_tokens = STEP_TOKENS
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[EngineJob] = deque()
         self._running: list[_Running] = []
         self._wake = threading.Condition()
-        """Guards what other threads touch: the queue and the reason to stop."""
+        """Guards what other threads use: the queue and the reason to stop."""
         self._stopped: BaseException | None = None
-        # a daemon: a process that wants to end is not held up by a model
+        # a daemon: it does not keep a process alive
         self._thread = threading.Thread(target=self._work, name="cai-engine", daemon=True)
         self._thread.start()
-        atexit.register(self.close)  # torch aborts a process that ends in the middle of a product
+        atexit.register(self.close)  # torch aborts a process that exits in the middle of a product
 
-    def submit(self, job: Job) -> None:
-        """Queue a job. Raises what stopped the engine, if something did."""
+    def submit(self, job: EngineJob) -> None:
+        """Queue a job. Raises the error that stopped the engine, if there is one."""
         with self._wake:
             if self._stopped:
                 raise self._stopped
@@ -167,7 +167,7 @@ class Engine:
             self._wake.notify()
 
     def status(self) -> dict[str, float]:
-        """Answers being written now, and the most at once: fewer than at first where memory ran out."""
+        """Answers in progress, and the most at once: fewer than at first if memory ran out."""
         return {"in_flight": len(self._running), "limit": self._batch}
 
     def close(self) -> None:
@@ -186,14 +186,14 @@ class Engine:
         try:
             while self._has_work():
                 self._step()
-        except BaseException as error:  # nobody is above this thread: what stops it goes to everyone who waits
+        except BaseException as error:  # this thread has no caller: its error goes to all who wait
             failure = CaiError(f"the engine stopped: {type(error).__name__}: {error}")
             failure.__cause__ = error
             self._stop(failure)
         self._fail_all()
 
     def _has_work(self) -> bool:
-        """Wait for some; False when the engine is to stop."""
+        """Wait for work; False when the engine is to stop."""
         with self._wake:
             self._wake.wait_for(lambda: self._stopped or self._waiting or self._running)
             return self._stopped is None
@@ -214,7 +214,7 @@ class Engine:
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not _is_out_of_memory(error):
                 raise
-            self._retreat(error)
+            self._shrink(error)
 
     def _drop_cancelled(self) -> None:
         with self._wake:
@@ -227,20 +227,20 @@ class Engine:
         budget = self._step_tokens
         while self._waiting and len(self._running) < self._batch and budget > 0:
             job = self._waiting[0]
-            # what predicts the first wanted token is computed here
-            row = self._rows.open(job.ids, room=job.room, reusable=len(job.ids) - 1)
+            # the last token is not reused: its logits predict the first new token
+            row = self._rows.open(job.ids, new_tokens=job.new_tokens, reusable=len(job.ids) - 1)
             if row is None:
                 return
             with self._wake:
                 self._waiting.popleft()
-            self._running.append(_Judging(job, row) if job.options else _Running(job, row))
+            self._running.append(_Scoring(job, row) if job.options else _Running(job, row))
             budget -= self._running[-1].missing
 
     def _advance(self) -> None:
-        """One forward pass for all rows, and one token for each that has its prompt behind it."""
+        """One forward pass for all rows, and one new token for each whose prompt is computed."""
         budget = self._step_tokens
         fed: list[tuple[_Running, Feed]] = []
-        # short needs first: an answer's next token does not wait for another's prompt
+        # shortest first: the next token of an answer does not wait for the prompt of another
         for running in sorted(self._running, key=lambda each: each.missing):
             fed.append((running, running.feed(max(1, budget))))
             budget -= len(fed[-1][1].ids)
@@ -248,20 +248,20 @@ class Engine:
             return
         logits = self._rows.forward([feed for _, feed in fed]).float()
         parts = torch.split(logits, [feed.wanted for _, feed in fed])
-        drawing = []
+        sampled = []
         for (running, feed), part in zip(fed, parts, strict=True):
-            if feed.wanted and isinstance(running, _Judging):
-                if not running.judge(part):
+            if feed.wanted and isinstance(running, _Scoring):
+                if not running.score_logits(part):
                     self._finish(running, "stop")
             elif feed.wanted:
-                drawing.append((running, part))
-        if drawing:
-            self._draw([running for running, _ in drawing], torch.cat([part for _, part in drawing]))
+                sampled.append((running, part))
+        if sampled:
+            self._sample([running for running, _ in sampled], torch.cat([part for _, part in sampled]))
 
-    def _draw(self, drawing: Sequence[_Running], logits: Tensor) -> None:
+    def _sample(self, sampled: Sequence[_Running], logits: Tensor) -> None:
         """The next token of each row."""
-        ids = draw(logits, [(running.job.sampling, running.chance.random()) for running in drawing])
-        for running, token, logprob in zip(drawing, ids.tolist(), logprobs(logits, ids).tolist(), strict=True):
+        ids = sample_tokens(logits, [(running.job.sampling, running.random.random()) for running in sampled])
+        for running, token, logprob in zip(sampled, ids.tolist(), token_logprobs(logits, ids).tolist(), strict=True):
             running.tokens.append(token)
             running.logprobs.append(logprob)
             if reason := self._ended(running):
@@ -275,9 +275,9 @@ class Engine:
 
     def _finish(self, running: _Running, finish: Finish) -> None:
         output = running.output(finish)
-        if any(logprob != logprob for found in (output.logprobs, *output.judged) for logprob in found):
+        if any(logprob != logprob for found in (output.logprobs, *output.scored) for logprob in found):
             self._release(running, keep=False)
-            running.job.settle(Permanent("not_a_number", "the model's numbers overflowed; try float32"))
+            running.job.settle(Permanent("not_a_number", "the model's numbers overflowed; try dtype: float32"))
         else:
             self._release(running)
             running.job.settle(output)
@@ -286,8 +286,8 @@ class Engine:
         self._running.remove(running)
         self._rows.close(running.row, keep=keep)
 
-    def _retreat(self, error: BaseException) -> None:
-        """Out of memory: half as many rows and tokens from now on; the youngest begin again later."""
+    def _shrink(self, error: BaseException) -> None:
+        """Out of memory: halve the rows and tokens of a step; the newest rows start again later."""
         if len(self._running) <= 1 and self._step_tokens == LEAST_TOKENS:
             self._give_up(error)
         else:
@@ -302,7 +302,7 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _give_up(self, error: BaseException) -> None:
-        """There is nothing smaller to try: the request that is alone and still too big fails, the others may fit."""
+        """The step cannot be smaller: the only request in it fails, and the others may fit."""
         failure = Permanent("out_of_memory", (str(error).splitlines() or ["no memory"])[0][:200])
         if self._running:
             job = self._running[0].job
@@ -317,5 +317,5 @@ class Engine:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    words = str(error).lower()  # MPS and the CPU's allocator have no class of their own for it
+    words = str(error).lower()  # MPS and the CPU allocator have no exception class for it
     return any(sign in words for sign in ("out of memory", "can't allocate memory", "not enough memory"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cai.backends.local.download import sha256
-from cai.backends.local.weights import locate
+from cai.backends.local.weights import find_weights
 from cai.core.errors import Mistake
 
 
@@ -19,7 +19,7 @@ def model_folder(name: str) -> tuple[Path, dict[str, str]]:
         return path.resolve(), {"adapter": sha256(path / "adapter_model.safetensors")}
     if (path.parent / "settings.json").is_file() and not path.exists():
         raise Mistake(name, "its training is not finished: there is no model yet", "run `cai train` again: it goes on")
-    found = locate(str(path) if path.is_dir() else name)
+    found = find_weights(str(path) if path.is_dir() else name)
     return Path(found.folder), dict(found.identity)
 
 

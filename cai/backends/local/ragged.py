@@ -1,15 +1,15 @@
-"""Runs a language model over many rows of different lengths at once: no padding, nothing copied between steps.
+"""Runs a language model over many rows of different lengths at once, without padding and without copies between steps.
 
-The new tokens of all rows, prompts and answers alike, go through the model as one flat line `[1, T]`; only attention
-tells rows apart. It is ours, registered with transformers, so that every model there that takes its attention from
-outside works unchanged. Keys and values lie on shelves of rows with about the same length, and a row that begins like
-another one, running or finished, takes over what that one has computed.
+The new tokens of all rows, of prompts and answers, go through the model as one flat sequence `[1, T]`; only attention
+separates the rows. That attention function is registered with transformers, so every model there whose attention can be
+replaced works unchanged. Keys and values are in KV caches for rows of about the same length, and a row with the same
+prefix as another, running or finished, copies that row's keys and values.
 
-Every result is a sum in an order that does not depend on who else is in the batch: products have at least four rows
-(below that, BLAS libraries take other kernels), key ranges are whole blocks, and masked places add exact zeros. On
-CPUs that makes a row's numbers the same to the last bit, alone and in company.
+Every sum is in an order that does not depend on the other rows of the batch: products have at least four rows (below
+that, BLAS libraries use other kernels), key ranges are whole blocks, and masked places add exact zeros. On CPUs a row's
+numbers are therefore the same to the last bit, alone or in a batch.
 
-Left out on purpose: sliding windows, linear attention, ALiBi and the like; `_serial` serves those.
+Left out on purpose: sliding windows, linear attention, ALiBi and the like; `serial` runs those.
 """
 
 from __future__ import annotations
@@ -23,77 +23,87 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AttentionInterface
 
-from cai.backends.local.kv_cache import BLOCK, Ids, Layers, Shelf, Slot, Store, as_ids, shared_prefix, whole_blocks
+from cai.backends.local.kv_cache import (
+    BLOCK,
+    CacheSlot,
+    Ids,
+    KVCache,
+    Layers,
+    PrefixCache,
+    as_ids,
+    shared_prefix,
+    whole_blocks,
+)
 from cai.backends.local.sequences import Feed, Row
 
-LINE = 8
-"""Flat lines are rounded up to this many tokens."""
+MULTIPLE = 8
+"""Flat sequences are padded to a multiple of this many tokens."""
 SUM = 2 * BLOCK
-"""Longest sum over keys that is left to one call of MKL."""
+"""The longest sum over keys in one call of MKL."""
 REUSE_AT_LEAST = 8
-"""Tokens; fewer in common are computed faster than they are looked up and copied."""
+"""Tokens; a shorter common prefix is computed faster than it is looked up and copied."""
 WORTH_WAITING = 64
-"""Tokens; when another row is about to compute this many of a new row's first tokens, the new row waits for it."""
+"""Tokens; a new row waits if another row is about to compute at least this many of its first tokens."""
 ATTENTION = "cai_ragged"
 
 
 @dataclass(slots=True, eq=False)
 class RaggedRow(Row):
-    """A row, where its keys and values lie, and the prompt that it is on its way through."""
+    """A row, the place of its keys and values, and the prompt that it computes."""
 
-    slot: Slot
+    slot: CacheSlot
     prompt: Ids
 
 
 class Ragged:
-    """A model and the memory of its rows. One thread uses it."""
+    """A model and the KV caches of its rows. One thread uses it."""
 
-    def __init__(self, model: Any, *, rows: int, store_bytes: int, memory_bytes: int) -> None:
-        """`rows`: the most at once; `store_bytes`: for finished prefixes, 0 switches reuse off altogether."""
+    def __init__(self, model: Any, *, rows: int, prefix_bytes: int, memory_bytes: int) -> None:
+        """`rows`: the most at once; `prefix_bytes`: for prefixes of finished rows, 0 turns all reuse off."""
         model.set_attn_implementation(ATTENTION)
         self._model = model
         self._most = rows
         self._memory_bytes = memory_bytes
-        self._store = Store(store_bytes) if store_bytes else None
-        self._shelves: dict[int, Shelf] = {}
+        self._prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
+        self._caches: dict[int, KVCache] = {}
         self._rows: list[RaggedRow] = []
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> RaggedRow | None:
-        """A row for `prompt` and `room` tokens after it; at most `reusable` of the prompt come from other rows.
+    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> RaggedRow | None:
+        """A row for `prompt` and up to `new_tokens` after it; at most `reusable` tokens are copied from other rows.
 
-        None: not now. There is no memory, or another row is just computing what this one begins with.
+        None: not now. There is no memory, or another row is computing the prefix of this one.
         """
         ids = as_ids(prompt)
         length, source = self._longest(ids[:reusable])
         if self._is_coming(ids[:reusable], length):
             return None
-        slot = self._place(len(ids) + room)
+        slot = self._place(len(ids) + new_tokens)
         if slot is None:
             return None
         if length >= REUSE_AT_LEAST:
             try:
                 slot.copy_from(source, length)
-            except RuntimeError:  # out of memory: the caller makes room and asks again
-                slot.shelf.give_back(slot.index)
+            except RuntimeError:  # out of memory: the caller frees some and tries again
+                slot.cache.free(slot.index)
                 raise
         row = RaggedRow(ids[:length].tolist() if length >= REUSE_AT_LEAST else [], slot, ids)
         self._rows.append(row)
         return row
 
     def close(self, row: RaggedRow, *, keep: bool = True) -> None:
-        """The row is finished; what it computed stays for others to take over while there is room."""
+        """The row is finished; with `keep`, its keys and values are kept for other rows while there is memory."""
         self._rows.remove(row)
         if not keep:
-            row.slot.shelf.wipe(row.slot.index)
-        elif self._store and row.done:
-            self._store.add(as_ids(row.done), row.slot.part(len(row.done)))
-        row.slot.shelf.give_back(row.slot.index)
+            row.slot.cache.wipe(row.slot.index)
+        elif self._prefixes and row.done:
+            self._prefixes.add(as_ids(row.done), row.slot.part(len(row.done)))
+        row.slot.cache.free(row.slot.index)
 
     def shrink(self) -> None:
-        """Give back all memory that no running row needs."""
-        if self._store:
-            self._store.clear()
-        self._shelves = {capacity: shelf for capacity, shelf in self._shelves.items() if shelf.busy}
+        """Free all memory that no running row needs."""
+        if self._prefixes:
+            self._prefixes.clear()
+        self._caches = {capacity: cache for capacity, cache in self._caches.items() if cache.busy}
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:
         """Compute the feeds; the wanted logits `[sum of wanted, V]`, in the order of the feeds."""
@@ -110,40 +120,40 @@ class Ragged:
         return torch.as_tensor(logits[: sum(feed.wanted for feed in feeds)])
 
     def _longest(self, ids: Ids) -> tuple[int, Layers]:
-        if not self._store:
+        if not self._prefixes:
             return 0, {}
-        length, source = self._store.longest(ids)
+        length, source = self._prefixes.longest(ids)
         for row in self._rows:
             if (own := min(len(row.done), shared_prefix(row.prompt, ids))) > length:
                 length, source = own, row.slot.part(own)
         return length, source
 
     def _is_coming(self, ids: Ids, length: int) -> bool:
-        if not self._store:
+        if not self._prefixes:
             return False
         return any(shared_prefix(row.prompt, ids) >= length + WORTH_WAITING for row in self._rows)
 
-    def _place(self, length: int) -> Slot | None:
+    def _place(self, length: int) -> CacheSlot | None:
         capacity = max(128, 1 << (length - 1).bit_length())
-        shelf = self._shelves.setdefault(capacity, Shelf(capacity))
-        if self._rows and self._bytes_with(shelf) > self._memory_bytes:
-            self._shelves = {size: other for size, other in self._shelves.items() if other.busy or other is shelf}
-            if self._bytes_with(shelf) > self._memory_bytes:
+        cache = self._caches.setdefault(capacity, KVCache(capacity))
+        if self._rows and self._bytes_with(cache) > self._memory_bytes:
+            self._caches = {size: other for size, other in self._caches.items() if other.busy or other is cache}
+            if self._bytes_with(cache) > self._memory_bytes:
                 return None
-        return Slot(shelf, shelf.take(self._most))
+        return CacheSlot(cache, cache.take(self._most))
 
-    def _bytes_with(self, shelf: Shelf) -> int:
-        """Memory that all shelves may come to need once `shelf` has a free slot."""
-        a_token = max(other.token_bytes for other in self._shelves.values())
-        growth = shelf.growth(self._most)
-        return a_token * sum(other.reserved(growth if other is shelf else 0) for other in self._shelves.values())
+    def _bytes_with(self, cache: KVCache) -> int:
+        """Bytes that all caches may need once `cache` has a free slot."""
+        a_token = max(other.token_bytes for other in self._caches.values())
+        growth = cache.growth(self._most)
+        return a_token * sum(other.reserved(growth if other is cache else 0) for other in self._caches.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Rows of one shelf that each read one token: `flat` says where in the line, the rest is one entry a row."""
+    """Rows of one cache with one new token each: `flat` is their range, the rest has an entry per row."""
 
-    shelf: Shelf
+    cache: KVCache
     flat: slice
     slots: Tensor
     positions: Tensor
@@ -154,9 +164,9 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Several new tokens of one row; each block is a range of the line and the mask `[1, n, L]` of its queries."""
+    """Several new tokens of one row; each block is a range of the sequence and the mask `[1, n, L]` of its queries."""
 
-    slot: Slot
+    slot: CacheSlot
     flat: slice
     start: int
     blocks: tuple[tuple[slice, Tensor], ...]
@@ -164,7 +174,7 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Who is where in one flat line of tokens."""
+    """The layout of one flat sequence of tokens."""
 
     ids: Tensor
     positions: Tensor
@@ -174,14 +184,14 @@ class _Plan:
 
     @classmethod
     def of(cls, feeds: Sequence[Feed], device: torch.device, dtype: torch.dtype) -> _Plan:
-        """Lay out the line: single tokens first, shelf by shelf and slot by slot, then the longer spans."""
-        order = sorted(range(len(feeds)), key=lambda place: _line_order(feeds[place]))
+        """Lay out the sequence: single tokens first, by cache and slot, then the longer spans."""
+        order = sorted(range(len(feeds)), key=lambda place: _flat_order(feeds[place]))
         for feed in feeds:
-            feed.row.slot.shelf.reach(len(feed.row.done) + len(feed.ids))
+            feed.row.slot.cache.reserve_length(len(feed.row.done) + len(feed.ids))
         ids: list[int] = []
         positions: list[int] = []
         wanted: dict[int, range] = {}
-        singles: dict[Shelf, list[int]] = {}
+        singles: dict[KVCache, list[int]] = {}
         spans = []
         for place in order:
             feed, start = feeds[place], len(ids)
@@ -189,36 +199,36 @@ class _Plan:
             positions += range(len(feed.row.done), len(feed.row.done) + len(feed.ids))
             wanted[place] = range(len(ids) - feed.wanted, len(ids))
             if len(feed.ids) == 1:
-                singles.setdefault(feed.row.slot.shelf, []).append(place)
+                singles.setdefault(feed.row.slot.cache, []).append(place)
             else:
                 spans.append(_span(feed, start, device, dtype))
         groups = []
         start = 0
-        for shelf, places in singles.items():
-            groups.append(_group(shelf, [feeds[place].row for place in places], start, device, dtype))
+        for cache, places in singles.items():
+            groups.append(_group(cache, [feeds[place].row for place in places], start, device, dtype))
             start += len(places)
         keep = [at for place in range(len(feeds)) for at in wanted[place]]
-        return cls(_line(ids, device), _line(positions, device), _line(keep, device), tuple(groups), tuple(spans))
+        return cls(_flat(ids, device), _flat(positions, device), _flat(keep, device), tuple(groups), tuple(spans))
 
 
-def _line_order(feed: Feed) -> tuple[bool, int, int]:
-    return len(feed.ids) > 1, feed.row.slot.shelf.capacity, feed.row.slot.index
+def _flat_order(feed: Feed) -> tuple[bool, int, int]:
+    return len(feed.ids) > 1, feed.row.slot.cache.capacity, feed.row.slot.index
 
 
-def _line(values: list[int], device: torch.device) -> Tensor:
-    return torch.tensor(values + [0] * (-len(values) % LINE or (0 if values else LINE)), device=device)
+def _flat(values: list[int], device: torch.device) -> Tensor:
+    return torch.tensor(values + [0] * (-len(values) % MULTIPLE or (0 if values else MULTIPLE)), device=device)
 
 
-def _group(shelf: Shelf, rows: Sequence[RaggedRow], start: int, device: torch.device, dtype: torch.dtype) -> _Group:
+def _group(cache: KVCache, rows: Sequence[RaggedRow], start: int, device: torch.device, dtype: torch.dtype) -> _Group:
     slots = [row.slot.index for row in rows]
     positions = [len(row.done) for row in rows]
     extent = slots[-1] + 1
-    # a slot without a reader is computed too, and thrown away; one visible place keeps its numbers finite
+    # slots without a new token are computed too and discarded; one visible key keeps their numbers finite
     visible = torch.ones(extent, dtype=torch.long)
     visible[slots] = torch.tensor(positions) + 1
-    mask = _mask(visible, shelf.length, device, dtype)[:, None]
+    mask = _mask(visible, cache.length, device, dtype)[:, None]
     flat = slice(start, start + len(rows))
-    return _Group(shelf, flat, torch.tensor(slots, device=device), torch.tensor(positions, device=device), extent, mask)
+    return _Group(cache, flat, torch.tensor(slots, device=device), torch.tensor(positions, device=device), extent, mask)
 
 
 def _span(feed: Feed, start: int, device: torch.device, dtype: torch.dtype) -> _Span:
@@ -247,19 +257,19 @@ def _attention(
     plan: _Plan | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention `[1, heads, T, D] -> [1, T, heads, D]` within the rows that `plan` finds in the line."""
+    """Attention `[1, heads, T, D] -> [1, T, heads, D]` within the rows of `plan`."""
     unknown = [name for name in ("sliding_window", "softcap", "s_aux", "position_bias") if others.get(name) is not None]
     if plan is None or attention_mask is not None or unknown:
-        raise NotImplementedError(f"attention with {unknown or 'a mask'} is not for a ragged line")
+        raise NotImplementedError(f"attention with {unknown or 'a mask'} is not supported in a ragged batch")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     answer = query.new_zeros(query.shape[2], query.shape[1], value.shape[-1])
     for group in plan.groups:
-        keys, values = group.shelf.layer(module.layer_idx, key, value)
+        keys, values = group.cache.layer(module.layer_idx, key, value)
         keys[group.slots, :, group.positions] = key[0, :, group.flat].transpose(0, 1)
         values[group.slots, :, group.positions] = value[0, :, group.flat].transpose(0, 1)
         answer[group.flat] = _decode(query[0, :, group.flat].transpose(0, 1), keys, values, group, scale)
     for span in plan.spans:
-        keys, values = span.slot.shelf.layer(module.layer_idx, key, value)
+        keys, values = span.slot.cache.layer(module.layer_idx, key, value)
         end = span.start + span.flat.stop - span.flat.start
         keys[span.slot.index, :, span.start : end] = key[0, :, span.flat]
         values[span.slot.index, :, span.start : end] = value[0, :, span.flat]
@@ -269,7 +279,7 @@ def _attention(
 
 
 def _decode(query_NHD: Tensor, keys: Tensor, values: Tensor, group: _Group, scale: float) -> Tensor:
-    """One query a row against its own slot; queries that share a head's keys are one product, keys are not repeated."""
+    """One query per row against its own slot; queries that share a head's keys are one product."""
     count, heads, dim = query_NHD.shape
     shared = keys.shape[1]
     units, length = group.extent * shared, group.mask.shape[-1]
@@ -316,7 +326,7 @@ def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     """`[U, M, L]` times `[U, L, D]`."""
     if weights.dtype != torch.float32 or weights.device.type != "cpu":
         return torch.bmm(weights, values)
-    # MKL cuts a long sum into parts whose size depends on its length; parts of our own keep its order
+    # MKL splits a long sum into parts whose size depends on its length; fixed parts keep the order
     answer = torch.bmm(weights[:, :, :SUM], values[:, :SUM])
     for start in range(SUM, weights.shape[2], SUM):
         answer = torch.baddbmm(answer, weights[:, :, start : start + SUM], values[:, start : start + SUM])

@@ -118,7 +118,7 @@ def open_scorer(
     """
     import torch
 
-    from cai.backends.local.weights import quiet_transformers
+    from cai.backends.local.quiet import quiet_transformers
 
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with quiet_transformers():

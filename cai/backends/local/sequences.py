@@ -1,6 +1,6 @@
-"""The seam between scheduling requests and computing a model: rows that are fed tokens, side by side.
+"""The interface between the engine, which schedules requests, and what computes the model: `ragged` or `serial`.
 
-Left out on purpose: how rows are kept in memory; `_ragged` and `_serial` each have their own way.
+A row is one token sequence in the batch. `ragged` and `serial` keep rows in memory in different ways.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ class Row:
     """The tokens computed so far."""
 
     def rewind(self, length: int) -> None:
-        """Go back to the first `length` of them; others may follow."""
+        """Go back to the first `length` tokens; others may follow."""
         del self.done[length:]
 
 
 class Feed(NamedTuple):
     """The next tokens of a row, and for how many of the last of them the logits are wanted."""
 
-    row: Any  # the Row that the same Rows opened
+    row: Any  # a Row that the same SequenceRunner opened
     ids: Sequence[int]
     wanted: int
 
 
-class Rows(Protocol):
-    """A model that computes rows. One thread uses it."""
+class SequenceRunner(Protocol):
+    """Computes rows with a model. One thread uses it."""
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> Row | None:
-        """A row for `prompt` and `room` tokens after it; at most `reusable` of the prompt come from other rows.
+    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> Row | None:
+        """A row for `prompt` and up to `new_tokens` after it; at most `reusable` tokens are copied from other rows.
 
-        None: not now. There is no memory, or another row is just computing what this one begins with.
+        None: not now. There is no memory, or another row is computing the prefix of this one.
         """
         ...
 
     def close(self, row: Any, *, keep: bool = True) -> None:
-        """The row is finished. `keep`: what it computed is good, and may serve other rows."""
+        """The row is finished. `keep`: its keys and values are valid, and other rows may reuse them."""
         ...
 
     def shrink(self) -> None:
-        """Give back all memory that no running row needs."""
+        """Free all memory that no running row needs."""
         ...
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:

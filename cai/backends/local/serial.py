@@ -1,9 +1,9 @@
-"""Runs any causal language model of transformers, one row after another, with the cache that the model itself brings.
+"""Runs any causal language model of transformers, one row after another, with the model's own cache.
 
-For models whose attention cannot be told from outside which tokens belong together: sliding windows, linear
-attention, state spaces. The same seam as `_ragged`, so that scheduling and sampling are written once.
+It is for models whose attention `ragged` cannot replace: sliding windows, linear attention, state spaces. Both have the
+same interface, so scheduling and sampling are written once.
 
-Left out on purpose: batches and prefix reuse, which would need to know each of those caches.
+Left out on purpose: batches and prefix reuse, which would depend on the format of each model's cache.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from cai.backends.local.sequences import Feed, Row
 
 @dataclass(slots=True, eq=False)
 class SerialRow(Row):
-    """A row with the model's own memory of it."""
+    """A row with the model's own cache."""
 
     cache: Any = None
 
     def rewind(self, length: int) -> None:
-        """Go back; not every model's memory can, so all of it is read again."""
+        """Go back. Not every model's cache can, so the whole row is computed again."""
         Row.rewind(self, length)
         self.cache = None
 
 
 class Serial:
-    """A model whose rows are computed one by one. One thread uses it."""
+    """Computes rows one by one. One thread uses it."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def open(self, prompt: Sequence[int], *, room: int, reusable: int) -> SerialRow:
-        """A new row; there is always room for one."""
+    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> SerialRow:
+        """A new row; never None."""
         return SerialRow([])
 
     def close(self, row: SerialRow, *, keep: bool = True) -> None:
@@ -52,7 +52,7 @@ class Serial:
         return torch.cat([self._row(feed.row, feed.ids, feed.wanted) for feed in feeds])
 
     def _row(self, row: SerialRow, ids: Sequence[int], wanted: int) -> Tensor:
-        # without a cache of its own, the model reads the whole text again
+        # without a cache, the model computes the whole row again
         new = ids if row.cache is not None or not row.done else [*row.done, *ids]
         line = torch.tensor([list(new)], device=self._model.device)
         output = self._model(input_ids=line, past_key_values=row.cache, use_cache=True)

@@ -1,9 +1,9 @@
-"""Text in and out of a Hugging Face tokenizer: messages to token ids, token ids to an answer.
+"""Converts messages to token ids and token ids to text, with a Hugging Face tokenizer and its chat template.
 
-What a message says is data. A control token spelled inside it (`<|im_end|>`) is broken up visibly before the chat
-template sees it, so that no text can end its own turn or open another's.
+The text of a message is data. A control token in it (`<|im_end|>`) is broken up visibly before the chat template is
+applied, so that no text can end its own message or start another.
 
-Left out on purpose: truncation. A prompt that does not fit is an error of its row, never a shorter prompt.
+Left out on purpose: truncation. A prompt that does not fit is an error of its row.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cai.core.types import Message, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """A request as the model reads it."""
+class RenderedPrompt:
+    """A request as text and ids."""
 
     text: str
     ids: tuple[int, ...]
@@ -28,33 +28,33 @@ class Rendered:
 
     @property
     def in_thought(self) -> bool:
-        """Whether the chat template has already opened the model's reasoning."""
+        """Whether the chat template has already started the model's reasoning."""
         return self.text.rstrip().endswith("<think>")
 
 
-class Text:
+class ChatTokenizer:
     """One tokenizer and its chat template."""
 
     def __init__(self, tokenizer: Any, model: str) -> None:
         self._tokenizer = tokenizer
         self._model = model
-        # the event loop and the engine's thread both ask the tokenizer, which promises nothing about threads
+        # the event loop and the engine's thread both use the tokenizer, which is not known to be thread-safe
         self._lock = threading.Lock()
         self._controls = _control_tokens(tokenizer)
         spellings = sorted(filter(None, self._controls.values()), key=len, reverse=True)
-        self._spelled = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+        self._control_pattern = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
 
-    def render(self, request: Request) -> Rendered:
-        """The request as text and ids. Raises Mistake (no chat template) or Permanent (this one cannot be asked)."""
+    def render(self, request: Request) -> RenderedPrompt:
+        """The request as text and ids. Raises Mistake (no chat template) or Permanent (this request is impossible)."""
         messages = [Message(message.role, self.neutral(message.content)) for message in request.messages]
         text = messages[0].content if request.plain else self._templated(messages)
         ids = self._encode(text, plain=request.plain)
         if not ids:
-            raise Permanent("empty_prompt", "there is nothing for the model to read")
-        return Rendered(text, ids, request.plain)
+            raise Permanent("empty_prompt", "the prompt has no tokens")
+        return RenderedPrompt(text, ids, request.plain)
 
-    def continuation(self, prompt: Rendered, text: str) -> tuple[int, ...]:
-        """The ids of `text` after `prompt`: as one text where that leaves the prompt's ids alone, else by itself."""
+    def continuation(self, prompt: RenderedPrompt, text: str) -> tuple[int, ...]:
+        """The ids of `text` after `prompt`: tokenized together if that keeps the prompt's ids, else separately."""
         text = self.neutral(text)
         whole = self._encode(prompt.text + text, plain=prompt.plain)
         if whole[: len(prompt.ids)] == prompt.ids and len(whole) > len(prompt.ids):
@@ -64,12 +64,12 @@ class Text:
     def neutral(self, content: str) -> str:
         """`content` with every control token in it broken by spaces: `<|im_end|>` becomes `<| im_end |>`."""
         content = _whole_characters(content)
-        while self._spelled.search(content):
-            content = self._spelled.sub(lambda match: _broken(match[0]), content)
-        # a tokenizer may normalise yet another spelling into one; the unknown token is what odd text turns into
+        while self._control_pattern.search(content):
+            content = self._control_pattern.sub(lambda match: _broken(match[0]), content)
+        # a tokenizer may normalise another spelling into one; the unknown token is excluded, since odd text becomes it
         found = self._controls.keys() & set(self._encode(content, plain=False))
         if found - {self._tokenizer.unk_token_id}:
-            raise Permanent("control_token", "the text holds a control token in a spelling that cannot be broken up")
+            raise Permanent("control_token", "the text contains a control token in a spelling that cannot be broken up")
         return content
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -77,8 +77,8 @@ class Text:
         with self._lock:
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def finder(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool]:
-        """A function that says whether generated ids have just come to hold one of `stops`."""
+    def stop_finder(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+        """A function that returns whether the last generated ids contain one of `stops`."""
         # a token is at least one byte, so a stop text reaches back no further than this
         window = max((len(stop.encode()) for stop in stops), default=0) + 4
 
@@ -91,7 +91,7 @@ class Text:
         return found
 
     def ends(self, declared: Sequence[int]) -> frozenset[int]:
-        """The ids that end an answer: those `declared` with the model, and the chat template's end of a turn."""
+        """The ids that end an answer: those `declared` by the model, and the chat template's end of a message."""
         found = set(declared)
         if self._tokenizer.chat_template:
             turns = [Message("user", "hi"), Message("assistant", "ok")]
@@ -108,22 +108,23 @@ class Text:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
-        except TemplateError as error:  # its own refusal: no system turn, turns that do not alternate
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            # mostly its own refusal: no system message, roles that do not alternate; else a template with a fault
             raise Permanent("chat_template", f"the model's chat template refuses this: {error}") from error
         return str(text)
 
     def _encode(self, text: str, *, plain: bool) -> tuple[int, ...]:
-        """`plain`: the start token is the tokenizer's to add; else the chat template has written it."""
+        """`plain`: the tokenizer adds the start token; otherwise the chat template has added it."""
         with self._lock:
             ids = tuple(self._tokenizer(text, add_special_tokens=plain, verbose=False).input_ids)
-        # some tokenizers also end a text, and a prompt is a text to go on with
+        # some tokenizers also add an end token, which a prompt to continue must not have
         return ids[:-1] if plain and ids[-1:] == (self._tokenizer.eos_token_id,) else ids
 
 
 def _control_tokens(tokenizer: Any) -> dict[int, str]:
-    """Id -> spelling of the tokens that are not plain text: the special ones, and added tags such as `<think>`.
+    """Id -> spelling of the tokens that are not text: the special ones, and added tags such as `<think>`.
 
-    Other added tokens (runs of blanks, mostly) are text.
+    Other added tokens (mostly runs of spaces) are text.
     """
     added = tokenizer.added_tokens_decoder.items()
     found = {id: str(token) for id, token in added if token.special or re.fullmatch(r"<.+>|\[.+\]", str(token))}
@@ -131,7 +132,7 @@ def _control_tokens(tokenizer: Any) -> dict[int, str]:
 
 
 def _broken(token: str) -> str:
-    """The token with a space inside each of its borders, so that it reads the same and means nothing."""
+    """The token with spaces inside its brackets: readable, and no longer a control token."""
     if len(token) == 1:
         return "\N{REPLACEMENT CHARACTER}"
     left, name, right = re.fullmatch(r"(\W*)(.*?)(\W*)", token, re.DOTALL).groups()  # type: ignore[union-attr]
@@ -141,5 +142,5 @@ def _broken(token: str) -> str:
 
 
 def _whole_characters(text: str) -> str:
-    """Half an emoji, cut by an earlier model, becomes a replacement character: tokenizers take UTF-8 only."""
+    """Half an emoji, cut by an earlier model, becomes a replacement character: tokenizers accept UTF-8 only."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,14 +1,14 @@
-"""What the mock server says: words drawn by the digest of what it was asked, in the shapes of both APIs.
+"""The answers of the mock server: words drawn by the digest of the request, in the formats of both APIs.
 
-Every answer ends in the first eight digits of that digest, so that a row can be traced to its request.
-
-Left out on purpose: sense. A critique says something, concludes as it was asked to, and means nothing.
+Every answer ends in the first eight digits of that digest, so that a row can be traced to its request. The text has no
+meaning; a critique ends in a verdict if the request asks for one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 WORDS = (
@@ -22,12 +22,12 @@ WORDS = (
 _TOKEN = re.compile(r"\s*\S+")
 
 
-def digest(path: str, body: bytes) -> bytes:
-    """What a request is known by: SHA-256 of its kind and its body in compact JSON."""
+def request_digest(path: str, body: bytes) -> bytes:
+    """The digest of a request: SHA-256 of its path and its body in compact JSON."""
     return hashlib.sha256(path.encode() + b"\n" + body).digest()
 
 
-def speak(key: bytes, body: dict[str, Any]) -> tuple[str, str, int]:
+def answer_text(key: bytes, body: dict[str, Any]) -> tuple[str, str, int]:
     """Text, finish (stop or length) and number of words of the answer to `body`."""
     most = body.get("max_tokens") or body.get("max_completion_tokens") or 512
     drawn = hashlib.shake_128(key).digest(21 + key[0] % 40)
@@ -41,35 +41,35 @@ def speak(key: bytes, body: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def prompt_length(body: dict[str, Any]) -> int:
-    """Characters of everything asked."""
+    """Characters in all texts of the request."""
     return sum(map(len, _turns(body)))
 
 
-def chat(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+def chat_completion(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
     """An OpenAI chat completion."""
     message = {"role": "assistant", "content": text}
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
     if body.get("logprobs"):
-        tokens = [{"token": token, "logprob": logprob(token)} for token in _TOKEN.findall(text)]
+        tokens = [{"token": token, "logprob": token_logprob(token)} for token in _TOKEN.findall(text)]
         choice["logprobs"] = {"content": tokens}
-    said = _openai(key, body, "chat.completion", choice, words)
+    answer = _openai(key, body, "chat.completion", choice, words)
     if body.get("prompt_logprobs") is not None:
-        read = [{"0": {"logprob": logprob(token), "decoded_token": token}} for token in _tokens(body)]
-        said["prompt_logprobs"] = [None, *read[1:]]
-    return said
+        read = [{"0": {"logprob": token_logprob(token), "decoded_token": token}} for token in _tokens(body)]
+        answer["prompt_logprobs"] = [None, *read[1:]]
+    return answer
 
 
 def text_completion(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
-    """An OpenAI text completion, the prompt before it where `echo` asks for that."""
+    """An OpenAI text completion; with `echo`, its tokens include the prompt's."""
     choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
     if body.get("logprobs") is not None:
         tokens = [*(_tokens(body) if body.get("echo") else []), *_TOKEN.findall(text)]
-        values = [None if n == 0 and body.get("echo") else logprob(token) for n, token in enumerate(tokens)]
+        values = [None if n == 0 and body.get("echo") else token_logprob(token) for n, token in enumerate(tokens)]
         choice["logprobs"] = {"tokens": tokens, "token_logprobs": values}
     return _openai(key, body, "text_completion", choice, words)
 
 
-def message(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+def anthropic_message(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
     """An Anthropic message."""
     return {
         "id": f"msg_{key.hex()[:24]}",
@@ -83,18 +83,18 @@ def message(key: bytes, body: dict[str, Any], text: str, finish: str, words: int
     }
 
 
-def logprob(token: str) -> float:
-    """The made-up log-probability of a token, the same wherever it stands."""
+def token_logprob(token: str) -> float:
+    """The invented log-probability of a token, the same wherever it occurs."""
     return -(hashlib.sha256(token.encode()).digest()[0] + 1) / 64
 
 
 def _turns(body: dict[str, Any]) -> list[str]:
-    said = [turn["content"] for turn in body.get("messages", ())]
-    return [text for text in (body.get("system"), body.get("prompt"), *said) if isinstance(text, str)]
+    contents = [turn["content"] for turn in body.get("messages", ())]
+    return [text for text in (body.get("system"), body.get("prompt"), *contents) if isinstance(text, str)]
 
 
 def _tokens(body: dict[str, Any]) -> list[str]:
-    # a mark before each turn, as chat templates have them: no token runs from one turn into the next
+    # a token before each turn, as in chat templates: no token spans two turns
     return [token for turn in _turns(body) for token in ("<turn>", *_TOKEN.findall(turn))]
 
 
@@ -108,3 +108,12 @@ def _openai(key: bytes, body: dict[str, Any], kind: str, choice: dict[str, Any],
         "choices": [choice],
         "usage": {"prompt_tokens": asked, "completion_tokens": words, "total_tokens": asked + words},
     }
+
+
+Shape = Callable[[bytes, dict[str, Any], str, str, int], dict[str, Any]]
+"""Digest and body of a request, text, finish and number of words of its answer -> the answer's JSON."""
+SHAPES: dict[str, Shape] = {
+    "/v1/chat/completions": chat_completion,
+    "/v1/completions": text_completion,
+    "/v1/messages": anthropic_message,
+}

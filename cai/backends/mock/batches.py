@@ -1,9 +1,9 @@
 """The batch endpoints of the mock server: OpenAI's files and batches, Anthropic's message batches.
 
-A batch is done after `batch_seconds`. Its results come in the order of their digests, which is none that a client could
-have meant; some failed, expired or twice, where the server was told so.
+A batch ends after `batch_seconds`. Its results are in the order of their digests, which differs from the order of the
+requests; with the configured faults some have failed, have expired or occur twice.
 
-Left out on purpose: limits on size, and results that go away after a month.
+Left out on purpose: limits on size, and results that are deleted after a month.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import from_json, to_json
 
-from cai.backends.mock.faults import error
-from cai.backends.mock.server import SHAPES, Mock
+from cai.backends.mock.answers import SHAPES
+from cai.backends.mock.faults import error_response
+from cai.backends.mock.state import Mock
 
 Line = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Batch:
-    """A batch, of either API: what came of each request, by custom id."""
+    """A batch of either API: the outcome of each request, by custom id."""
 
     id: str
     path: str
@@ -32,14 +33,14 @@ class Batch:
     input: str = ""
     cancelled: bool = False
     results: list[tuple[str, str, bytes]] = field(default_factory=list)
-    """Custom id, what came of it (succeeded, errored, expired), and the answer."""
+    """Custom id, outcome (succeeded, errored, expired), and the answer."""
 
     def count(self, outcome: str) -> int:
-        return sum(came == outcome for _, came, _ in self.results)
+        return sum(found == outcome for _, found, _ in self.results)
 
 
-class Desk:
-    """Takes batches in and gives results out."""
+class MockBatchApi:
+    """Accepts batches and returns their results."""
 
     def __init__(self, mock: Mock) -> None:
         self._mock = mock
@@ -53,20 +54,20 @@ class Desk:
         form = await request.post()
         upload = form.get("file")
         if not isinstance(upload, web.FileField):
-            return error(400, "There is no file in the form")
+            return error_response(400, "There is no file in the form")
         return web.json_response(self._file(upload.file.read(), str(form.get("purpose"))))
 
     async def get_file(self, request: web.Request) -> web.Response:
         """GET /v1/files/{id}/content."""
         content = self._files.get(request.match_info["id"])
-        return error(404, "No such file") if content is None else web.Response(body=content)
+        return error_response(404, "No such file") if content is None else web.Response(body=content)
 
     async def put_batch(self, request: web.Request) -> web.Response:
         """POST /v1/batches."""
         body = await request.json()
         content, path = self._files.get(body.get("input_file_id")), body.get("endpoint")
         if content is None or path not in SHAPES:
-            return error(400, "There is no such input file or endpoint")
+            return error_response(400, "There is no such input file or endpoint")
         lines = [from_json(line) for line in content.splitlines() if line.strip()]
         batch = self._batch("batch", path, [(line["custom_id"], line["body"]) for line in lines])
         batch.input = body["input_file_id"]
@@ -75,7 +76,7 @@ class Desk:
     async def get_batch(self, request: web.Request) -> web.Response:
         """GET /v1/batches/{id}."""
         batch = self._batches.get(request.match_info["id"])
-        return error(404, "No such batch") if batch is None else web.json_response(self._openai(batch))
+        return error_response(404, "No such batch") if batch is None else web.json_response(self._openai(batch))
 
     async def cancel_batch(self, request: web.Request) -> web.Response:
         """POST /v1/batches/{id}/cancel."""
@@ -94,7 +95,11 @@ class Desk:
     async def get_messages(self, request: web.Request) -> web.Response:
         """GET /v1/messages/batches/{id}."""
         batch = self._batches.get(request.match_info["id"])
-        return error(404, "No such batch") if batch is None else web.json_response(self._anthropic(batch, request))
+        return (
+            error_response(404, "No such batch")
+            if batch is None
+            else web.json_response(self._anthropic(batch, request))
+        )
 
     async def cancel_messages(self, request: web.Request) -> web.Response:
         """POST /v1/messages/batches/{id}/cancel."""
@@ -106,17 +111,17 @@ class Desk:
         """GET /v1/messages/batches/{id}/results."""
         batch = self._batches.get(request.match_info["id"])
         if batch is None or not self._done(batch):
-            return error(404, "No such results")
-        said = (to_json({"custom_id": id, "result": _result(came, answer)}) for id, came, answer in batch.results)
-        return web.Response(body=b"\n".join(said), content_type="application/x-jsonl")
+            return error_response(404, "No such results")
+        lines = (to_json({"custom_id": id, "result": _result(end, answer)}) for id, end, answer in batch.results)
+        return web.Response(body=b"\n".join(lines), content_type="application/x-jsonl")
 
     def _batch(self, kind: str, path: str, asked: list[tuple[str, Line]]) -> Batch:
         id = f"{kind}_{hashlib.sha256(f'{len(self._batches)} {asked}'.encode()).hexdigest()[:24]}"
         batch = self._batches[id] = Batch(id, path, time.time())
         for custom, body in sorted(asked, key=lambda line: hashlib.sha256(to_json(line[1])).digest()):
             fault, answer = self._mock.reply(path, body, to_json(body), batch=True)
-            came = {"batch_error": "errored", "batch_expired": "expired"}.get(str(fault), "succeeded")
-            batch.results += [(custom, came, answer)] * (2 if fault == "batch_twice" else 1)
+            outcome = {"batch_error": "errored", "batch_expired": "expired"}.get(str(fault), "succeeded")
+            batch.results += [(custom, outcome, answer)] * (2 if fault == "batch_twice" else 1)
         return batch
 
     def _done(self, batch: Batch) -> bool:
@@ -159,34 +164,34 @@ class Desk:
         }
 
 
-def _line(id: str, came: str, answer: bytes) -> Line:
+def _line(id: str, outcome: str, answer: bytes) -> Line:
     """A line of OpenAI's output or error file."""
-    if came == "expired":
-        said = {"code": "batch_expired", "message": "This request could not be executed before the batch expired."}
-        return {"custom_id": id, "response": None, "error": said}
+    if outcome == "expired":
+        error = {"code": "batch_expired", "message": "This request could not be executed before the batch expired."}
+        return {"custom_id": id, "response": None, "error": error}
     failed = {"error": {"message": "The server had an error", "type": "server_error"}}
-    good = came == "succeeded"
+    good = outcome == "succeeded"
     response = {"status_code": 200 if good else 500, "body": from_json(answer) if good else failed}
     return {"custom_id": id, "response": response, "error": None}
 
 
-def _result(came: str, answer: bytes) -> Line:
-    """What Anthropic's results say of one request."""
-    if came == "succeeded":
-        return {"type": came, "message": from_json(answer)}
-    said = {"type": "error", "error": {"type": "api_error", "message": "Internal server error"}}
-    return {"type": came, "error": said} if came == "errored" else {"type": came}
+def _result(outcome: str, answer: bytes) -> Line:
+    """One request in Anthropic's results."""
+    if outcome == "succeeded":
+        return {"type": outcome, "message": from_json(answer)}
+    error = {"type": "error", "error": {"type": "api_error", "message": "Internal server error"}}
+    return {"type": outcome, "error": error} if outcome == "errored" else {"type": outcome}
 
 
-def add_routes(app: web.Application, mock: Mock) -> None:
-    """Put the desk's doors into `app`."""
-    desk, routes = Desk(mock), app.router
-    routes.add_post("/v1/files", desk.put_file)
-    routes.add_get("/v1/files/{id}/content", desk.get_file)
-    routes.add_post("/v1/batches", desk.put_batch)
-    routes.add_get("/v1/batches/{id}", desk.get_batch)
-    routes.add_post("/v1/batches/{id}/cancel", desk.cancel_batch)
-    routes.add_post("/v1/messages/batches", desk.put_messages)
-    routes.add_get("/v1/messages/batches/{id}", desk.get_messages)
-    routes.add_post("/v1/messages/batches/{id}/cancel", desk.cancel_messages)
-    routes.add_get("/v1/messages/batches/{id}/results", desk.get_results)
+def add_batch_routes(app: web.Application, mock: Mock) -> None:
+    """Add the routes of both batch APIs to `app`."""
+    api, routes = MockBatchApi(mock), app.router
+    routes.add_post("/v1/files", api.put_file)
+    routes.add_get("/v1/files/{id}/content", api.get_file)
+    routes.add_post("/v1/batches", api.put_batch)
+    routes.add_get("/v1/batches/{id}", api.get_batch)
+    routes.add_post("/v1/batches/{id}/cancel", api.cancel_batch)
+    routes.add_post("/v1/messages/batches", api.put_messages)
+    routes.add_get("/v1/messages/batches/{id}", api.get_messages)
+    routes.add_post("/v1/messages/batches/{id}/cancel", api.cancel_messages)
+    routes.add_get("/v1/messages/batches/{id}/results", api.get_results)

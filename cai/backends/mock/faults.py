@@ -1,8 +1,6 @@
-"""What can go wrong with an answer of the mock server, drawn so that a run can be repeated fault by fault.
+"""Faults in the answers of the mock server, drawn so that a run can be repeated with the same faults.
 
-Whether the n-th asking of a request fails, and how, depends on the request, on n and on the server's seed alone.
-
-Left out on purpose: faults by the clock. A test that fails at ten past three cannot be mended.
+Whether and how the n-th try of a request fails depends only on the request, on n and on the server's seed.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ Fault = Literal[
     "429", "500", "503", "529", "reset", "stall", "malformed", "type", "empty", "truncated", "drip",
     "batch_error", "batch_expired", "batch_twice",
 ]  # fmt: skip
-"""Status codes; connection reset within the answer; answer that comes too late; cut JSON; HTML; no text; fewer bytes
-than announced; a few bytes at a time; and in batches a failed request, one that was not reached, a line sent twice."""
+"""Status codes; connection reset in the middle of the answer; late answer; cut JSON; HTML; no text; fewer bytes than
+announced; a few bytes at a time; and in batches a failed request, one that was not processed, a line sent twice."""
 BATCH: tuple[Fault, ...] = ("batch_error", "batch_expired", "batch_twice")
 PIECES = 20
-"""Into how many a dripping answer falls."""
-SAID = {
+"""How many pieces a `drip` answer is sent in."""
+MESSAGES = {
     429: ("rate_limit_error", "Too many requests"),
     500: ("server_error", "The server had an error"),
     503: ("overloaded_error", "The server is starting"),
@@ -33,13 +31,15 @@ SAID = {
 }
 
 
-def draw(faults: Mapping[Fault, float], digest: bytes, attempt: int, seed: int, *, batch: bool = False) -> Fault | None:
-    """The fault of this asking, by the rates; None for a good answer."""
+def draw_fault(
+    faults: Mapping[Fault, float], digest: bytes, attempt: int, seed: int, *, batch: bool = False
+) -> Fault | None:
+    """The fault of this try, by the rates; None for a good answer."""
     if not faults:
         return None
     rates = {fault: rate for fault, rate in faults.items() if (fault in BATCH) == batch}
-    throw = hashlib.sha256(digest + f"{attempt} {seed}".encode()).digest()
-    chance = int.from_bytes(throw[:8], "big") / 2**64
+    drawn = hashlib.sha256(digest + f"{attempt} {seed}".encode()).digest()
+    chance = int.from_bytes(drawn[:8], "big") / 2**64
     for fault, rate in rates.items():
         chance -= rate
         if chance < 0:
@@ -47,21 +47,21 @@ def draw(faults: Mapping[Fault, float], digest: bytes, attempt: int, seed: int, 
     return None
 
 
-def refusal(status: int, retry_after: float | None = None) -> web.Response:
-    """An error as both APIs word it."""
-    kind, words = SAID[status]
+def overload_response(status: int, retry_after: float | None = None) -> web.Response:
+    """An error in the format of both APIs."""
+    kind, words = MESSAGES[status]
     headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
-    return error(status, words, kind, headers)
+    return error_response(status, words, kind, headers)
 
 
-def error(status: int, words: str, code: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
+def error_response(status: int, words: str, code: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
     """An error with these words."""
-    said = {"type": "error", "error": {"message": words, "type": code or "invalid_request_error", "code": code or None}}
-    return web.json_response(said, status=status, headers=headers)
+    body = {"type": "error", "error": {"message": words, "type": code or "invalid_request_error", "code": code or None}}
+    return web.json_response(body, status=status, headers=headers)
 
 
-async def spoiled(request: web.Request, fault: Fault, body: bytes, seconds: float) -> web.StreamResponse:
-    """`body` sent as the fault has it."""
+async def faulty_response(request: web.Request, fault: Fault, body: bytes, seconds: float) -> web.StreamResponse:
+    """`body`, sent with the fault."""
     if fault == "malformed":
         return web.Response(body=body[: len(body) // 2], content_type="application/json")
     if fault == "type":
@@ -85,7 +85,7 @@ async def _drip(response: web.StreamResponse, body: bytes, seconds: float) -> No
         try:
             await response.write(body[start : start + size])
         except ConnectionResetError:
-            return  # the client had enough
+            return  # the client has hung up
         await asyncio.sleep(seconds / PIECES)
 
 
