@@ -10,8 +10,6 @@ Left out on purpose: what a row looks like, which a Format says, and uploading.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,7 +22,7 @@ from cai.core.errors import Mistake
 from cai.core.plugin_types import Column, Export, Format
 from cai.data.splits import Split, settle
 from cai.report.cards.dataset import Lengths, dataset_card
-from cai.runs.files import atomic, write_text, writing
+from cai.runs.files import atomic, replaced_folder, write_text
 from cai.runs.folder import Run
 
 Row = dict[str, object]
@@ -45,7 +43,8 @@ def write_export(run: Run, format_name: str, *, split: Split, folder: Path | Non
     manifest, lengths = run.manifest, Lengths()
     prompts = chain((trace.prompt for trace in run.traces()), (pair.prompt for pair in run.pairs()))
     export = Export(run.traces, run.pairs, settle(split, prompts), manifest.constitution.digest)
-    with _replacing(folder or run.path / "export" / format_name.replace(":", ".")) as beside:
+    target = folder or run.path / "export" / format_name.replace(":", ".")
+    with replaced_folder(target, _refuse_foreign) as beside:
         counts = _fill(beside, shape, _measured(shape.rows(export), lengths))
         page = dataset_card(manifest, format_name, shape, counts, lengths)
         write_text(beside / "README.md", f"---\n{_header(shape, counts)}---\n\n{page}")
@@ -142,27 +141,6 @@ def _header(shape: Format, counts: Mapping[str, int]) -> str:
     header = DatasetCardData(tags=TAGS, configs=[{"config_name": "default", "data_files": files}])
     DatasetInfosDict({"default": DatasetInfo(features=_features(shape.columns))}).to_dataset_card_data(header)
     return str(header.to_yaml()) + "\n"
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` that takes its place at the end; after an error `folder` is as it was."""
-    folder = folder.resolve()
-    _refuse_foreign(folder)
-    beside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
-    for left_over in (beside, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    try:
-        with writing(folder):
-            beside.mkdir(parents=True)
-        yield beside
-        with writing(folder):
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -35,7 +35,8 @@ from cai.pipeline.stages.stage import Round, Stage
 from cai.runs.budget import Budget
 from cai.runs.files import write_text
 from cai.runs.folder import Run, Spool
-from cai.runs.journal import Journal, Journaled, Unasked
+from cai.runs.journal import Journal
+from cai.runs.journaled import Journaled, Unasked
 from cai.runs.manifest import Manifest, StageCount, Start, seconds_of, summed_calls
 from cai.runs.models import Way, close_all, distinct_roles, open_all
 from cai.runs.progress import Progress

@@ -20,7 +20,8 @@ from cai.judges.panel.open import describe_judges, extra_roles, open_panel
 from cai.judges.panel.panel import Panel
 from cai.runs.budget import Budget, CallTally
 from cai.runs.folder import Run
-from cai.runs.journal import Journal, Journaled
+from cai.runs.journal import Journal
+from cai.runs.journaled import Journaled
 from cai.runs.judge_card import JudgeCard, JudgeFigures, JudgeSummary, LabelCost
 from cai.runs.models import close_all, open_all
 from cai.runs.progress import Progress

@@ -1,48 +1,47 @@
 """The journal of model calls: what was answered once is not asked again, in this run or the next.
 
-One SQLite file serves all runs of a `runs/` folder. An answer's key is the SHA-256 of what was sent and to whom.
-Answers reach the disk in group commits, made by one thread per process under a file lock, so that durability costs
-the caller nothing and several processes may share the file. A failed call is never an answer and never stored.
+One SQLite file serves all runs of a `runs/` folder. An answer's key is the SHA-256 of what was sent and to whom; beside
+each answer stands a digest of both, so that a damaged record is noticed, counted as absent and asked again. Answers
+reach the disk in group commits, made by one thread per process under a file lock, so that durability costs the caller
+nothing and several processes may share the file. A failed call is never an answer and never stored.
 
-Left out on purpose: expiry. A journal grows until a person deletes it; SQLite keeps a million answers happily.
+Left out on purpose: expiry. A journal grows until a person deletes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
-from json import JSONEncoder
-from math import isfinite
-from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter
-from pydantic_core import to_json
+from pydantic import TypeAdapter, ValidationError
 
-from cai.core.errors import Mistake, Permanent
-from cai.core.types import Completion, Model, Request, Score, Usage
-from cai.runs.budget import Budget, CallTally, Price
+from cai.core.errors import Mistake
+from cai.core.types import Usage
+from cai.runs.claims import Claims
 from cai.runs.lock import Lock
 
-VERSION = 1
+VERSION = 2
+"""1 had no digests; its answers are still read."""
 WINDOW = 0.05
 """Seconds that the writer gathers answers before it commits them."""
 GROUP = 256
 """Answers that make it commit at once."""
 ROWS = 64
-"""Answers in one statement; one each would fight the event loop for the interpreter at every row."""
+"""Answers in one statement; one each would take the interpreter from the event loop at every row."""
 MANY = 100_000
 """Answers in a file of which not all keys are read when it is opened; there, every question is looked up."""
+LOOK = 0.02
+"""Seconds between looks for an answer that another process has asked for."""
 
-_encode = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 Answer = TypeVar("Answer")
 
 
@@ -57,68 +56,85 @@ class Form(Generic[Answer]):
         self.usage, self.fit = usage, fit
 
 
+class _Abandoned(Exception):
+    """The task that asked was cancelled; whoever waits for its answer asks for itself."""
+
+
 class Journal:
-    """An open journal file; `through(model)` is that model with a memory. Close it, or use it as a context."""
+    """An open journal file. Close it, or use it as a context."""
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises Mistake where the file is not a journal, is newer, or cannot be written."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(path.with_suffix(".lock"))
+        self._swap = threading.Lock()  # between put and the writer, which takes what is pending
         self._pending: dict[bytes, bytes] = {}
         self._committing: dict[bytes, bytes] = {}
         self._asking: dict[bytes, asyncio.Future[bytes] | None] = {}
         self._broken: Exception | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()
+        self._damaged: set[bytes] = set()
+        self.on_damage: Callable[[str], None] = lambda text: None
+        """Takes one line when the first damaged record is met."""
         self._reader = self._connect()
-        self._keys = _Keys(self._reader)
+        self._file = _identity(path)
+        self._keys = self._reading(lambda: _Keys(self._reader))
+        self._claims = Claims(path.with_suffix(".claims"))
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
 
-    def through(
-        self, model: Model, tally: CallTally, budget: Budget | None = None, price: Price | None = None
-    ) -> Journaled:
-        """`model`, asked through this journal; new calls are claimed from `budget` at `price`."""
-        return Journaled(self, model, tally, budget, price)
+    @property
+    def damaged(self) -> int:
+        """Records met so far whose content does not fit their digest."""
+        return len(self._damaged)
 
     def get(self, key: bytes) -> bytes | None:
-        """The stored answer, committed or on its way to disk."""
+        """The stored answer, committed or on its way to disk. Raises Mistake where the file cannot be read."""
         # the writer moves answers pending -> committing -> file, so looking in that order misses none
         answer = self._pending.get(key) or self._committing.get(key)
-        if answer is None and self._keys.may_hold(key) and (row := self._reader.execute(_GET, (key,)).fetchone()):
-            answer = row[0]
-        return answer
+        return answer or self._reading(partial(self._stored, key))
 
     def put(self, key: bytes, answer: bytes) -> None:
         """Keep an answer; it is durable within WINDOW seconds plus one fsync."""
         if self._broken is not None:
             raise self._unwritable(self._broken)
         self._keys.add(key)
-        self._pending[key] = answer
+        with self._swap:
+            self._pending[key] = answer
         if not self._wake.is_set():  # else the writer is about to look
             self._wake.set()
 
     async def once(self, key: bytes, ask: Callable[[], Awaitable[Answer]], form: Form[Answer]) -> tuple[Answer, bool]:
-        """The answer to `key` and whether it had to be asked; equal questions in flight share one call."""
-        if (found := self.get(key)) is not None:
-            return form.load(found), False
-        if key in self._asking:
+        """The answer to `key` and whether it had to be asked; equal questions in flight share one call.
+
+        Where another process has asked for it, its answer is waited for. Raises what `ask` raises.
+        """
+        while key in self._asking:
             # the future is there for a second asker, and few questions have one
             other = self._asking[key] = self._asking[key] or asyncio.get_running_loop().create_future()
-            return form.load(await asyncio.shield(other)), False
+            try:
+                return form.load(await asyncio.shield(other)), False
+            except _Abandoned:
+                continue
+        if (found := self._load(key, form)) is not None:
+            return found, False
         self._asking[key] = None
         try:
+            if not self._claims.take(key) and (found := await self._of_another(key, form)) is not None:
+                self._share(key, form.dump(found))
+                return found, False
             answer = form.fit(await ask())
             raw = form.dump(answer)
             self.put(key, raw)
         except BaseException as error:
+            self._claims.release((key,))
             if waiting := self._asking.pop(key):
-                waiting.set_exception(error) if isinstance(error, Exception) else waiting.cancel()
-                waiting.exception() if not waiting.cancelled() else None  # mark as seen: who waits may be gone
+                waiting.set_exception(error if isinstance(error, Exception) else _Abandoned())
+                waiting.exception()  # mark as seen: who waits may be gone
             raise
-        if waiting := self._asking.pop(key):
-            waiting.set_result(raw)
+        self._share(key, raw)
         return answer, True
 
     def close(self) -> None:
@@ -126,6 +142,7 @@ class Journal:
         self._closing.set()
         self._wake.set()
         self._writer.join()
+        self._claims.close()
         with self._lock:  # closing the last connection checkpoints: a write like any other
             self._reader.close()
         self._lock.close()
@@ -137,6 +154,54 @@ class Journal:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    # --- Reading ------------------------------------------------------------------------------------------------------
+
+    def _load(self, key: bytes, form: Form[Answer]) -> Answer | None:
+        if (raw := self.get(key)) is None:
+            return None
+        try:
+            return form.load(raw)
+        except ValidationError:  # a record without a digest, of an earlier version
+            self._damage(key)
+            return None
+
+    def _stored(self, key: bytes) -> bytes | None:
+        if not self._keys.may_hold(key) or (row := self._reader.execute(_GET, (key,)).fetchone()) is None:
+            return None
+        answer, digest = row
+        if key in self._damaged or not isinstance(answer, bytes) or digest not in (None, _digest(key, answer)):
+            self._damage(key)
+            return None
+        return answer
+
+    def _damage(self, key: bytes) -> None:
+        if not self._damaged:
+            self.on_damage(f"{self.path}: holds damaged answers; they count as absent and are asked again")
+        self._damaged.add(key)
+
+    def _reading(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except sqlite3.Error as error:
+            fix = f"move it away, or save what is left with: sqlite3 {self.path.name} .recover | sqlite3 new.sqlite"
+            raise Mistake(str(self.path), f"the journal cannot be read: {error}", fix) from error
+
+    async def _of_another(self, key: bytes, form: Form[Answer]) -> Answer | None:
+        """The answer that another process is asking for; None where it has given up, and this one is to ask."""
+        while True:
+            await asyncio.sleep(LOOK)
+            if (found := self._load(key, form)) is not None:
+                return found
+            if self._claims.take(key):
+                self._keys.expire()
+                return self._load(key, form)  # committed between the look and the claim, or not at all
+
+    def _share(self, key: bytes, raw: bytes) -> None:
+        if waiting := self._asking.pop(key):
+            waiting.set_result(raw)
+
+    # --- Writing ------------------------------------------------------------------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -165,26 +230,52 @@ class Journal:
             self._broken = error
 
     def _commit(self, connection: sqlite3.Connection) -> None:
-        self._committing, self._pending = self._pending, {}
+        if _identity(self.path) != self._file:
+            raise self._removed()
+        with self._swap:
+            self._committing, self._pending = self._pending, {}
         # SQLite before 3.51.3 can lose a WAL to two writers at the wrong moment: one writer at a time, by lock
         with self._lock:
             connection.execute("BEGIN IMMEDIATE")
-            flat = [part for row in self._committing.items() for part in row]
-            for start in range(0, len(flat), 2 * ROWS):
-                some = flat[start : start + 2 * ROWS]
-                connection.execute(_PUT + ", (?, ?)" * (len(some) // 2 - 1), some)
+            if damaged := self._damaged & self._committing.keys():
+                connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in damaged])
+            flat = [part for key, answer in self._committing.items() for part in (key, answer, _digest(key, answer))]
+            for start in range(0, len(flat), 3 * ROWS):
+                some = flat[start : start + 3 * ROWS]
+                connection.execute(_PUT + ", (?, ?, ?)" * (len(some) // 3 - 1), some)
             connection.execute("COMMIT")
+        self._damaged -= self._committing.keys()
+        self._claims.release(self._committing)
         self._committing = {}
+
+    def _removed(self) -> Mistake:
+        fix = "put it back, or run again: what it held is asked anew"
+        return Mistake(str(self.path), "the journal was removed or replaced while it was in use", fix)
 
     def _unwritable(self, error: Exception) -> Mistake:
         if isinstance(error, Mistake):
             return error
+        if getattr(self, "_file", None) not in (None, _identity(self.path)):
+            return self._removed()
         return Mistake(str(self.path), f"the journal cannot be used: {error}", "free space, or move the file away")
 
 
-_GET = "SELECT answer FROM answers WHERE key = ?"
+_GET = "SELECT answer, digest FROM answers WHERE key = ?"
 _NEW = "SELECT rowid, key FROM answers WHERE rowid > ?"
-_PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?)"
+_PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)"
+
+
+def _digest(key: bytes, answer: bytes) -> bytes:
+    """64 bits that a change to a key or to its answer changes."""
+    return hashlib.blake2b(answer, digest_size=8, key=key).digest()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
@@ -194,8 +285,13 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise Mistake(str(path), f"was written by a newer cai (journal version {version})", "upgrade cai")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables - {"answers"} and version == 0:
+        raise Mistake(str(path), "is an SQLite file, but not a journal of cai", "move it away")
     # with a rowid: answers are appended and only the index is written all over, half the work of a sorted table
-    connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB)")
+    connection.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, answer BLOB, digest BLOB)")
+    if version == 1:
+        connection.execute("ALTER TABLE answers ADD COLUMN digest BLOB")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     return connection
 
@@ -204,7 +300,7 @@ class _Keys:
     """Which answers the file may hold: most questions of a new run are not in it, and looking costs more than a hash.
 
     One bit for all keys of the same first 22 bits: half a MiB, however many there are. What other processes write is
-    learned within WINDOW seconds; a question that two ask in the same moment is asked twice anyway.
+    learned within WINDOW seconds.
     """
 
     def __init__(self, reader: sqlite3.Connection) -> None:
@@ -218,6 +314,10 @@ class _Keys:
         place = int.from_bytes(key[:3], "big") >> 2
         self._bits[place >> 3] |= 1 << (place & 7)
 
+    def expire(self) -> None:
+        """What other processes wrote is looked for at the next question, without waiting for WINDOW."""
+        self._learn_at = 0.0
+
     def may_hold(self, key: bytes) -> bool:
         """False only where nobody had written `key` to the file a moment ago."""
         if not self._all:
@@ -229,140 +329,3 @@ class _Keys:
                 self.add(other)
         place = int.from_bytes(key[:3], "big") >> 2
         return bool(self._bits[place >> 3] >> (place & 7) & 1)
-
-
-class Journaled:
-    """A Model whose answers are looked up before they are asked for."""
-
-    def __init__(
-        self, journal: Journal, model: Model, tally: CallTally, budget: Budget | None, price: Price | None
-    ) -> None:
-        self._journal, self._model, self.tally = journal, model, tally
-        self._budget, self._price = budget if budget and budget.limited else None, price
-        # what all keys of this model begin with, hashed once
-        heads = {verb: _encode([verb, dict(model.identity)]).encode() for verb in ("complete", "score")}
-        self._heads = {verb: hashlib.sha256(head) for verb, head in heads.items()}
-        self.tally.new_cost = None if price is None else 0.0
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self._model.identity
-
-    @property
-    def concurrency(self) -> int:
-        return self._model.concurrency
-
-    @property
-    def cost(self) -> float | None:
-        """What all answers so far cost, found ones too; None where the price is not known."""
-        return self._price.of(self.tally.usage) if self._price else None
-
-    async def complete(self, request: Request) -> Completion:
-        ask = partial(self._asked, request, partial(self._model.complete, request), COMPLETION)
-        completion, new = await self._journal.once(self._key("complete", request), ask, COMPLETION)
-        self._count(new, completion.usage)
-        return completion
-
-    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        ask = partial(self._asked, request, partial(self._model.score, request, continuations), SCORES)
-        scores, new = await self._journal.once(self._key("score", request, *continuations), ask, SCORES)
-        self._count(new, _read(scores))
-        return scores
-
-    def _asked(self, request: Request, call: Callable[[], Awaitable[Answer]], form: Form[Answer]) -> Awaitable[Answer]:
-        """A new call, counted also if it fails. Raises BudgetReached."""
-        if self._budget is None:
-            self.tally.asked += 1
-            return call()
-        claimed = self._budget.claim(request, self._price)
-        self.tally.asked += 1
-        return self._settled(self._budget, claimed, request, call, form)
-
-    async def _settled(
-        self, budget: Budget, claimed: Usage, request: Request, call: Callable[[], Awaitable[Answer]],
-        form: Form[Answer],
-    ) -> Answer:  # fmt: skip
-        used = Usage()
-        try:
-            answer = await call()
-            used = form.usage(answer)
-            return answer
-        finally:
-            budget.settle(claimed, used, self._price, request)
-
-    def status(self) -> Mapping[str, float]:
-        """What the model says it is doing; nothing where its backend does not say."""
-        return status() if (status := getattr(self._model, "status", None)) else {}
-
-    async def close(self) -> None:
-        if close := getattr(self._model, "close", None):
-            await close()
-
-    def _key(self, verb: str, request: Request, *more: str) -> bytes:
-        sampling = request.sampling
-        greedy = sampling.temperature == 0  # then neither the seed nor top_p can change the answer
-        chance = (0, 1, 0) if greedy else (sampling.temperature, sampling.top_p, request.seed)
-        sent = (
-            [(message.role, message.content) for message in request.messages],
-            request.plain,
-            (*chance, sampling.max_tokens, sampling.stop),
-            more,
-        )
-        key = self._heads[verb].copy()
-        try:
-            key.update(to_json(sent))
-        except ValueError:  # half a surrogate pair, of which pydantic makes no JSON
-            key.update(_encode(sent).encode("utf-8", "surrogatepass"))
-        return key.digest()
-
-    def _count(self, new: bool, usage: Usage) -> None:
-        tally = self.tally
-        tally.add(new, usage)
-        if new and self._price and tally.new_cost is not None:
-            tally.new_cost += self._price.of(usage)
-
-
-def _read(scores: Sequence[Score]) -> Usage:
-    """A score writes nothing: its continuations are read after the prompt, once."""
-    prompt = max((score.prompt_tokens for score in scores), default=0)
-    return Usage(prompt + sum(score.tokens for score in scores))
-
-
-def _whole(completion: Completion) -> Completion:
-    # an endpoint can cut an emoji in half; a lone surrogate is no Unicode text and no file can hold it
-    if completion.text.isascii() and not completion.thinking:
-        return completion
-    text, thinking = (part and part.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                      for part in (completion.text, completion.thinking))  # fmt: skip
-    return replace(completion, text=text or "", thinking=thinking)
-
-
-def _finite(scores: tuple[Score, ...]) -> tuple[Score, ...]:
-    if not all(isfinite(score.logprob) for score in scores):
-        raise Permanent("not_a_number", "a log-probability is infinite or no number")
-    return scores
-
-
-COMPLETION: Form[Completion] = Form(Completion, attrgetter("usage"), _whole)
-SCORES: Form[tuple[Score, ...]] = Form(tuple[Score, ...], _read, _finite)
-
-
-class Unasked:
-    """A Model that answers nothing: behind a journal it shows what a run would still have to ask."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self.identity, self.concurrency = model.identity, 1
-
-    async def complete(self, request: Request) -> Completion:
-        raise Permanent("unasked", "not in the journal")
-
-    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
-        raise Permanent("unasked", "not in the journal")
-
-    def status(self) -> Mapping[str, float]:
-        return {}
-
-    async def close(self) -> None:
-        if close := getattr(self._model, "close", None):
-            await close()

@@ -13,7 +13,8 @@ from cai.core.plugin_types import Backend
 from cai.core.plugins import NotLoaded, find_plugin
 from cai.core.types import Completion, Model, Request, Score
 from cai.runs.budget import Budget, CallTally, Price, listed_price
-from cai.runs.journal import Journal, Journaled
+from cai.runs.journal import Journal
+from cai.runs.journaled import Journaled, through_journal
 from cai.runs.progress import Progress
 from cai.runs.recipe import ModelChoice
 
@@ -32,6 +33,7 @@ async def open_all(
     Where one cannot be opened, those opened before are closed.
     """
     models: dict[str, Journaled] = {}
+    journal.on_damage = progress.note
     try:
         for role, choice in roles.items():
             if twins := [models[other] for other in models if roles[other] == choice]:
@@ -40,7 +42,7 @@ async def open_all(
             price = _price(choice, budget)
             model = open_model(choice, role)
             progress.tallies[role] = CallTally()
-            models[role] = journal.through(by(model) if by else model, progress.tallies[role], budget, price)
+            models[role] = through_journal(journal, by(model) if by else model, progress.tallies[role], budget, price)
     except BaseException:
         await close_all(models)
         raise

@@ -29,6 +29,7 @@ from cai.pipeline.generate import generate
 from cai.runs.budget import CallTally
 from cai.runs.folder import Run
 from cai.runs.journal import Journal
+from cai.runs.journaled import through_journal
 from cai.runs.recipe import Recipe
 
 CANARY = "sk-canary-0123456789abcdef"
@@ -429,7 +430,7 @@ async def test_a_score_that_is_no_number_is_never_kept(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         for _ in range(2):
             with pytest.raises(Permanent, match="infinite or no number"):
-                await journal.through(Broken(), CallTally()).score(PLAIN, [" (A)"])
+                await through_journal(journal, Broken(), CallTally()).score(PLAIN, [" (A)"])
 
 
 async def test_a_continuation_within_a_token_has_no_score() -> None:

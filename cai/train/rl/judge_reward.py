@@ -26,6 +26,7 @@ from cai.judges.panel.ask import JudgeContext, load_judge_template
 from cai.judges.score import JUDGE, rate_answer
 from cai.runs.budget import CallTally
 from cai.runs.journal import Journal
+from cai.runs.journaled import through_journal
 from cai.runs.recipe import ModelChoice
 
 
@@ -42,7 +43,7 @@ class JudgeReward:
         question = load_judge_template(JUDGE, template)
         self._journal = Journal(job.out / "journal.sqlite")
         self.tally = CallTally()
-        self._model = self._journal.through(backend.open(options), self.tally)
+        self._model = through_journal(self._journal, backend.open(options), self.tally)
         self._bench, self._seed = JudgeContext(self._model, question, job.seed), job.seed
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
