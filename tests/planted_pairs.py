@@ -12,23 +12,23 @@ from typing import Any
 
 from foreign_pairs import Plain
 
-from cai.checks.run.check import Hygiene, check_pairs
+from cai.checks.run.check import CheckResult, check_pairs
 from cai.checks.run.options import check_options
 
 ROWS = 60
 
 
-def checked(*paths: Path, **set: object) -> Hygiene:
+def checked(*paths: Path, **set: object) -> CheckResult:
     return check_pairs(paths, check_options([f"{name}={value}" for name, value in set.items()]))
 
 
-def missed(said: Hygiene) -> set[str]:
+def missed(said: CheckResult) -> set[str]:
     """Findings that did not pass."""
-    return {finding.name for finding in said.findings if not finding.passed}
+    return {finding.what for finding in said.findings if not finding.passed}
 
 
-def of(said: Hygiene, name: str) -> Any:
-    (found,) = (finding for finding in said.findings if finding.name == name)
+def of(said: CheckResult, name: str) -> Any:
+    (found,) = (finding for finding in said.findings if finding.what == name)
     return found
 
 

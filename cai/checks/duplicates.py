@@ -10,13 +10,16 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from cai.checks.run.finding import EXAMPLES, Finding, RowTally, check_finding
+from pydantic import Field
+
+from cai.checks.run.finding import EXAMPLES, CheckFindings, RowTally
 from cai.checks.run.fingerprints import PairFingerprint
 from cai.checks.run.minhash import Signatures, nearest
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
 from cai.core.phrases import words
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import share
 
 if TYPE_CHECKING:
@@ -24,10 +27,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Copies:
+class Options(Knobs):
+    alike: Annotated[float, Field(gt=0.5, le=1)] = 0.8
+    """Jaccard similarity of words and word pairs from which two rows, or two prompts, are near-duplicates."""
+    duplicates: Share = 0.01
+    near_duplicates: Share = 0.02
+    contradictions: Share = 0
+    leakage: Share = 0
+    near_leakage: Share = 0.01
+
+
+KINDS = {
+    "duplicates": Kind("warning", "rows that came before word for word, and count twice: drop them"),
+    "near_duplicates": Kind(
+        "warning",
+        "rows that nearly came before, prompt and answers: drop copies; a template counts as often as it is used",
+    ),
+    "contradictions": Kind(
+        "error", "the same two answers to the same prompt, preferred the other way round: settle them or drop both"
+    ),
+    "leakage": Kind("error", "held-out rows whose prompt is in another split too: split by prompt"),
+    "near_leakage": Kind(
+        "warning", "held-out rows whose prompt is nearly one of another split: split by groups of near-duplicates"
+    ),
+}
+
+
+class DuplicateCheck:
     """Rows that came before, and prompts that are in two splits."""
 
     def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("duplicates", KINDS, options)
         self._options = options
         self._seen = set[int]()
         self._again, self._turned = RowTally(), RowTally()
@@ -58,7 +88,7 @@ class Copies:
         rows = len(self._ids)
         for name, tally in (("duplicates", self._again), ("contradictions", self._turned)):
             value = share(tally.rows, rows)
-            yield check_finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
+            yield self._report(name, value, rows=tally.rows, examples=tuple(tally.examples))
         yield self._found("near_duplicates", dict(self._near_rows(asked)), rows)
         if len(self._splits) > 1:
             yield from self._leaks(asked)
@@ -66,10 +96,9 @@ class Copies:
     def _found(self, name: str, pairs: dict[int, int], n: int) -> Finding:
         """A finding of rows, each with the row that it repeats."""
         shown = list(pairs.items())[:EXAMPLES]
-        return check_finding(
+        return self._report(
             name,
             share(len(pairs), n),
-            self._options,
             rows=len(pairs),
             examples=tuple(self._ids[row] for row, _ in shown),
             saw=tuple(f"{self._ids[row]} as {self._ids[before]}" for row, before in shown),
@@ -128,3 +157,6 @@ class Copies:
                 if 0 <= found < len(elsewhere):
                     like[prompt] = next(iter(homes[order[found]].values()))
         return like
+
+
+CHECK = Check(open=DuplicateCheck, kinds=KINDS, options=Options, about="rows and prompts that came before", order=80)

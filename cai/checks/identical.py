@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
+from typing import Annotated
 
+from pydantic import Field
 from rapidfuzz.distance import Indel
 
-from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.finding import CheckFindings, RowTally
 from cai.checks.run.fingerprints import PairFingerprint
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
+from cai.core.errors import Mistake
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import share
 
 LONGEST = 20_000
@@ -22,11 +26,42 @@ START = 5
 Tokenize = Callable[[str], Sequence[object]]
 
 
-class Sameness:
+class Options(Knobs):
+    max_length: Annotated[int, Field(ge=8)] = 1024
+    """What a trainer keeps of prompt and answer: words, or tokens where there is a tokenizer."""
+    tokenizer: str = ""
+    """A model folder or hub id whose tokenizer counts."""
+    near: Annotated[float, Field(gt=0, le=1)] = 0.97
+    """Similarity in words from which the two answers of a pair are nearly identical."""
+    identical: Share = 0
+    near_identical: Share = 0.02
+    identical_when_cut: Share = 0
+    shared_start: Share = 0.5
+
+
+KINDS = {
+    "identical": Kind("error", "both answers are the same, so there is nothing to prefer: drop these pairs"),
+    "near_identical": Kind(
+        "warning",
+        "both answers are nearly the same, so the loss moves on noise: drop them unless the edit is the point",
+    ),
+    "identical_when_cut": Kind(
+        "error", "both answers are the same once cut at max_length: raise max_length or drop these pairs"
+    ),
+    "shared_start": Kind(
+        "warning",
+        "both answers begin alike for half of the shorter one, and only what follows is learned: sample them apart",
+        tendency=True,
+    ),
+}
+
+
+class IdenticalAnswers:
     """Pairs whose answers are the same, nearly, once cut, or for their first half."""
 
-    def __init__(self, options: Options, tokenize: Tokenize) -> None:
-        self._options, self._tokenize, self._rows = options, tokenize, 0
+    def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("identical", KINDS, options)
+        self._options, self._tokenize, self._rows = options, _tokenizer(options.tokenizer), 0
         self._tallies = {
             name: RowTally() for name in ("identical", "near_identical", "identical_when_cut", "shared_start")
         }
@@ -49,7 +84,7 @@ class Sameness:
         """What was found, whether it passes or not."""
         for name, tally in self._tallies.items():
             value = share(tally.rows, self._rows)
-            yield check_finding(name, value, self._options, rows=tally.rows, examples=tuple(tally.examples))
+            yield self._report(name, value, rows=tally.rows, examples=tuple(tally.examples))
 
     def _identical_when_cut(self, look: PairFingerprint) -> bool:
         pair, most = look.pair, self._options.max_length
@@ -59,6 +94,20 @@ class Sameness:
         room = max(0, most - sum(len(self._tokenize(text)) for text in texts[:-1]))
         chosen, rejected = self._tokenize(pair.chosen), self._tokenize(pair.rejected)
         return max(len(chosen), len(rejected)) > room and chosen[:room] == rejected[:room]
+
+
+def _tokenizer(name: str) -> Tokenize:
+    """What counts length: white space, or the tokenizer of that name. Raises Mistake."""
+    if not name:
+        return str.split
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        raise Mistake(name, f"has no tokenizer that can be opened: {what}", "name a model folder or hub id") from error
+    return lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def near(one: Sequence[str], other: Sequence[str], likeness: float) -> bool:
@@ -73,3 +122,12 @@ def near(one: Sequence[str], other: Sequence[str], likeness: float) -> bool:
 def _starts_alike(one: Sequence[str], other: Sequence[str]) -> bool:
     alike = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
     return alike >= START and 2 * alike >= min(len(one), len(other))
+
+
+CHECK = Check(
+    open=IdenticalAnswers,
+    kinds=KINDS,
+    options=Options,
+    about="answers that are the same, nearly, or once cut",
+    order=20,
+)

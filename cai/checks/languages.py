@@ -8,20 +8,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.finding import CheckFindings, RowTally
 from cai.checks.run.fingerprints import PairFingerprint
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
 from cai.core.language import language
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import share
 
 SHOWN = 3
 """Languages of a side that are named."""
 
 
-class Languages:
+class Options(Knobs):
+    language: Share = 0.02
+
+
+KINDS = {
+    "language": Kind("warning", "the two answers are in different languages, and the language is learned: drop them"),
+}
+
+
+class LanguageCheck:
     """Pairs in two languages, and the mix on each side."""
 
     def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("languages", KINDS, options)
         self._options, self._tally = options, RowTally()
         self._rows = 0
         self._mix = {"chosen": Counter[str](), "rejected": Counter[str]()}
@@ -40,9 +51,12 @@ class Languages:
         several = len(self._mix["chosen"] | self._mix["rejected"]) > 1
         saw = tuple(_said(side, mix) for side, mix in self._mix.items() if several)
         value, tally = share(self._tally.rows, self._rows), self._tally
-        yield check_finding("language", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
+        yield self._report("language", value, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
 
 
 def _said(side: str, mix: Counter[str]) -> str:
     known = mix.total()
     return f"{side} " + ", ".join(f"{code} {100 * count / known:.1f} %" for code, count in mix.most_common(SHOWN))
+
+
+CHECK = Check(open=LanguageCheck, kinds=KINDS, options=Options, about="languages of the two answers", order=70)

@@ -10,17 +10,53 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from typing import Annotated
 
-from cai.checks.run.finding import EXAMPLES, Finding, RowTally, check_finding
+from pydantic import Field
+
+from cai.checks.run.finding import EXAMPLES, CheckFindings, RowTally
 from cai.checks.run.fingerprints import PairFingerprint
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import difference, share
 
 
-class Length:
+class Options(Knobs):
+    max_ratio: Annotated[float, Field(gt=1)] = 5.0
+    """Length of one side over the other's from which `length_ratio` counts a pair."""
+    length_ratio: Share = 0.25
+    length_skew: Share = 0.1
+    always_longer: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+
+
+KINDS = {
+    "length_ratio": Kind(
+        "warning",
+        "one answer is many times as long as the other, which outweighs what it says: pair like lengths",
+        tendency=True,
+    ),
+    "length_skew": Kind(
+        "warning",
+        "where one answer is many times as long it is mostly the same side, and length alone decides these pairs: pair"
+        " like lengths",
+        tendency=True,
+        neutral=0.0,
+    ),
+    "always_longer": Kind(
+        "warning",
+        "preferring the longer answer (below one half: the shorter) gets so many pairs right, and a model may learn"
+        " only that: balance lengths, or normalise by length in training",
+        tendency=True,
+        neutral=0.5,
+    ),
+}
+
+
+class LengthCheck:
     """Pairs of very unlike length, and the accuracy of always preferring the longer answer."""
 
     def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("length", KINDS, options)
         self._options, self._rows = options, 0
         self._longer, self._shorter = RowTally(), RowTally()
         self._much_longer, self._much_shorter = RowTally(), RowTally()
@@ -46,9 +82,7 @@ class Length:
         value = share(longer.rows, longer.rows + shorter.rows)
         more = longer if longer.rows >= shorter.rows else shorter
         said = f"the chosen answer is longer in {longer.rows}, shorter in {shorter.rows}, median ratio {self._median()}"
-        yield check_finding(
-            "always_longer", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=(said,)
-        )
+        yield self._report("always_longer", value, rows=more.rows, examples=tuple(more.examples), saw=(said,))
 
     def _extremes(self) -> Iterator[Finding]:
         up, down = self._much_longer, self._much_shorter
@@ -57,11 +91,14 @@ class Length:
         examples = (*up.examples, *down.examples)[:EXAMPLES]
         rows, more = up.rows + down.rows, up if up.rows >= down.rows else down
         value = share(rows, self._rows)
-        yield check_finding("length_ratio", value, self._options, rows=rows, examples=examples, saw=saw)
+        yield self._report("length_ratio", value, rows=rows, examples=examples, saw=saw)
         value = difference(up.rows, down.rows, self._rows)
-        yield check_finding("length_skew", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=saw)
+        yield self._report("length_skew", value, rows=more.rows, examples=tuple(more.examples), saw=saw)
 
     def _median(self) -> str:
         import numpy as np
 
         return f"{np.median(self._ratios):.2f}" if self._ratios else "unknown"
+
+
+CHECK = Check(open=LengthCheck, kinds=KINDS, options=Options, about="lengths of the two answers", order=30)

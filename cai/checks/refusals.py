@@ -7,17 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.finding import CheckFindings, RowTally
 from cai.checks.run.fingerprints import PairFingerprint
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.refusals import refuses
 from cai.core.stats import Interval, difference, share
 
 
-class Refusals:
+class Options(Knobs):
+    refusals: Share = 0.1
+
+
+KINDS = {
+    "refusals": Kind(
+        "warning",
+        "one side refuses more often than the other, so refusing (or never refusing) is learned: add pairs of the"
+        " other kind",
+        tendency=True,
+        neutral=0.0,
+    ),
+}
+
+
+class RefusalCheck:
     """Share of refusals among chosen minus share among rejected; ties are left out."""
 
     def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("refusals", KINDS, options)
         self._options, self._rows, self._both = options, 0, 0
         self._only_chosen, self._only_rejected = RowTally(), RowTally()
 
@@ -43,10 +60,13 @@ class Refusals:
             f"{name} {_percent(share(rows, self._rows))}" for name, rows in sides.items() if any(sides.values())
         )
         value = difference(chosen.rows, rejected.rows, self._rows)
-        yield check_finding("refusals", value, self._options, rows=more.rows, examples=tuple(more.examples), saw=saw)
+        yield self._report("refusals", value, rows=more.rows, examples=tuple(more.examples), saw=saw)
 
 
 def _percent(value: Interval) -> str:
     if value.value is None or value.low is None or value.high is None:
         return "unknown"
     return f"{100 * value.value:.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+
+
+CHECK = Check(open=RefusalCheck, kinds=KINDS, options=Options, about="refusals on one side", order=40)

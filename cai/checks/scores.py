@@ -11,19 +11,36 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 
-from cai.checks.run.finding import EXAMPLES, Finding, RowTally, check_finding
+from cai.checks.run.finding import EXAMPLES, CheckFindings, RowTally
 from cai.checks.run.fingerprints import PairFingerprint
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import share
 
 FENCE = 3.0
 """Interquartile ranges."""
 
 
-class Scores:
+class Options(Knobs):
+    inverted_scores: Share = 0
+    score_outliers: Share = 0.01
+
+
+KINDS = {
+    "inverted_scores": Kind(
+        "error", "the row's own scores prefer the rejected answer: swap the sides, or mend what parsed the scores"
+    ),
+    "score_outliers": Kind(
+        "warning", "scores far from all others, as of a 10 that was a 1: look at the raw verdicts of these rows"
+    ),
+}
+
+
+class ScoreCheck:
     """Rows whose scores prefer the other side, or stand far out. Without scores there are no findings."""
 
     def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("scores", KINDS, options)
         self._options, self._inverted = options, RowTally()
         self._chosen, self._rejected, self._margins = array("d"), array("d"), array("d")
         self._scored, self._marked = list[tuple[int, str]](), list[tuple[int, str]]()
@@ -53,14 +70,12 @@ class Scores:
             return
         inverted = self._inverted
         value = share(inverted.rows, self._rows)
-        yield check_finding(
-            "inverted_scores", value, self._options, rows=inverted.rows, examples=tuple(inverted.examples)
-        )
+        yield self._report("inverted_scores", value, rows=inverted.rows, examples=tuple(inverted.examples))
         far = self._far()
         shown = list(far.items())[:EXAMPLES]
         examples, saw = tuple(id for (_, id), _ in shown), tuple(what for _, what in shown)
         value = share(len(far), self._rows)
-        yield check_finding("score_outliers", value, self._options, rows=len(far), examples=examples, saw=saw)
+        yield self._report("score_outliers", value, rows=len(far), examples=examples, saw=saw)
 
     def _far(self) -> dict[tuple[int, str], str]:
         """The rows that stand out, and by what."""
@@ -85,3 +100,6 @@ def _fence(values: Sequence[float]) -> tuple[float, float]:
     if low == high:
         return float("-inf"), float("inf")
     return float(low - FENCE * (high - low)), float(high + FENCE * (high - low))
+
+
+CHECK = Check(open=ScoreCheck, kinds=KINDS, options=Options, about="scores that the rows carry", order=90)

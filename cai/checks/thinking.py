@@ -12,9 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from cai.checks.run.finding import Finding, RowTally, check_finding
+from cai.checks.run.finding import CheckFindings, RowTally
 from cai.checks.run.fingerprints import PairFingerprint
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import share
 
 _OPEN = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>|\[THINK\]", re.IGNORECASE)
@@ -23,10 +24,22 @@ _MARGIN = 4
 """Blank characters beside a mark that are told apart."""
 
 
-class Thinking:
+class Options(Knobs):
+    think_blocks: Share = 0
+
+
+KINDS = {
+    "think_blocks": Kind(
+        "error", "reasoning is marked otherwise on one side than on the other, and the marks are learned: strip it"
+    ),
+}
+
+
+class ThinkingCheck:
     """Pairs whose two sides mark reasoning differently."""
 
     def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("thinking", KINDS, options)
         self._options, self._rows, self._tally = options, 0, RowTally()
         self._forms = Counter[tuple[str, str]]()
 
@@ -45,9 +58,7 @@ class Thinking:
             for (chosen, rejected), rows in self._forms.most_common(3)
         )
         value, tally = share(self._tally.rows, self._rows), self._tally
-        yield check_finding(
-            "think_blocks", value, self._options, rows=tally.rows, examples=tuple(tally.examples), saw=saw
-        )
+        yield self._report("think_blocks", value, rows=tally.rows, examples=tuple(tally.examples), saw=saw)
 
 
 def form(text: str) -> str:
@@ -62,3 +73,6 @@ def form(text: str) -> str:
     gap = after[: len(after) - len(after.lstrip())][:_MARGIN]
     said = "..." if inner.strip() else ""
     return f"{opening[0] if opening else ''}{lead}{said}{trail}{closing[0] if closing else ''}{gap}"
+
+
+CHECK = Check(open=ThinkingCheck, kinds=KINDS, options=Options, about="how reasoning is marked", order=60)

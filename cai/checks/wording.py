@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.checks.run.finding import EXAMPLES, Finding, check_finding
+from cai.checks.run.finding import EXAMPLES, CheckFindings
 from cai.checks.run.fingerprints import PairFingerprint
-from cai.checks.run.options import Options
+from cai.core.config import Knobs, Share
 from cai.core.phrases import SUPPORT, Couple, CoupleSample, Phrase, couple, rises
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import Interval, share
 
 SAMPLE = 2000
@@ -21,10 +22,31 @@ OPENING = 3
 """Words of an opening."""
 
 
-class Wording:
+class Options(Knobs):
+    openings: Share = 0.2
+    boilerplate: Share = 0.1
+
+
+KINDS = {
+    "openings": Kind(
+        "warning",
+        "many answers of one side begin with the same words: vary how they are generated, or strip them",
+        tendency=True,
+    ),
+    "boilerplate": Kind(
+        "warning",
+        "a phrase tells the sides apart and can be learned in place of the preference: strip or balance it",
+        tendency=True,
+        neutral=0.0,
+    ),
+}
+
+
+class WordingCheck:
     """The commonest opening of a side, and the phrases that tell the sides apart."""
 
     def __init__(self, options: Options) -> None:
+        self._report = CheckFindings("wording", KINDS, options)
         self._options = options
         self._sample = CoupleSample(SAMPLE)
 
@@ -48,10 +70,9 @@ class Wording:
         common = {start: having for start, having in starts.items() if len({made.prompt for made in having}) >= SUPPORT}
         most = sorted(common, key=lambda start: (-len(common[start]), start))[:EXAMPLES]
         having = common[most[0]] if most else []
-        return check_finding(
+        return self._report(
             "openings",
             share(len(having), len(couples)),
-            self._options,
             rows=len(having),
             examples=tuple(made.id for made in having[:EXAMPLES]),
             saw=tuple(f"{' '.join(start)!r} in {len(common[side, start])} {side}" for side, start in most),
@@ -61,10 +82,9 @@ class Wording:
         found = rises(couples, most=EXAMPLES)
         strongest = max(found, key=lambda phrase: abs(phrase.lift.value or 0), default=None)
         having = [made.id for made in couples if strongest and strongest.tells(made)]
-        return check_finding(
+        return self._report(
             "boilerplate",
             strongest.lift if strongest else Interval(0.0, None, None, len(couples)),
-            self._options,
             rows=len(having),
             examples=tuple(having[:EXAMPLES]),
             saw=tuple(map(_said, found)),
@@ -74,3 +94,6 @@ class Wording:
 def _said(phrase: Phrase) -> str:
     chosen, rejected = f"{100 * phrase.after:.1f} % of chosen", f"{100 * phrase.before:.1f} % of rejected"
     return f"{phrase.text!r} in {chosen}, {rejected}, {phrase.prompts} prompts"
+
+
+CHECK = Check(open=WordingCheck, kinds=KINDS, options=Options, about="openings and phrases of one side", order=50)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cai.checks.run.check import Hygiene
-from cai.checks.run.finding import Finding
+from cai.checks.run.check import CheckResult
+from cai.core.plugin_types import Finding
 from cai.core.safe_text import safe_text
 from cai.data.pair_formats import SHAPES
 
@@ -16,12 +16,12 @@ _ACCURACIES = frozenset({"always_longer"})
 """Findings whose value is an accuracy and not a share of rows."""
 
 
-def check_lines(said: Hygiene) -> list[str]:
+def check_lines(said: CheckResult) -> list[str]:
     """The whole check, ready to print."""
     return [_shown(line) for line in (*_read(said), "", *_table(said), *_told(said), "", _verdict(said))]
 
 
-def _read(said: Hygiene) -> Iterator[str]:
+def _read(said: CheckResult) -> Iterator[str]:
     for sheet in said.files:
         about = f"{sheet.format} ({SHAPES[sheet.format].about})" if sheet.format else "no format that is known"
         yield f"{sheet.path}: {about}, {sheet.pairs} pairs" + (f", {sheet.bad} bad rows" if sheet.bad else "")
@@ -31,7 +31,7 @@ def _read(said: Hygiene) -> Iterator[str]:
         yield "splits: " + ", ".join(f"{name} {pairs}" for name, pairs in said.splits.items())
 
 
-def _table(said: Hygiene) -> Iterator[str]:
+def _table(said: CheckResult) -> Iterator[str]:
     rows = [("", "finding", "value", "95 % interval", "passes", "rows"), *map(_row, said.findings)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -39,48 +39,44 @@ def _table(said: Hygiene) -> Iterator[str]:
 
 
 def _row(finding: Finding) -> tuple[str, str, str, str, str, str]:
-    value = finding.value
-    between = (
-        ""
-        if value.low is None or not finding.rows
-        else f"[{_number(finding, value.low)}, {_number(finding, value.high)}]"
-    )
+    between = ""
+    if finding.low is not None and finding.rows:
+        between = f"[{_number(finding, finding.low)}, {_number(finding, finding.high)}]"
     rows = f"{finding.rows}" if finding.rows else ""
-    return _mark(finding), finding.name, _number(finding, value.value), between, _limit(finding), rows
+    return _mark(finding), finding.what, _number(finding, finding.value), between, _limit(finding), rows
 
 
 def _mark(finding: Finding) -> str:
     if finding.passed:
         return "ok"
-    return "FAIL" if finding.severity == "error" else "warn"
+    return "FAIL" if finding.severity == "major" else "warn"
 
 
 def _number(finding: Finding, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if finding.name in _ACCURACIES else f"{100 * value:.1f} %"
+    return f"{value:.2f}" if finding.what in _ACCURACIES else f"{100 * value:.1f} %"
 
 
 def _limit(finding: Finding) -> str:
-    if finding.neutral is None:
+    if finding.least is None:
         return f"to {_number(finding, finding.threshold)}"
-    low, high = finding.neutral - finding.threshold, finding.neutral + finding.threshold
-    return f"{_number(finding, low)} to {_number(finding, high)}"
+    return f"{_number(finding, finding.least)} to {_number(finding, finding.threshold)}"
 
 
-def _told(said: Hygiene) -> Iterator[str]:
+def _told(said: CheckResult) -> Iterator[str]:
     for finding in said.findings:
         if finding.passed:
             continue
         yield ""
-        yield f"{finding.name}: {finding.meaning}"
+        yield f"{finding.what}: {finding.meaning}"
         yield from (f"  {seen}" for seen in finding.saw)
         if finding.examples:
             yield f"  such as {', '.join(finding.examples)}"
 
 
-def _verdict(said: Hygiene) -> str:
-    missed = [finding.name for finding in said.findings if not finding.passed]
+def _verdict(said: CheckResult) -> str:
+    missed = [finding.what for finding in said.findings if not finding.passed]
     return f"past a threshold: {', '.join(missed)}" if missed else "nothing past a threshold"
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
@@ -22,6 +22,7 @@ from ruamel.yaml.parser import RoundTripParser
 from cai.core.errors import Mistake
 from cai.core.plugins import suggest
 
+Share = Annotated[float, Field(ge=0, le=1)]
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 from cai.core.types import Action, Finish, Message, Model, Opinion, Pair, Prompt, Trace
 
@@ -55,6 +55,46 @@ class Gate:
     """`repair(text) -> (text, what was removed)`, for the action `repair`; nothing removed is an empty text."""
     order: int = 100
     """Gates look in ascending order, those of one number by name."""
+
+
+class Kind(NamedTuple):
+    """A kind of finding that a check can make."""
+
+    severity: Literal["error", "warning"]
+    """`error`: a trainer learns nothing or something wrong. `warning`: it may learn what was not meant."""
+    meaning: str
+    """What it means, and what to do about it."""
+    tendency: bool = False
+    """Whether it is a property of many rows, which a few rows cannot show, and not a fault of each."""
+    neutral: float | None = None
+    """For a tendency that can go either way, what a set without it has."""
+
+
+class Checker(Protocol):
+    """A check that is under way: it looks at every pair once, and says at the end what it found."""
+
+    def add(self, pair: Any) -> None:
+        """Look at one pair (a `PairFingerprint`: the pair and the identities of its texts)."""
+        ...
+
+    def findings(self) -> Iterator[Finding]:
+        """What was found, whether it passes or not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The record that ends a file in `checks/`: something that can be wrong with a set of preference pairs."""
+
+    open: Callable[..., Checker]
+    """`open(options) -> Checker`."""
+    kinds: Mapping[str, Kind]
+    """What it can find, by name."""
+    options: type
+    """A pydantic class (`Knobs`): a threshold for each kind, under its name, and this check's own settings."""
+    about: str
+    order: int = 100
+    """Findings are listed by ascending order, those of one number by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +250,10 @@ class Exhibit:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe measured, and whether that is a fault."""
+    """What a probe or a check measured, and whether that is a fault."""
 
     probe: str
+    """The name of the probe or check."""
     what: str
     """The measured quantity in a few words: `accuracy of always-longer`."""
     value: float | None
@@ -234,6 +275,12 @@ class Finding:
     """The other end of what passes, of a value that can err to either side."""
     of: str = ""
     """What was audited: `pairs`, or `reward` and a model's name."""
+    rows: int = 0
+    """Of a check: rows that show it."""
+    saw: tuple[str, ...] = ()
+    """Of a check: what was seen, in words."""
+    meaning: str = ""
+    """Of a check: what it means and what to do about it."""
     inherited: bool = False
     """The policy that this one came from has as much of it: no training between the two is to blame."""
 

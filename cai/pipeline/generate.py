@@ -12,15 +12,18 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from cai.audit.subjects.audit import audit_finished_run, probe_options
+from cai.checks.run.check import check_pairs
+from cai.checks.run.options import open_checks
 from cai.constitution.principles import NoPrinciple, draw_principle, load_constitution
 from cai.core.concurrency import crowd, turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
-from cai.core.plugins import not_loaded
+from cai.core.plugins import NotLoaded, not_loaded
 from cai.core.types import Constitution, Failure, Message, Prompt, Step, Trace
 from cai.data.prompts import count_prompts, read_prompts
 from cai.data.splits import make_split
@@ -34,6 +37,7 @@ from cai.pipeline.stages.revision import critique, critique_body, draft, revise,
 from cai.pipeline.stages.stage import Round, Stage
 from cai.runs.budget import Budget
 from cai.runs.files import write_text
+from cai.runs.findings import Audit, write_findings
 from cai.runs.folder import Run, Spool
 from cai.runs.journal import Journal
 from cai.runs.journaled import Journaled, Unasked
@@ -163,8 +167,17 @@ def _after_rows(
     if recipe.audit:
         progress.stage = "audit"
         audit_finished_run(run, recipe.audit)
+    if recipe.checks and manifest.total("pair").out:
+        progress.stage = "checks"
+        _check(run, recipe.checks)
     write_report(run, progress)
     return manifest
+
+
+def _check(run: Run, names: tuple[str, ...]) -> None:
+    """Check the pairs of the run; what is found joins its findings."""
+    found = check_pairs([run.path / "pairs.jsonl"], checks=open_checks(only=names))
+    write_findings(run.path, [Audit("checks", found.pairs, found.findings, sum(one.bad for one in found.files))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +286,7 @@ async def prepare(
         fix = "set critique.stop_when_clean: false, or use a template that declares `verdict: true`"
         raise Mistake(loaded["critique"].name, "asks for no verdict, so no critique can be clean", fix)
     gates = open_gates(recipe.gates)
+    _require_checks(recipe)
     critic = {} if recipe.sample else {"critic": recipe.critic or recipe.writer}
     models = await open_all({"writer": recipe.writer} | critic | extra_roles(recipe), journal, progress, budget, by=by)
     try:
@@ -283,6 +297,12 @@ async def prepare(
         await close_all(models)
         raise
     return Work(recipe, constitution, gates, **stages, models=models, samplers=samplers, panel=panel)
+
+
+def _require_checks(recipe: Recipe) -> None:
+    """Raises Mistake for a check that there is not, before anything is paid."""
+    with suppress(NotLoaded):
+        open_checks(only=recipe.checks or ())
 
 
 def _stage(name: str, recipe: Recipe, template: Template, models: Mapping[str, Journaled]) -> Stage:

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from cai.core.config import Document, Knobs, overridden, parse_options, read_yaml
+from cai.core.config import Document, Knobs, Share, overridden, parse_options, read_yaml
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Gate
 from cai.core.plugins import find_plugin, is_outside, plugin_names, shipped, suggest
 from cai.core.types import Action, Sampling
 from cai.runs.budget import Price
 
-Share = Annotated[float, Field(ge=0, le=1)]
 STAGES = ("draft", "critique", "revise")
 BATCHING = ("openai", "anthropic")
 """Backends that can hand in batches."""
@@ -255,6 +254,10 @@ def _probes(value: object) -> object:
     return {name: {} for name in names}
 
 
+def _checks(value: object) -> object:
+    return list(plugin_names("checks")) if value == "all" else value
+
+
 def _trainings(value: object) -> object:
     if isinstance(value, str | dict):
         raise ValueError("give a list: [{method: dpo}]")
@@ -316,6 +319,8 @@ class Recipe(Knobs):
     export: ExportSettings = ExportSettings()
     audit: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_probes)] = None
     """Probes that look at the pairs, `all` or some, with their thresholds: `length: {threshold: 0.7}`."""
+    checks: Annotated[tuple[str, ...] | None, BeforeValidator(_checks)] = None
+    """Checks of `cai check` that look at the pairs: `all`, names in `cai/checks/`, or `pkg.module:CHECK`."""
     train: Annotated[tuple[TrainingSettings, ...], BeforeValidator(_trainings)] = ()
     """Trainings on the run's rows, in order; the last policy is compared with the writer on prompts kept out."""
     max_failure_share: Share = 0.05

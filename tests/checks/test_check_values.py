@@ -18,13 +18,17 @@ from hypothesis import strategies as st
 from planted_pairs import FAULTS, ROWS, by_length, checked, clean, missed, of
 
 from cai.checks import thinking
-from cai.checks.run.check import check_pairs
-from cai.checks.run.finding import ENOUGH, KINDS
+from cai.checks.run.check import check_pairs, known_kinds
+from cai.checks.run.finding import ENOUGH
 from cai.checks.run.minhash import Signatures, nearest
-from cai.checks.run.options import Options, check_options
+from cai.checks.run.options import check_options
 from cai.cli.check_table import check_lines
 from cai.core.errors import Mistake
 from cai.data.pair_formats import SHAPES
+
+KINDS = known_kinds()
+DEFAULTS = {name: value for options in check_options().values() for name, value in options}
+DEFAULTS = {name: value for options in check_options().values() for name, value in options}
 
 # --- Scores, votes and ties -------------------------------------------------------------------------------------------
 
@@ -74,7 +78,7 @@ def test_scores_that_prefer_the_other_side_are_found(tmp_path: Path) -> None:
 
 def test_files_without_scores_say_nothing_of_scores(tmp_path: Path) -> None:
     said = checked(write(tmp_path / "p.jsonl", "trl", clean(5)))
-    assert not {"inverted_scores", "score_outliers"} & {finding.name for finding in said.findings}
+    assert not {"inverted_scores", "score_outliers"} & {finding.what for finding in said.findings}
 
 
 def test_ties_are_counted_and_tell_nothing_about_the_sides(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_ties_are_counted_and_tell_nothing_about_the_sides(tmp_path: Path) -> No
     listed = [FORMATS["pairs"](pair) | {"p_chosen": 0.5} for pair in longer]
     said = checked(write_rows(tmp_path / "p.jsonl", listed))
     assert (said.ties, missed(said)) == (ROWS, set())
-    assert of(said, "always_longer").value.n == 0
+    assert of(said, "always_longer").n == 0
 
 
 # --- How a share is judged --------------------------------------------------------------------------------------------
@@ -91,7 +95,7 @@ def test_ties_are_counted_and_tell_nothing_about_the_sides(tmp_path: Path) -> No
 def test_a_threshold_can_be_set_and_its_edge_passes(tmp_path: Path) -> None:
     plant, _ = FAULTS["identical"]
     path = write(tmp_path / "p.jsonl", "trl", plant(clean(ROWS)))
-    assert of(checked(path), "identical").value.value == 2 / ROWS
+    assert of(checked(path), "identical").value == 2 / ROWS
     assert missed(checked(path, identical=0.05)) == set()
     assert missed(checked(path, identical=2 / ROWS)) == set()
     assert missed(checked(path, identical=0.03)) == {"identical"}
@@ -145,12 +149,12 @@ def test_swapping_the_sides_mirrors_what_compares_them(tmp_path: Path, seed: int
     swapped = [Plain(pair.asked, pair.rejected, pair.chosen) for pair in pairs]
     back = checked(write(tmp_path / "p.jsonl", "pairs", swapped))
     for one, other in zip(there.findings, back.findings, strict=True):
-        if one.name == "always_longer":
-            assert one.value.value + other.value.value == pytest.approx(1)  # type: ignore[operator]
-        elif one.name in MIRRORED:
-            assert one.value.value == pytest.approx(-other.value.value)  # type: ignore[operator]
+        if one.what == "always_longer":
+            assert one.value + other.value == pytest.approx(1)  # type: ignore[operator]
+        elif one.what in MIRRORED:
+            assert one.value == pytest.approx(-other.value)  # type: ignore[operator]
         else:
-            assert one.value.value == other.value.value
+            assert one.value == other.value
 
 
 @given(st.integers(0, 10_000), st.sampled_from(sorted(FAULTS)), st.randoms(use_true_random=False))
@@ -160,8 +164,8 @@ def test_the_order_of_rows_changes_no_value(tmp_path: Path, seed: int, fault: st
     there = checked(write(tmp_path / "p.jsonl", "pairs", pairs))
     rng.shuffle(pairs)
     back = checked(write(tmp_path / "p.jsonl", "pairs", pairs))
-    assert [(one.name, one.value, one.rows) for one in there.findings] == [
-        (one.name, one.value, one.rows) for one in back.findings
+    assert [(one.what, one.value, one.rows) for one in there.findings] == [
+        (one.what, one.value, one.rows) for one in back.findings
     ]
 
 
@@ -227,6 +231,6 @@ def test_the_docs_name_every_finding_with_its_threshold_and_every_format() -> No
     page = (Path(__file__).parents[2] / "docs" / "check.md").read_text("utf-8")
     listed = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", page, re.MULTILINE))
     assert list(listed) == list(KINDS)
-    assert {name: float(value) for name, value in listed.items()} == {name: getattr(Options(), name) for name in KINDS}
+    assert {name: float(value) for name, value in listed.items()} == {name: DEFAULTS[name] for name in KINDS}
     formats = page[page.index("## Formats") : page.index("## Findings")]
     assert set(SHAPES) <= set(re.findall(r"`([\w-]+)`", formats))

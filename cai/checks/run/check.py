@@ -1,8 +1,7 @@
-"""What is wrong with a set of preference pairs, in any format, ours or another's, before somebody trains on it.
+"""Runs the checks over a set of preference pairs in any format: one pass, with every check looking on.
 
-One pass over the files; of a row are held identities and signatures, and of a sample of rows some words.
-
-Left out on purpose: mending, and judging quality. A clean set of wrong preferences is clean.
+Of a row are held identities and signatures, and of a sample of rows some words. A clean set of wrong preferences is
+clean: the checks do not judge quality.
 """
 
 from __future__ import annotations
@@ -12,25 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cai.checks.duplicates import Copies
-from cai.checks.identical import Sameness, Tokenize
-from cai.checks.languages import Languages
-from cai.checks.length import Length
-from cai.checks.refusals import Refusals
-from cai.checks.run.finding import KINDS, Check, Finding
 from cai.checks.run.fingerprints import fingerprinted
-from cai.checks.run.options import Options
-from cai.checks.schema import Schema
-from cai.checks.scores import Scores
-from cai.checks.thinking import Thinking
-from cai.checks.wording import Wording
-from cai.core.errors import Mistake
+from cai.checks.run.options import check_options, open_checks
+from cai.core.config import Knobs
+from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.types import Failure
 from cai.data.pairs import data_files, opened, split_names
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class CheckedFile:
     """One file that was read: rows = pairs + bad."""
 
     path: str
@@ -41,10 +31,10 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
-class Hygiene:
+class CheckResult:
     """What was read, and everything that was looked for."""
 
-    files: tuple[Sheet, ...]
+    files: tuple[CheckedFile, ...]
     pairs: int
     ties: int
     """Pairs of which neither answer is the better one; they count for nothing that compares the sides."""
@@ -53,79 +43,66 @@ class Hygiene:
     passed: bool
 
 
-def check_pairs(paths: Sequence[Path], options: Options | None = None) -> Hygiene:
-    """Read every file (or those of a folder) and look for everything in KINDS. Raises Mistake for what cannot be read.
+def known_kinds(checks: Mapping[str, Check] | None = None) -> dict[str, Kind]:
+    """Every kind of finding, in the order in which findings are listed."""
+    found = open_checks() if checks is None else checks
+    return {name: kind for check in found.values() for name, kind in check.kinds.items()}
+
+
+def check_pairs(
+    paths: Sequence[Path],
+    options: Mapping[str, Knobs] | None = None,
+    *,
+    checks: Mapping[str, Check] | None = None,
+) -> CheckResult:
+    """Read every file (or those of a folder) and run every check. Raises Mistake for what cannot be read.
 
     Several files are taken for splits of one set, unless their rows name splits themselves.
     """
-    chosen = options or Options()
-    inspection = _Inspection(chosen)
-    files = _files(paths)
-    sheets = tuple(inspection.read(file, split) for file, split in zip(files, split_names(files), strict=True))
-    return inspection.result(sheets)
+    checks = open_checks() if checks is None else checks
+    options = check_options(checks=checks) if options is None else options
+    inspection = _Inspection(checks, options, str(getattr(options.get("schema"), "format", "")))
+    files = list(dict.fromkeys(file for path in paths for file in data_files(path)))
+    read = tuple(inspection.read(file, split) for file, split in zip(files, split_names(files), strict=True))
+    return inspection.result(read)
 
 
 class _Inspection:
-    """One pass over all files, with every check looking on."""
+    """One pass over all files."""
 
-    def __init__(self, options: Options) -> None:
-        self._options, self._schema = options, Schema(options)
-        self._checks: tuple[Check, ...] = (
-            Sameness(options, _tokenizer(options.tokenizer)),
-            Length(options),
-            Refusals(options),
-            Wording(options),
-            Thinking(options),
-            Languages(options),
-            Copies(options),
-            Scores(options),
-        )
-        self._splits, self._ties = Counter[str](), 0
+    def __init__(self, checks: Mapping[str, Check], options: Mapping[str, Knobs], format: str) -> None:
+        self._order = list(known_kinds(checks))
+        self._checkers = [check.open(options[name]) for name, check in checks.items()]
+        self._format, self._splits, self._ties = format, Counter[str](), 0
 
-    def read(self, path: Path, split: str) -> Sheet:
+    def read(self, path: Path, split: str) -> CheckedFile:
         """Look at every row of a file, a `split` where its rows do not say."""
-        file, counts = opened(path, self._options.format, split), Counter[str]()
-        self._schema.open(str(path))
+        file, counts = opened(path, self._format, split), Counter[str]()
+        self._tell("begin", str(path))
         for pair in file.pairs:
             counts["bad" if isinstance(pair, Failure) else "pairs"] += 1
             if isinstance(pair, Failure):
-                self._schema.refuse(pair)
+                self._tell("refuse", pair)
                 continue
-            self._schema.add(pair, str(path))
             self._splits[pair.split] += 1
             self._ties += pair.tie
             seen = fingerprinted(pair)
-            for one in self._checks:
-                one.add(seen)
-        return Sheet(str(path), file.format, counts.total(), counts["pairs"], counts["bad"])
+            for checker in self._checkers:
+                checker.add(seen)
+        return CheckedFile(str(path), file.format, counts.total(), counts["pairs"], counts["bad"])
 
-    def result(self, sheets: tuple[Sheet, ...]) -> Hygiene:
-        """Everything that was found, in the order of KINDS."""
-        order = list(KINDS)
-        found = sorted(self._findings(), key=lambda finding: order.index(finding.name))
+    def result(self, files: tuple[CheckedFile, ...]) -> CheckResult:
+        """Everything that was found, in the order of the kinds."""
+        found = tuple(sorted(self._findings(), key=lambda finding: self._order.index(finding.what)))
         passed = all(finding.passed for finding in found)
-        return Hygiene(sheets, self._splits.total(), self._ties, dict(self._splits), tuple(found), passed)
+        return CheckResult(files, self._splits.total(), self._ties, dict(self._splits), found, passed)
 
     def _findings(self) -> Iterator[Finding]:
-        yield from self._schema.findings()
-        for one in self._checks:
-            yield from one.findings()
+        for checker in self._checkers:
+            yield from checker.findings()
 
-
-def _files(paths: Sequence[Path]) -> list[Path]:
-    """Every file once, in the order given. Raises Mistake."""
-    return list(dict.fromkeys(file for path in paths for file in data_files(path)))
-
-
-def _tokenizer(name: str) -> Tokenize:
-    """What counts length: white space, or the tokenizer of that name. Raises Mistake."""
-    if not name:
-        return str.split
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        what = str(error).splitlines()[0]
-        raise Mistake(name, f"has no tokenizer that can be opened: {what}", "name a model folder or hub id") from error
-    return lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _tell(self, method: str, value: object) -> None:
+        """Call a method that a check may have: `begin(path)` for each file, `refuse(failure)` for a bad row."""
+        for checker in self._checkers:
+            if call := getattr(checker, method, None):
+                call(value)

@@ -1,65 +1,49 @@
-"""What `cai check` lets pass, and what it looks with; every key is set with `-o name=value`.
+"""The options of `cai check`: those of every check, in one flat list, so that `-o identical=0.01` finds its check.
 
-A threshold has the name of its finding. It is the largest share of rows that passes; for `always_longer`, `length_skew`
-and `refusals`, which can err to either side, the largest distance from what a fair set would have.
-
-Left out on purpose: switching a check off. A threshold of 1 lets everything pass, and the number is still there.
+A threshold has the name of its finding. It is the largest share of rows that passes; for findings that can err to
+either side, the largest distance from what a set without the fault would have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
-
-from pydantic import Field
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from cai.core.config import Document, Knobs, overridden, parse_options
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Options(Knobs):
-    """Thresholds, and the few numbers that say what counts."""
-
-    format: str = ""
-    """How the files hold a pair; told from the rows where not given."""
-    max_length: Annotated[int, Field(ge=8)] = 1024
-    """What a trainer keeps of prompt and answer: words, or tokens where there is a tokenizer."""
-    tokenizer: str = ""
-    """A model folder or hub id whose tokenizer counts."""
-    near: Annotated[float, Field(gt=0, le=1)] = 0.97
-    """Similarity in words from which the two answers of a pair are nearly identical."""
-    alike: Annotated[float, Field(gt=0.5, le=1)] = 0.8
-    """Jaccard similarity of words and word pairs from which two rows, or two prompts, are near-duplicates."""
-    max_ratio: Annotated[float, Field(gt=1)] = 5.0
-    """Length of one side over the other's from which `length_ratio` counts a pair."""
-
-    bad_rows: Share = 0
-    no_pairs: Share = 0
-    no_prompt: Share = 0
-    several_turns: Share = 0.05
-    empty: Share = 0
-    identical: Share = 0
-    near_identical: Share = 0.02
-    identical_when_cut: Share = 0
-    shared_start: Share = 0.5
-    length_ratio: Share = 0.25
-    length_skew: Share = 0.1
-    always_longer: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    refusals: Share = 0.1
-    openings: Share = 0.2
-    boilerplate: Share = 0.1
-    think_blocks: Share = 0
-    language: Share = 0.02
-    duplicates: Share = 0.01
-    near_duplicates: Share = 0.02
-    contradictions: Share = 0
-    leakage: Share = 0
-    near_leakage: Share = 0.01
-    inverted_scores: Share = 0
-    score_outliers: Share = 0.01
+from cai.core.errors import Mistake
+from cai.core.plugin_types import Check
+from cai.core.plugins import find_plugin, plugin_names, suggest
 
 
-def check_options(overrides: Sequence[str] = ()) -> Options:
-    """The defaults with `name=value` overrides, of which the last one holds. Raises Mistake."""
-    return parse_options(Document("-o", overridden({}, overrides, "identical=0.01"), None), Options)
+def open_checks(outside: Sequence[str] = (), *, only: Sequence[str] | None = None) -> dict[str, Check]:
+    """The checks of `cai/checks/`, or `only` some, and those outside (`pkg.module:ATTR`), in order. Raises Mistake."""
+    names = plugin_names("checks") if only is None else only
+    found = {name: find_plugin("checks", name, Check) for name in (*names, *outside)}
+    return dict(sorted(found.items(), key=lambda one: (one[1].order, one[0])))
+
+
+def check_options(
+    overrides: Sequence[str] = (), checks: Mapping[str, Check] | None = None, given: Mapping[str, object] | None = None
+) -> dict[str, Knobs]:
+    """The options of each check, the defaults with `name=value` overrides, of which the last one holds.
+
+    Raises Mistake for a name that no check has, or that two have.
+    """
+    checks = open_checks() if checks is None else checks
+    owners = _owners(checks)
+    settings: dict[str, dict[str, object]] = {name: {} for name in checks}
+    for key, value in overridden(dict(given or {}), overrides, "identical=0.01").items():
+        if key not in owners:
+            raise Mistake(f"-o {key}", f"unknown key {key!r}", suggest(key, sorted(owners)))
+        settings[owners[key]][key] = value
+    return {name: parse_options(Document("-o", settings[name], None), check.options) for name, check in checks.items()}
+
+
+def _owners(checks: Mapping[str, Check]) -> dict[str, str]:
+    owners: dict[str, str] = {}
+    for name, check in checks.items():
+        for key in cast(type[Knobs], check.options).model_fields:
+            if key in owners:
+                raise Mistake(f"check {name}", f"has the option {key!r}, as {owners[key]} has", "rename it")
+            owners[key] = name
+    return owners
