@@ -1,6 +1,6 @@
 # make demo   the main job on the embedded model, from nothing: venv, packages, model, run
 # make test   all tests, from nothing
-# make check  lint, types and walls
+# make check  lint, types and architecture
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -26,4 +26,4 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_layers.py
+	$(BIN)/pytest -q -s tests/test_layers.py

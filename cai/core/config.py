@@ -21,6 +21,7 @@ from ruamel.yaml.parser import RoundTripParser
 
 from cai.core.errors import Mistake
 from cai.core.plugins import suggest
+from cai.core.types import JsonObject
 
 Share = Annotated[float, Field(ge=0, le=1)]
 MAX_BYTES = 1 << 20
@@ -192,7 +193,7 @@ def _fields_at(kind: Any, loc: Sequence[str | int]) -> set[str]:
     return _fields_at(field.annotation, rest) if field else set()
 
 
-def overridden(data: Mapping[str, Any], overrides: Sequence[str], example: str = "max_steps=100") -> dict[str, Any]:
+def overridden(data: Mapping[str, object], overrides: Sequence[str], example: str = "max_steps=100") -> JsonObject:
     """A copy of `data` with `a.b=value` overrides set, each value read as YAML; the last one holds. Raises Mistake."""
     found = dict(data)
     for override in overrides:

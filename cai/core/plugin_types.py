@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from cai.core.types import Action, Finish, Message, Model, Opinion, Pair, Prompt, Trace
 
@@ -70,10 +70,13 @@ class Kind(NamedTuple):
     """For a tendency that can go either way, what a set without it has."""
 
 
-class Checker(Protocol):
+Seen = TypeVar("Seen", contravariant=True)
+
+
+class Checker(Protocol[Seen]):
     """A check that is under way: it looks at every pair once, and says at the end what it found."""
 
-    def add(self, pair: Any) -> None:
+    def add(self, pair: Seen) -> None:
         """Look at one pair (a `PairFingerprint`: the pair and the identities of its texts)."""
         ...
 
@@ -86,7 +89,7 @@ class Checker(Protocol):
 class Check:
     """The record that ends a file in `checks/`: something that can be wrong with a set of preference pairs."""
 
-    open: Callable[..., Checker]
+    open: Callable[..., Checker[Any]]
     """`open(options) -> Checker`."""
     kinds: Mapping[str, Kind]
     """What it can find, by name."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+JsonObject = dict[str, Any]
+"""A JSON object as a server, a file or a template has it. Its values are checked where they are read."""
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "filter"]
 """Why generation ended: by itself, at max_tokens, or cut by the endpoint's content filter."""

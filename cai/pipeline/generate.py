@@ -280,13 +280,12 @@ async def prepare(
 ) -> Work:
     """Load and open everything before the first call, so that a mistake costs nothing. Raises Mistake."""
     constitution = load_constitution(recipe.constitution)
-    probe_options(asked=recipe.audit)
     loaded = {stage: load_template(stage, recipe.templates[stage]) for stage in STAGES}
     if recipe.critique.stop_when_clean and not loaded["critique"].header.verdict:
         fix = "set critique.stop_when_clean: false, or use a template that declares `verdict: true`"
         raise Mistake(loaded["critique"].name, "asks for no verdict, so no critique can be clean", fix)
     gates = open_gates(recipe.gates)
-    _require_checks(recipe)
+    _require_probes_and_checks(recipe)
     critic = {} if recipe.sample else {"critic": recipe.critic or recipe.writer}
     models = await open_all({"writer": recipe.writer} | critic | extra_roles(recipe), journal, progress, budget, by=by)
     try:
@@ -299,10 +298,14 @@ async def prepare(
     return Work(recipe, constitution, gates, **stages, models=models, samplers=samplers, panel=panel)
 
 
-def _require_checks(recipe: Recipe) -> None:
-    """Raises Mistake for a check that there is not, before anything is paid."""
-    with suppress(NotLoaded):
-        open_checks(only=recipe.checks or ())
+def _require_probes_and_checks(recipe: Recipe) -> None:
+    """Raises Mistake for a probe or a check that there is not, or a wrong threshold, before anything is paid."""
+    for name, settings in (recipe.audit or {}).items():
+        with suppress(NotLoaded):
+            probe_options(asked={name: settings})
+    for name in recipe.checks or ():
+        with suppress(NotLoaded):
+            open_checks(only=[name])
 
 
 def _stage(name: str, recipe: Recipe, template: Template, models: Mapping[str, Journaled]) -> Stage:

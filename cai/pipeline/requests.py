@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from cai.backends.http.batch_api import batch_line, batch_result, custom_id
 from cai.core.errors import Mistake, Permanent
-from cai.core.types import Completion, Model, Request, Score
+from cai.core.types import Completion, JsonObject, Model, Request, Score
 from cai.pipeline.generate import ask_all
 from cai.runs.files import atomic
 from cai.runs.folder import Run
@@ -78,7 +78,7 @@ async def bring_in(chosen: Recipe, where: Run, file: Path) -> tuple[int, int, li
     return len(used), len(answers) - len(used), errors
 
 
-def _answers(file: Path) -> tuple[dict[str, Any], list[str]]:
+def _answers(file: Path) -> tuple[JsonObject, list[str]]:
     answers, errors = dict[str, Any](), list[str]()
     try:
         for number, row in enumerate(file.read_bytes().splitlines(), 1):

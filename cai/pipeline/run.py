@@ -24,6 +24,7 @@ from cai.core.config import Document, parse_options
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Backend, Method
 from cai.core.plugins import NotLoaded
+from cai.core.types import JsonObject
 from cai.pipeline.generate import generate, write_report
 from cai.pipeline.policy_change import compare_policies
 from cai.runs.budget import Budget
@@ -141,7 +142,7 @@ def _start(chosen: Recipe, step: TrainingSettings, into: Path, known: Mapping[st
     return str(options.model)
 
 
-def _options(step: TrainingSettings, into: Path, known: Mapping[str, Method]) -> dict[str, Any]:
+def _options(step: TrainingSettings, into: Path, known: Mapping[str, Method]) -> JsonObject:
     """A step's own options; where they name an earlier training as a reward, its folder stands for it."""
 
     def placed(value: Any) -> Any:

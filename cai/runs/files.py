@@ -14,6 +14,7 @@ from typing import IO, Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from cai.core.errors import Mistake
+from cai.core.types import JsonObject
 
 Record = TypeVar("Record")
 
@@ -76,7 +77,7 @@ def write_json(path: Path, value: Mapping[str, object] | list[object]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def appended(path: Path) -> list[dict[str, Any]]:
+def appended(path: Path) -> list[JsonObject]:
     """The whole lines of a file that `append` writes; one that a full disk or a kill has torn is left out."""
     found = list[dict[str, Any]]()
     for line in path.read_bytes().splitlines() if path.is_file() else ():

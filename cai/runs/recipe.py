@@ -17,7 +17,7 @@ from cai.core.config import Document, Knobs, Share, overridden, parse_options, r
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Gate
 from cai.core.plugins import find_plugin, is_outside, plugin_names, shipped, suggest
-from cai.core.types import Action, Sampling
+from cai.core.types import Action, JsonObject, Sampling
 from cai.runs.budget import Price
 
 STAGES = ("draft", "critique", "revise")
@@ -47,7 +47,7 @@ class ModelChoice(Knobs):
     """Per million tokens, for cost and --max-cost; by the model's name from genai-prices, where not given."""
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> JsonObject:
         """What the backend's Options are made from."""
         return dict(self.model_extra or {})
 
@@ -137,7 +137,7 @@ class JurorSettings(Knobs):
     """A name or path; the name that `templates` has for critiques, where not given."""
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> JsonObject:
         """What the judge's Options are made from."""
         return dict(self.model_extra or {})
 
@@ -289,7 +289,7 @@ class TrainingSettings(Knobs):
         return self.name or self.method.replace(":", ".")
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> JsonObject:
         """What the method's Options are made from."""
         return dict(self.model_extra or {})
 

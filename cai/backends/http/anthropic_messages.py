@@ -18,7 +18,7 @@ from cai.backends.http.completion import completion, joined_text, token_count
 from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import AnthropicEndpoint
 from cai.core.errors import Mistake
-from cai.core.types import Completion, Model, Request, Score, Usage
+from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
 
 VERSION = "2023-06-01"
 
@@ -45,7 +45,7 @@ class AnthropicMessages:
     def __init__(self, options: AnthropicEndpoint) -> None:
         self._options = options
 
-    def put(self, request: Request) -> tuple[str, dict[str, Any]]:
+    def put(self, request: Request) -> tuple[str, JsonObject]:
         """Path and body, without a seed, which this API does not have."""
         sampling = request.sampling
         if request.plain:
@@ -69,7 +69,7 @@ class AnthropicMessages:
             body["stop_sequences"] = sampling.stop
         return "/messages", self._options.filled(body)
 
-    def read(self, answer: Any) -> Completion:
+    def read(self, answer: JsonObject) -> Completion:
         """The text blocks of an answer, and its thinking blocks apart."""
         blocks, usage = answer["content"], answer["usage"]
         read = sum(token_count(value) for name, value in usage.items() if name in _READ)

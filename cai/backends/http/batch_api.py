@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 
 from cai.backends.http.connection import Connection
 from cai.core.errors import Permanent, Refused, Transient
+from cai.core.types import JsonObject
 
 log = logging.getLogger("cai")
 
@@ -27,7 +28,7 @@ _MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError)
 """What reading JSON of an unexpected shape raises."""
 
 
-def custom_id(path: str, body: dict[str, Any], seed: int) -> str:
+def custom_id(path: str, body: JsonObject, seed: int) -> str:
     """The id of a request in a batch. The seed is in it too: two samples of one prompt may have the same body."""
     return hashlib.sha256(to_json((path, body, seed))).hexdigest()
 
@@ -57,12 +58,12 @@ class BatchApi(Protocol):
         ...
 
 
-def batch_line(id: str, path: str, body: dict[str, Any]) -> bytes:
+def batch_line(id: str, path: str, body: JsonObject) -> bytes:
     """A request as OpenAI's batch files have it; `vllm run-batch` and others read the same."""
     return to_json({"custom_id": id, "method": "POST", "url": f"/v1{path}", "body": body}) + b"\n"
 
 
-def batch_result(line: Any) -> BatchResult:
+def batch_result(line: JsonObject) -> BatchResult:
     """A line of the results of such a batch. Raises KeyError, TypeError and their like for anything else."""
     response = line.get("response")
     if response and response.get("status_code", 200) == 200 and not line.get("error"):

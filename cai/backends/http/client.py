@@ -17,7 +17,7 @@ from cai.backends.http.errors import BUSY
 from cai.backends.http.retry import Retry
 from cai.backends.http.throttle import Throttle
 from cai.core.errors import Permanent, Refused, Transient
-from cai.core.types import Completion, Request, Score
+from cai.core.types import Completion, JsonObject, Request, Score
 
 Answer = TypeVar("Answer")
 
@@ -30,11 +30,11 @@ _MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, Overf
 class Api(Protocol):
     """A vendor's API: how a request is written and how its answer is read."""
 
-    def put(self, request: Request) -> tuple[str, dict[str, Any]]:
+    def put(self, request: Request) -> tuple[str, JsonObject]:
         """Path and body of a request. Raises Mistake if this API cannot express it."""
         ...
 
-    def read(self, answer: Any) -> Completion:
+    def read(self, answer: JsonObject) -> Completion:
         """The completion in an answer. Raises CallFailed; KeyError and the like if the shape is wrong."""
         ...
 
@@ -46,7 +46,7 @@ class Api(Protocol):
 class Post(Protocol):
     """Sends one body and reads its answer, with throttle and retry."""
 
-    async def __call__(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer: ...
+    async def __call__(self, path: str, body: JsonObject, read: Callable[[Any], Answer]) -> Answer: ...
 
 
 class EndpointClient:
@@ -63,7 +63,7 @@ class EndpointClient:
         self._counts_tokens = endpoint.tokens_per_minute is not None
         self._answered = self._bad = 0
 
-    def complete(self, request: Request) -> Coroutine[Any, Any, Completion]:
+    def complete(self, request: Request) -> Coroutine[object, object, Completion]:
         """One answer. Raises Transient or Permanent (a Failure row), Refused or Mistake (stops the run)."""
         path, body = self._api.put(request)
         return self._post(path, body, self._api.read)
@@ -76,11 +76,11 @@ class EndpointClient:
         """Close the connections."""
         await self._connection.close()
 
-    def put(self, request: Request) -> tuple[str, dict[str, Any]]:
+    def put(self, request: Request) -> tuple[str, JsonObject]:
         """Path and body of a request that is sent another way, such as in a batch. Raises Mistake."""
         return self._api.put(request)
 
-    def read(self, answer: Any) -> Completion:
+    def read(self, answer: JsonObject) -> Completion:
         """The completion in an answer that was received another way. Raises CallFailed."""
         return _parsed_answer(answer, self._api.read)
 
@@ -90,7 +90,7 @@ class EndpointClient:
         counts = {"in_flight": throttle.in_flight, "limit": throttle.limit, "throttled": throttle.throttled}
         return {name: float(count) for name, count in counts.items()} | {"retried": float(self._retry.retried)}
 
-    async def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
+    async def _post(self, path: str, body: JsonObject, read: Callable[[Any], Answer]) -> Answer:
         raw = to_json(body)
         tokens = len(raw) / 4 + body.get("max_tokens", 0) if self._counts_tokens else 0.0
         try:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any
 
 from cai.core.errors import Permanent, Transient
 from cai.core.reasoning import split_thinking
-from cai.core.types import Completion, Finish, Usage
+from cai.core.types import Completion, Finish, JsonObject, Usage
 
 _ENDS: dict[str | None, Finish] = {
     None: "stop",
@@ -32,7 +31,7 @@ _FILTERED = ("content_filter", "refusal", "safety")
 
 
 def completion(
-    text: str, thought: str, end: str | None, usage: Usage, logprobs: Sequence[Any] | None = None
+    text: str, thought: str, end: str | None, usage: Usage, logprobs: Sequence[float] | None = None
 ) -> Completion:
     """The answer in these parts. Raises Permanent if a filter ended it, Transient if it is empty without a reason."""
     if end in _FILTERED:
@@ -50,19 +49,19 @@ def completion(
     )
 
 
-def joined_text(parts: Any, kind: str) -> str:
+def joined_text(parts: str | Sequence[JsonObject] | None, kind: str) -> str:
     """The text in an answer's content: a string, or a list of parts from which those of `kind` are taken."""
     if parts is None or isinstance(parts, str):
         return parts or ""
     return "".join(joined_text(part[kind], "text") for part in parts if part["type"] == kind)
 
 
-def token_count(value: Any) -> int:
+def token_count(value: float | None) -> int:
     """A number of tokens; 0 if the endpoint does not say."""
     return int(value) if value else 0
 
 
-def valid_logprobs(values: Sequence[Any]) -> tuple[float, ...]:
+def valid_logprobs(values: Sequence[float]) -> tuple[float, ...]:
     """Log-probabilities as floats. Raises ValueError for a value that is not a number, infinite or above 0."""
     found = tuple(float(value) for value in values)
     if not all(isfinite(value) and value <= SLACK for value in found):

@@ -24,6 +24,7 @@ from cai.backends.http.endpoint import Endpoint
 from cai.backends.http.errors import status_error
 from cai.backends.http.session_post import Poster, Response, SessionPost, session_response
 from cai.core.errors import Refused, Transient
+from cai.core.types import JsonObject
 
 MAX_BYTES = 32 << 20
 """Of one answer."""
@@ -45,7 +46,7 @@ class Connection:
         self._posters: dict[str, Poster] = {}
         self._reached = False
 
-    async def post(self, path: str, body: bytes) -> Any:
+    async def post(self, path: str, body: bytes) -> JsonObject:
         """The JSON that answers `body`. Raises Transient, Permanent or Refused."""
         try:
             poster = self._posters.get(path) or self._poster(path)
@@ -54,7 +55,9 @@ class Connection:
             # from None, here and below: aiohttp's errors carry the request's headers, and so the key
             raise self._failed(error) from None
         self._reached = True
-        return _parsed(self._good(f"POST {path}", status, headers, raw), headers.get("Content-Type", ""))
+        good = self._good(f"POST {path}", status, headers, raw)
+        answer: JsonObject = _parsed(good, headers.get("Content-Type", ""))
+        return answer
 
     async def fetch(
         self, method: str, path: str, data: bytes | aiohttp.FormData | None = None, most: int = MAX_BYTES

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
 
 
 class Deadline:
@@ -17,14 +19,14 @@ class Deadline:
         self._due: dict[asyncio.Future[Any], float] = {}  # in the order of sending, and so of falling due
         self._alarm: asyncio.TimerHandle | None = None
 
-    def watch(self, answer: asyncio.Future[Any]) -> float:
+    def watch(self, answer: asyncio.Future[Answer]) -> float:
         """Watch `answer` and return when it is due, by the loop's clock. Call `done` however it ends."""
         self._due[answer] = due = self._loop.time() + self._seconds
         if self._alarm is None:
             self._alarm = self._loop.call_at(due, self._expire)
         return due
 
-    def done(self, answer: asyncio.Future[Any]) -> None:
+    def done(self, answer: asyncio.Future[Answer]) -> None:
         """Stop watching it."""
         self._due.pop(answer, None)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, JsonValue, field_validator
 
 from cai.core.config import Knobs
 from cai.core.errors import Mistake
+from cai.core.types import JsonObject
 
 RESERVED = ("model", "messages", "prompt", "system", "stream", "n")
 """Fields of a request body that `extra_body` may not set: cai writes them, or cannot read the answers they cause."""
@@ -89,7 +90,7 @@ class Endpoint(Knobs):
         """The base URL without its query, for identities and error messages."""
         return self.base_url.partition("?")[0]
 
-    def filled(self, body: dict[str, Any]) -> dict[str, Any]:
+    def filled(self, body: JsonObject) -> JsonObject:
         """A request body with the extra fields."""
         body |= self.extra_body
         return {name: value for name, value in body.items() if value is not None}

@@ -89,7 +89,7 @@ def _final(status: int, text: str) -> tuple[str, str] | None:
     return None
 
 
-def body_error(where: str, error: Any) -> CaiError:
+def body_error(where: str, error: object) -> CaiError:
     """The error inside an answer with status 200, as gateways send it if they have already begun to answer."""
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 502

@@ -19,7 +19,7 @@ from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.backends.http.errors import body_error
 from cai.backends.http.prompt_logprobs import score_by_prompt
-from cai.core.types import Completion, Model, Request, Score, Usage
+from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
 
 CHAT, TEXT = "/chat/completions", "/completions"
 
@@ -48,7 +48,7 @@ class OpenAIChat:
     def __init__(self, options: OpenAIEndpoint) -> None:
         self._options = options
 
-    def put(self, request: Request) -> tuple[str, dict[str, Any]]:
+    def put(self, request: Request) -> tuple[str, JsonObject]:
         """Defaults are sent too: otherwise the server's own apply (in vLLM the model's generation_config)."""
         options, sampling = self._options, request.sampling
         body: dict[str, Any] = {
@@ -69,7 +69,7 @@ class OpenAIChat:
             body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch in chats
         return TEXT if request.plain else CHAT, options.filled(body) if options.extra_body else body
 
-    def read(self, answer: Any) -> Completion:
+    def read(self, answer: JsonObject) -> Completion:
         """The first choice of an answer."""
         if "choices" not in answer:
             raise body_error(self._options.place, answer["error"])

@@ -16,7 +16,7 @@ from cai.backends.http.client import Post
 from cai.backends.http.completion import valid_logprobs
 from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.core.errors import Mistake, Permanent
-from cai.core.types import Request, Score
+from cai.core.types import JsonObject, Request, Score
 
 Read = tuple[list[str], list[float | None]]
 """The tokens of a prompt as text, and the log-probability of each; the first has none."""
@@ -47,14 +47,14 @@ async def score_by_prompt(
     return tuple(await asyncio.gather(*map(one, continuations)))
 
 
-def _text(model: str, request: Request, continuation: str) -> tuple[str, dict[str, Any]]:
+def _text(model: str, request: Request, continuation: str) -> tuple[str, JsonObject]:
     # one token, which is not read: not every server accepts 0
     text = request.messages[0].content + continuation
     body = {"model": model, "prompt": text, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
     return "/completions", body
 
 
-def _chat(model: str, request: Request, continuation: str) -> tuple[str, dict[str, Any]]:
+def _chat(model: str, request: Request, continuation: str) -> tuple[str, JsonObject]:
     turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
     body = {
         "model": model,

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -144,7 +145,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 class Engine:
     """Takes jobs from any thread and runs them in one of its own."""
 
-    def __init__(self, rows: SequenceRunner, *, ends: frozenset[int], batch: int) -> None:
+    def __init__(self, rows: SequenceRunner[Any], *, ends: frozenset[int], batch: int) -> None:
         self._rows, self._ends = rows, ends
         self._most = self._batch = batch
         self._step_tokens = STEP_TOKENS

@@ -30,7 +30,7 @@ PREFIX_BYTES = 512 * 2**20
 class Loaded:
     """A model that is ready to use."""
 
-    rows: SequenceRunner
+    rows: SequenceRunner[Any]
     tokenizer: Any
     ends: list[int]
     """The ids that end an answer, according to the model's files."""
@@ -127,7 +127,7 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
 
 
 @torch.inference_mode()
-def _rows(model: Any, batch: int, prefix_bytes: int) -> SequenceRunner:
+def _rows(model: Any, batch: int, prefix_bytes: int) -> SequenceRunner[Any]:
     """Batched if the model then computes the same numbers, else one row after another.
 
     It is tried, not looked up in a list of architectures, which would be outdated with the next transformers.
@@ -150,7 +150,7 @@ def _has_batch_dependent_rope(model: Any) -> bool:
     return any(kind in str(getattr(model.config, "rope_parameters", "")) for kind in ("dynamic", "longrope"))
 
 
-def _trial(rows: SequenceRunner, model: Any) -> Tensor:
+def _trial(rows: SequenceRunner[Any], model: Any) -> Tensor:
     """Logits after a dozen tokens, computed like requests: two prompts in parts, then token by token."""
     ids = [token % model.config.get_text_config().vocab_size for token in range(11, 11 + 12 * 7, 7)]
     first, second = (rows.open(ids, new_tokens=4, reusable=0) for _ in range(2))

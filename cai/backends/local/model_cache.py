@@ -14,6 +14,7 @@ from typing import Any
 
 from cai.backends.local.download import sha256
 from cai.core.seeds import digest
+from cai.core.types import JsonObject
 
 MARKER = "complete.json"
 """Written last into a converted model's folder."""
@@ -60,7 +61,7 @@ def _stamp(file: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
-def read_cached_json(file: Path) -> dict[str, Any]:
+def read_cached_json(file: Path) -> JsonObject:
     """The JSON object in `file`, empty if there is none or the file is damaged."""
     try:
         content = json.loads(file.read_text("utf-8"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -32,17 +32,20 @@ class Feed(NamedTuple):
     wanted: int
 
 
-class SequenceRunner(Protocol):
+OpenRow = TypeVar("OpenRow", bound=Row)
+
+
+class SequenceRunner(Protocol[OpenRow]):
     """Computes rows with a model. One thread uses it."""
 
-    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> Row | None:
+    def open(self, prompt: Sequence[int], *, new_tokens: int, reusable: int) -> OpenRow | None:
         """A row for `prompt` and up to `new_tokens` after it; at most `reusable` tokens are copied from other rows.
 
         None: not now. There is no memory, or another row is computing the prefix of this one.
         """
         ...
 
-    def close(self, row: Any, *, keep: bool = True) -> None:
+    def close(self, row: OpenRow, *, keep: bool = True) -> None:
         """The row is finished. `keep`: its keys and values are valid, and other rows may reuse them."""
         ...
 

@@ -12,7 +12,6 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from ruamel.yaml import YAML
@@ -23,6 +22,7 @@ from cai.backends.local.model_cache import file_digests, folder_digests
 from cai.core.errors import Mistake
 from cai.core.plugins import suggest
 from cai.core.seeds import digest
+from cai.core.types import JsonObject
 
 log = logging.getLogger("cai")
 
@@ -116,7 +116,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def model_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+def model_config(folder: Path, name: str = "config.json") -> JsonObject:
     """A JSON file of a model's folder; empty if it is not there. Raises Mistake if it is damaged."""
     file = folder / name
     try:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from cai.core.types import JsonObject
+
 WORDS = (
     "amber", "anchor", "autumn", "bakery", "barley", "basket", "beacon", "birch", "bottle", "bridge", "bronze",
     "button", "cabin", "candle", "canvas", "carpet", "cedar", "cellar", "chalk", "cherry", "clover", "cobble",
@@ -27,7 +29,7 @@ def request_digest(path: str, body: bytes) -> bytes:
     return hashlib.sha256(path.encode() + b"\n" + body).digest()
 
 
-def answer_text(key: bytes, body: dict[str, Any]) -> tuple[str, str, int]:
+def answer_text(key: bytes, body: JsonObject) -> tuple[str, str, int]:
     """Text, finish (stop or length) and number of words of the answer to `body`."""
     most = body.get("max_tokens") or body.get("max_completion_tokens") or 512
     drawn = hashlib.shake_128(key).digest(21 + key[0] % 40)
@@ -40,12 +42,12 @@ def answer_text(key: bytes, body: dict[str, Any]) -> tuple[str, str, int]:
     return text, "stop", len(words)
 
 
-def prompt_length(body: dict[str, Any]) -> int:
+def prompt_length(body: JsonObject) -> int:
     """Characters in all texts of the request."""
     return sum(map(len, _turns(body)))
 
 
-def chat_completion(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+def chat_completion(key: bytes, body: JsonObject, text: str, finish: str, words: int) -> JsonObject:
     """An OpenAI chat completion."""
     message = {"role": "assistant", "content": text}
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
@@ -59,7 +61,7 @@ def chat_completion(key: bytes, body: dict[str, Any], text: str, finish: str, wo
     return answer
 
 
-def text_completion(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+def text_completion(key: bytes, body: JsonObject, text: str, finish: str, words: int) -> JsonObject:
     """An OpenAI text completion; with `echo`, its tokens include the prompt's."""
     choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
     if body.get("logprobs") is not None:
@@ -69,7 +71,7 @@ def text_completion(key: bytes, body: dict[str, Any], text: str, finish: str, wo
     return _openai(key, body, "text_completion", choice, words)
 
 
-def anthropic_message(key: bytes, body: dict[str, Any], text: str, finish: str, words: int) -> dict[str, Any]:
+def anthropic_message(key: bytes, body: JsonObject, text: str, finish: str, words: int) -> JsonObject:
     """An Anthropic message."""
     return {
         "id": f"msg_{key.hex()[:24]}",
@@ -88,17 +90,17 @@ def token_logprob(token: str) -> float:
     return -(hashlib.sha256(token.encode()).digest()[0] + 1) / 64
 
 
-def _turns(body: dict[str, Any]) -> list[str]:
+def _turns(body: JsonObject) -> list[str]:
     contents = [turn["content"] for turn in body.get("messages", ())]
     return [text for text in (body.get("system"), body.get("prompt"), *contents) if isinstance(text, str)]
 
 
-def _tokens(body: dict[str, Any]) -> list[str]:
+def _tokens(body: JsonObject) -> list[str]:
     # a token before each turn, as in chat templates: no token spans two turns
     return [token for turn in _turns(body) for token in ("<turn>", *_TOKEN.findall(turn))]
 
 
-def _openai(key: bytes, body: dict[str, Any], kind: str, choice: dict[str, Any], words: int) -> dict[str, Any]:
+def _openai(key: bytes, body: JsonObject, kind: str, choice: JsonObject, words: int) -> JsonObject:
     asked = len(_tokens(body)) if body.get("echo") else prompt_length(body) // 4
     return {
         "id": f"mock-{key.hex()[:24]}",

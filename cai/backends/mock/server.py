@@ -20,6 +20,7 @@ from cai.backends.mock.batches import add_batch_routes
 from cai.backends.mock.faults import faulty_response, overload_response
 from cai.backends.mock.state import Mock, Options
 from cai.core.errors import Mistake
+from cai.core.types import JsonObject
 
 
 class _Handlers:
@@ -48,7 +49,7 @@ class _Handlers:
         finally:
             mock.in_flight -= 1
 
-    async def _answered(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def _answered(self, request: web.Request, body: JsonObject) -> web.StreamResponse:
         mock, options = self._mock, self._mock.options
         fault, answer = mock.reply(request.path, body, to_json(body))
         if fault and fault.isdecimal():

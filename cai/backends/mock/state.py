@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field
@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from cai.backends.mock.answers import SHAPES, answer_text, prompt_length, request_digest
 from cai.backends.mock.faults import Fault, draw_fault, error_response
 from cai.core.config import Knobs
+from cai.core.types import JsonObject
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -62,7 +63,7 @@ class Mock:
         self.bytes_read = self.in_flight = self.most_in_flight = 0
         self.slots = asyncio.Semaphore(options.capacity or 1)
 
-    def reply(self, path: str, body: dict[str, Any], raw: bytes, *, batch: bool = False) -> tuple[Fault | None, bytes]:
+    def reply(self, path: str, body: JsonObject, raw: bytes, *, batch: bool = False) -> tuple[Fault | None, bytes]:
         """The fault drawn for this try of `body`, and the answer's JSON."""
         key = request_digest(path, raw)
         self.asked[key] += 1
@@ -75,7 +76,7 @@ class Mock:
             self.answered[key] += 1
         return fault, answer
 
-    def refuses(self, request: web.Request, body: Any) -> web.Response | None:
+    def refuses(self, request: web.Request, body: object) -> web.Response | None:
         """The error for a request that would fail at every try; None for a valid one."""
         options = self.options
         given = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")

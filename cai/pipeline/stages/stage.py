@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cai.core.errors import Permanent
 from cai.core.seeds import chance
-from cai.core.types import Completion, Example, Model, Principle, Prompt, Request, Sampling
+from cai.core.types import Completion, Example, JsonObject, Model, Principle, Prompt, Request, Sampling
 from cai.templates.template import Template, Untrusted, turns
 
 
@@ -22,7 +21,7 @@ class Stage:
     sampling: Sampling
     seed: int
 
-    async def ask(self, values: Mapping[str, Any], *moment: object) -> Completion:
+    async def ask(self, values: Mapping[str, object], *moment: object) -> Completion:
         """One answer. `moment` (prompt id, sample, round) makes the seed, so order and batching change nothing.
 
         Raises Permanent("empty") where there is no text, CallFailed where the call failed.
@@ -54,7 +53,7 @@ class Round:
         return self.prompt.id, self.sample, self.number, self.principle.id
 
     @property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> JsonObject:
         """What a template is offered: the conversation and the current answer, never an earlier round's critique."""
         return {
             "conversation": turns(self.prompt.messages),
