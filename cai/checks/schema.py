@@ -18,7 +18,7 @@ from cai.core.types import Failure
 
 class Options(Knobs):
     format: str = ""
-    """How the files hold a pair; told from the rows where not given."""
+    """How the files hold a pair; detected from the rows where not given."""
     bad_rows: Share = 0
     no_pairs: Share = 0
     no_prompt: Share = 0
@@ -27,7 +27,7 @@ class Options(Knobs):
 
 
 KINDS = {
-    "bad_rows": Kind("error", "rows that are no pair; a trainer stops there or drops them: mend or delete them"),
+    "bad_rows": Kind("error", "rows that are no pair; a trainer stops there or drops them: fix or delete them"),
     "no_pairs": Kind("error", "files that hold no pair at all: check the path and the format"),
     "no_prompt": Kind("error", "pairs without a prompt, which teach the answer to no question: add it or drop them"),
     "several_turns": Kind(
@@ -74,7 +74,7 @@ class SchemaCheck:
 
     def findings(self) -> Iterator[Finding]:
         """What was found, whether it passes or not."""
-        bad, barren = self._bad, [name for name, pairs in self._files.items() if not pairs]
+        bad, without_pairs = self._bad, [name for name, pairs in self._files.items() if not pairs]
         yield self._report(
             "bad_rows",
             share(bad.rows, self._pairs + bad.rows),
@@ -84,9 +84,9 @@ class SchemaCheck:
         )
         yield self._report(
             "no_pairs",
-            share(len(barren), len(self._files)),
+            share(len(without_pairs), len(self._files)),
             rows=0,
-            saw=tuple(f"{name} holds none" for name in barren[:EXAMPLES]),
+            saw=tuple(f"{name} holds none" for name in without_pairs[:EXAMPLES]),
         )
         for name, tally in self._tallies.items():
             value = share(tally.rows, self._pairs)

@@ -28,7 +28,7 @@ class Options(Knobs):
 
 KINDS = {
     "inverted_scores": Kind(
-        "error", "the row's own scores prefer the rejected answer: swap the sides, or mend what parsed the scores"
+        "error", "the row's own scores prefer the rejected answer: swap the sides, or fix what parsed the scores"
     ),
     "score_outliers": Kind(
         "warning", "scores far from all others, as of a 10 that was a 1: look at the raw verdicts of these rows"

@@ -21,7 +21,7 @@ from cai.core.stats import share
 _OPEN = re.compile(r"<(?:think|thinking|thought|reasoning|scratchpad)>|\[THINK\]", re.IGNORECASE)
 _CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning|scratchpad)>|\[/THINK\]", re.IGNORECASE)
 _MARGIN = 4
-"""Blank characters beside a mark that are told apart."""
+"""Blank characters beside a mark that are compared."""
 
 
 class Options(Knobs):

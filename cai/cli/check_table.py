@@ -16,23 +16,23 @@ _ACCURACIES = frozenset({"always_longer"})
 """Findings whose value is an accuracy and not a share of rows."""
 
 
-def check_lines(said: CheckResult) -> list[str]:
+def check_lines(result: CheckResult) -> list[str]:
     """The whole check, ready to print."""
-    return [_shown(line) for line in (*_read(said), "", *_table(said), *_told(said), "", _verdict(said))]
+    return [_shown(line) for line in (*_read(result), "", *_table(result), *_details(result), "", _verdict(result))]
 
 
-def _read(said: CheckResult) -> Iterator[str]:
-    for sheet in said.files:
-        about = f"{sheet.format} ({SHAPES[sheet.format].about})" if sheet.format else "no format that is known"
-        yield f"{sheet.path}: {about}, {sheet.pairs} pairs" + (f", {sheet.bad} bad rows" if sheet.bad else "")
-    if said.ties:
-        yield f"{said.ties} ties"
-    if len(said.splits) > 1:
-        yield "splits: " + ", ".join(f"{name} {pairs}" for name, pairs in said.splits.items())
+def _read(result: CheckResult) -> Iterator[str]:
+    for file in result.files:
+        about = f"{file.format} ({SHAPES[file.format].about})" if file.format else "no format that is known"
+        yield f"{file.path}: {about}, {file.pairs} pairs" + (f", {file.bad} bad rows" if file.bad else "")
+    if result.ties:
+        yield f"{result.ties} ties"
+    if len(result.splits) > 1:
+        yield "splits: " + ", ".join(f"{name} {pairs}" for name, pairs in result.splits.items())
 
 
-def _table(said: CheckResult) -> Iterator[str]:
-    rows = [("", "finding", "value", "95 % interval", "passes", "rows"), *map(_row, said.findings)]
+def _table(result: CheckResult) -> Iterator[str]:
+    rows = [("", "finding", "value", "95 % interval", "passes", "rows"), *map(_row, result.findings)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -64,8 +64,8 @@ def _limit(finding: Finding) -> str:
     return f"{_number(finding, finding.least)} to {_number(finding, finding.threshold)}"
 
 
-def _told(said: CheckResult) -> Iterator[str]:
-    for finding in said.findings:
+def _details(result: CheckResult) -> Iterator[str]:
+    for finding in result.findings:
         if finding.passed:
             continue
         yield ""
@@ -75,8 +75,8 @@ def _told(said: CheckResult) -> Iterator[str]:
             yield f"  such as {', '.join(finding.examples)}"
 
 
-def _verdict(said: CheckResult) -> str:
-    missed = [finding.what for finding in said.findings if not finding.passed]
+def _verdict(result: CheckResult) -> str:
+    missed = [finding.what for finding in result.findings if not finding.passed]
     return f"past a threshold: {', '.join(missed)}" if missed else "nothing past a threshold"
 
 

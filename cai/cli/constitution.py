@@ -40,9 +40,9 @@ def show_constitution_command(name: Annotated[str, typer.Argument(metavar="NAME"
     from cai.constitution.principles import data, load_constitution
 
     loaded = load_constitution(name)
-    said = data(loaded)
+    shown = data(loaded)
     if as_json:
-        print(json.dumps(said, indent=2, ensure_ascii=False))
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
         return
     print(f"{loaded.name} {loaded.version}  {loaded.digest[:12]}")
     total = sum(principle.weight for principle in loaded.principles)

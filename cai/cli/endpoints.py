@@ -75,8 +75,8 @@ def import_requests_command(
 
     chosen = load_recipe(recipe, tuple(override))
     used, unwanted, errors = asyncio.run(bring_in(chosen, Run(runs / "requests"), file))
-    strangers = f", {unwanted} belong to no question of this recipe" if unwanted else ""
-    print(f"{used} answers are in the journal{strangers}")
+    others = f", {unwanted} belong to no question of this recipe" if unwanted else ""
+    print(f"{used} answers are in the journal{others}")
     for error in errors[:10]:
         print(safe_text(error), file=sys.stderr)
     if errors:

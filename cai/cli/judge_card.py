@@ -44,12 +44,12 @@ def judge_card_command(
     where = Run(run_folder(runs, name or f"card-{Path(judge).stem}"))
     budget = Budget(max_calls=max_calls, max_cost=max_cost)
     with watched(quiet or as_json) as progress:
-        said = asyncio.run(measure_judges(chosen, gold, where, limit=limit, progress=progress, budget=budget))
-    write_text(where.path / "judge_card.html", judge_page(said))
+        card = asyncio.run(measure_judges(chosen, gold, where, limit=limit, progress=progress, budget=budget))
+    write_text(where.path / "judge_card.html", judge_page(card))
     if as_json:
-        print(json.dumps(said.as_json(), indent=2))
+        print(json.dumps(card.as_json(), indent=2))
     else:
-        _tell(said, where.path)
+        _tell(card, where.path)
 
 
 def _recipe(judge: str, overrides: tuple[str, ...]) -> Recipe:
@@ -61,14 +61,14 @@ def _recipe(judge: str, overrides: tuple[str, ...]) -> Recipe:
     return recipe.load_recipe(judge, overrides)
 
 
-def _tell(said: JudgeCard, folder: Path) -> None:
+def _tell(card: JudgeCard, folder: Path) -> None:
     from cai.report.cards.judge import judge_card_lines
 
-    for name, card in said.gold.items():
+    for name, figures in card.gold.items():
         print(f"\n{_safe(name)}")
-        for what, value in judge_card_lines(card):
+        for what, value in judge_card_lines(figures):
             print(_safe(f"  {what:38} {value}"))
-    cost = said.cost
+    cost = card.cost
     each = "no" if cost.calls_per_label is None else f"{cost.calls_per_label:.1f}"
     print(f"\n{cost.labels} labels, {each} calls each; {cost.new_calls} new calls", end="")
     print(f" in {cost.seconds} s; see {folder / 'judge_card.html'}")

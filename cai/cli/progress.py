@@ -39,15 +39,15 @@ class Live:
         self._thread.join()
 
     def _show(self) -> None:
-        terminal, stage, said = self._stream.isatty(), "", 0.0
+        terminal, stage, shown_at = self._stream.isatty(), "", 0.0
         while not self._done.wait(TICK):
-            due = self._progress.stage != stage or time.monotonic() - said >= LOG_EVERY
+            due = self._progress.stage != stage or time.monotonic() - shown_at >= LOG_EVERY
             if terminal and self._progress.stage == Progress.stage:
                 continue  # a model that is fetched shows a bar of its own
             if terminal or due:
                 self._stream.write(f"\r\x1b[2K{self.line()}" if terminal else f"{self.line()}\n")
                 self._stream.flush()
-                stage, said = self._progress.stage, time.monotonic()
+                stage, shown_at = self._progress.stage, time.monotonic()
         self._stream.write("\r\x1b[2K" if terminal else "")
         self._stream.flush()
 

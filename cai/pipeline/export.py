@@ -144,7 +144,7 @@ def _header(shape: Format, counts: Mapping[str, int]) -> str:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """An export replaces only an export: somebody's own files are never deleted."""
+    """An export replaces only an export: other files are never deleted."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     page = folder / "README.md"

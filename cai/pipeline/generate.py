@@ -62,7 +62,7 @@ class Work:
     samplers: tuple[Sampler, ...] = ()
     """Who answers, in a run that compares samples instead of revising."""
     panel: Panel | None = None
-    """Who judges pairs; None: nobody does."""
+    """Judges the pairs; None: they are not judged."""
 
     @property
     def calls(self) -> int:
@@ -326,11 +326,11 @@ def require_prompts(recipe: Recipe) -> None:
 
 
 async def _trace_all(
-    work: Work, where: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress
+    work: Work, run: Run, failed: Spool[Failure], kinds: Counter[str], progress: Progress
 ) -> dict[str, StageCount]:
     """Take every prompt through its life; the counts of each stage, which must add up."""
     progress.begin("traces", count_prompts(work.recipe.prompts))
-    traces = Spool(where.path / "traces.jsonl", Trace)
+    traces = Spool(run.path / "traces.jsonl", Trace)
     stages: Counter[str] = Counter()
     prompts = enumerate(read_prompts(work.recipe.prompts))
     rows, stopped = 0, list[BudgetReached]()
@@ -417,48 +417,48 @@ async def _pair_all(
     return replace(manifest, counts=counts, gates={name: dict(actions) for name, actions in outcome.gates.items()})
 
 
-def export_run(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def export_run(recipe: Recipe, run: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Write a finished run's rows again in these formats; rows by split. Raises Mistake."""
-    with where.locked():
-        return _export(chosen, where, names)
+    with run.locked():
+        return _export(recipe, run, names)
 
 
-def _export(chosen: Recipe, where: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    split = make_split(chosen.export.test_share, chosen.seed)
-    return {name: write_export(where, name, split=split) for name in names}
+def _export(recipe: Recipe, run: Run, names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    split = make_split(recipe.export.test_share, recipe.seed)
+    return {name: write_export(run, name, split=split) for name in names}
 
 
-def write_report(where: Run, progress: Progress) -> None:
+def write_report(run: Run, progress: Progress) -> None:
     """Build the page of a run anew."""
     from cai.report.run_page import run_page
 
     progress.stage = "report"
-    write_text(where.path / "report.html", run_page(where))
+    write_text(run.path / "report.html", run_page(run))
 
 
-def write_recipe(chosen: Recipe, path: Path) -> None:
+def write_recipe(recipe: Recipe, path: Path) -> None:
     """The recipe with every default written out; it runs as it stands."""
     from io import BytesIO
 
     from ruamel.yaml import YAML
 
     text = BytesIO()
-    YAML(typ="safe", pure=True).dump(chosen.model_dump(mode="json", by_alias=True), text)
+    YAML(typ="safe", pure=True).dump(recipe.model_dump(mode="json", by_alias=True), text)
     write_text(path, text.getvalue().decode())
 
 
-def _provenance(work: Work, where: Run, started: float) -> Manifest:
+def _provenance(work: Work, run: Run, started: float) -> Manifest:
     stages = (work.draft,) if work.samplers else (work.draft, work.critique, work.revise)
     asked = {stage.name: stage.template for stage in stages}
     identities = {role: dict(model.identity) for role, model in distinct_roles(work.models).items()}
-    return replace(provenance(work.recipe, work.constitution, asked, where.path, started), models=identities)
+    return replace(provenance(work.recipe, work.constitution, asked, run.path, started), models=identities)
 
 
-def tokenizer_folder(where: Run, name: str) -> str:
+def tokenizer_folder(run: Run, name: str) -> str:
     """The folder of the tokenizer to check exports with: the one named, else the run's own writer's. Raises Mistake."""
     from cai.backends.local.weights import find_weights
 
-    writer = where.manifest.models["writer"]
+    writer = run.manifest.models["writer"]
     if not name and writer.get("engine") != "transformers":
         fix = "add --tokenizer: a known model, a Hugging Face id or a folder"
         raise Mistake("--check", f"a {writer.get('engine')} model has no tokenizer here", fix)

@@ -40,12 +40,12 @@ class Sampler:
 
 
 def open_samplers(
-    chosen: Recipe, gates: OpenGates, models: Mapping[str, Model], template: Template
+    recipe: Recipe, gates: OpenGates, models: Mapping[str, Model], template: Template
 ) -> tuple[Sampler, ...]:
     """Everyone who answers in a run that samples, in the recipe's order."""
-    if chosen.sample is None:
+    if recipe.sample is None:
         return ()
-    settings, stop = chosen.sample, template.header.stop
+    settings, stop = recipe.sample, template.header.stop
     writers = ["writer", *(f"writer-{number}" for number in range(2, 2 + len(settings.writers)))]
     several = len(writers) * len(settings.temperatures) > 1
     return tuple(
@@ -56,7 +56,7 @@ def open_samplers(
                 models[writer],
                 template,
                 Sampling(heat, settings.top_p, settings.max_tokens, stop),
-                chosen.seed,
+                recipe.seed,
             ),
             gates,
         )
@@ -65,14 +65,14 @@ def open_samplers(
     )
 
 
-async def samples(chosen: Recipe, everyone: Iterable[Sampler], prompt: Prompt) -> list[Trace | Failure]:
-    """All answers to one prompt, each a trace of its own that nobody critiques, or a failure."""
-    each = chosen.sample.count if chosen.sample else 0
+async def samples(recipe: Recipe, everyone: Iterable[Sampler], prompt: Prompt) -> list[Trace | Failure]:
+    """All answers to one prompt, each a trace without a critique, or a failure."""
+    each = recipe.sample.count if recipe.sample else 0
     turns = [sampler for sampler in everyone for _ in range(each)]
-    return await together(_sampled(chosen, one, prompt, number) for number, one in enumerate(turns))
+    return await together(_sampled(recipe, one, prompt, number) for number, one in enumerate(turns))
 
 
-async def _sampled(chosen: Recipe, one: Sampler, prompt: Prompt, number: int) -> Trace | Failure:
+async def _sampled(recipe: Recipe, one: Sampler, prompt: Prompt, number: int) -> Trace | Failure:
     try:
         answer = await sample(one.stage, prompt, number)
     except CallFailed as error:
@@ -129,15 +129,15 @@ class Outcome:
 
 
 async def pair_all(
-    chosen: Recipe, where: Run, gates: OpenGates, panel: Panel | None, outcome: Outcome,
+    recipe: Recipe, run: Run, gates: OpenGates, panel: Panel | None, outcome: Outcome,
     *, failed: Spool[Failure], start: int, tick: Callable[[], None],
 ) -> None:  # fmt: skip
     """Make the pairs of all traces on disk, have them judged where there is a panel, and write them.
 
     Failures go to `failed` from position `start` on. Raises BudgetReached; what is done by then is written.
     """
-    pairs = Spool(where.path / "pairs.jsonl", Pair)
-    groups = enumerate(_groups(chosen, where, gates, outcome))
+    pairs = Spool(run.path / "pairs.jsonl", Pair)
+    groups = enumerate(_groups(recipe, run, gates, outcome))
     stopped: list[BudgetReached] = []
 
     async def worker() -> None:
@@ -146,7 +146,7 @@ async def pair_all(
                 judged = await together(_judged(row, panel) for row in made) if panel else made
             except BudgetReached as error:  # the others finish the calls they have in flight: those are paid
                 return stopped.append(error)
-            rows = _picked(judged) if chosen.sample and chosen.pairs.pairing == "best_worst" else judged
+            rows = _picked(judged) if recipe.sample and recipe.pairs.pairing == "best_worst" else judged
             pairs.put(position, [row for row in rows if isinstance(row, Pair)])
             failed.put(start + position, [row for row in rows if isinstance(row, Failure)])
             outcome.add(made, rows)
@@ -162,39 +162,39 @@ async def pair_all(
         raise stopped[0]
 
 
-def _groups(chosen: Recipe, where: Run, gates: OpenGates, outcome: Outcome) -> Iterator[list[Pair | Failure]]:
+def _groups(recipe: Recipe, run: Run, gates: OpenGates, outcome: Outcome) -> Iterator[list[Pair | Failure]]:
     """The pairs of each prompt's samples, or of each trace's draft and revisions, in the order of the rows."""
-    # a prompt's samples stand together; a trace that is revised has nobody to be compared with
+    # the samples of a prompt are compared with each other; a revised trace is a group of its own
     lone = count()
-    for _, group in groupby(where.traces(), key=lambda trace: trace.prompt.id if chosen.sample else next(lone)):
+    for _, group in groupby(run.traces(), key=lambda trace: trace.prompt.id if recipe.sample else next(lone)):
         traces = list(group)
         for trace in traces:
             outcome.trace(trace)
-        yield _made(chosen, gates, traces)
+        yield _made(recipe, gates, traces)
 
 
-def _made(chosen: Recipe, gates: OpenGates, traces: Sequence[Trace]) -> list[Pair | Failure]:
-    if chosen.sample:
-        return list(sample_pairs(traces, chosen.pairs, gates, chosen.seed))
-    return [row for trace in traces for row in pair(trace, chosen.pairs, gates)]
+def _made(recipe: Recipe, gates: OpenGates, traces: Sequence[Trace]) -> list[Pair | Failure]:
+    if recipe.sample:
+        return list(sample_pairs(traces, recipe.pairs, gates, recipe.seed))
+    return [row for trace in traces for row in pair(trace, recipe.pairs, gates)]
 
 
-async def new_calls(chosen: Recipe, gates: OpenGates, panel: Panel, lives: Iterable[Trace | Failure]) -> int:
+async def new_calls(recipe: Recipe, gates: OpenGates, panel: Panel, lives: Iterable[Trace | Failure]) -> int:
     """At most so many calls of the judges are not in the journal yet, for one prompt."""
     traces = [life for life in lives if isinstance(life, Trace)]
-    made = _made(chosen, gates, traces) if traces else []
+    made = _made(recipe, gates, traces) if traces else []
     judged = await together(_judged(row, panel) for row in made)
     unasked = sum(isinstance(row, Failure) and row.kind == "unasked" for row in judged)
-    return (unasked + max(0, _expected(chosen) - len(made))) * panel.calls
+    return (unasked + max(0, _expected(recipe) - len(made))) * panel.calls
 
 
-def _expected(chosen: Recipe) -> int:
+def _expected(recipe: Recipe) -> int:
     """Pairs of one prompt, if nothing fails."""
-    if chosen.sample is None:
-        rounds = chosen.critique.rounds
-        return chosen.draft.samples * (1 + rounds if chosen.pairs.rounds and rounds > 1 else 1)
-    answers = chosen.sample.answers
-    return {"adjacent": answers - 1, "random": 1}.get(chosen.pairs.pairing, comb(answers, 2))
+    if recipe.sample is None:
+        rounds = recipe.critique.rounds
+        return recipe.draft.samples * (1 + rounds if recipe.pairs.rounds and rounds > 1 else 1)
+    answers = recipe.sample.answers
+    return {"adjacent": answers - 1, "random": 1}.get(recipe.pairs.pairing, comb(answers, 2))
 
 
 async def _judged(made: Pair | Failure, panel: Panel) -> Pair | Failure:

@@ -61,19 +61,19 @@ class Carried:
         await self._model.close()
 
 
-async def export_requests(chosen: Recipe, where: Run, file: Path) -> int:
+async def export_requests(recipe: Recipe, run: Run, file: Path) -> int:
     """Write what can be asked now; how many questions that is. Raises Mistake."""
     carried: list[Carried] = []
     with atomic(file) as out:
-        await ask_all(chosen, where, lambda model: _kept(carried, Carried(model, out, {})))
+        await ask_all(recipe, run, lambda model: _kept(carried, Carried(model, out, {})))
     return sum(len(model.asked) for model in carried)
 
 
-async def bring_in(chosen: Recipe, where: Run, file: Path) -> tuple[int, int, list[str]]:
+async def bring_in(recipe: Recipe, run: Run, file: Path) -> tuple[int, int, list[str]]:
     """Put a file's answers into the journal: how many were used, how many were not wanted, and what failed."""
     answers, errors = _answers(file)
     carried: list[Carried] = []
-    await ask_all(chosen, where, lambda model: _kept(carried, Carried(model, None, answers)))
+    await ask_all(recipe, run, lambda model: _kept(carried, Carried(model, None, answers)))
     used = set().union(*(model.found for model in carried))
     return len(used), len(answers) - len(used), errors
 

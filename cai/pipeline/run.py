@@ -72,10 +72,10 @@ def _longer(manifest: Manifest, seconds: float) -> Manifest:
     return replace(manifest, starts=starts, seconds=seconds_of(starts))
 
 
-def check_trainings(chosen: Recipe) -> None:
+def check_trainings(recipe: Recipe) -> None:
     """Everything about the trainings that can be known before the first of them. Raises Mistake."""
     known: dict[str, Method] = {}
-    for step in chosen.train:
+    for step in recipe.train:
         if step.folder in known:
             raise Mistake(f"train: {step.folder}", "is the name of two trainings", "give one of them a `name`")
         try:
@@ -83,7 +83,7 @@ def check_trainings(chosen: Recipe) -> None:
         except NotLoaded:
             continue
         options_of(step.method, _options(step, Path("train"), known))
-        start = _start(chosen, step, Path("train"), known)
+        start = _start(recipe, step, Path("train"), known)
         if step.start not in known:
             model_folder(start)
         for name in _named(step.options.get("rewards")):
@@ -114,10 +114,10 @@ def _named(value: Any) -> list[str]:
     return [value] if isinstance(value, str) and ":" not in value else []
 
 
-def _unchanged(where: Run, step: TrainingSettings) -> None:
+def _unchanged(run: Run, step: TrainingSettings) -> None:
     """Raises Mistake where a step was begun on other rows than the run has now."""
-    file = where.path / "train" / step.folder / "settings.json"
-    if file.is_file() and json.loads(file.read_text("utf-8"))["data"]["digest"] != where.digest:
+    file = run.path / "train" / step.folder / "settings.json"
+    if file.is_file() and json.loads(file.read_text("utf-8"))["data"]["digest"] != run.digest:
         what = "learned from other rows than the run has now"
         raise Mistake(str(file.parent), what, "run with another --name, or remove the folder")
 
@@ -126,7 +126,7 @@ def _method(step: TrainingSettings) -> Method:
     return plugins.find_plugin("train", step.method, Method)
 
 
-def _start(chosen: Recipe, step: TrainingSettings, into: Path, known: Mapping[str, Method]) -> str:
+def _start(recipe: Recipe, step: TrainingSettings, into: Path, known: Mapping[str, Method]) -> str:
     """The model that a step starts from. Raises Mistake."""
     if step.start in known:
         if known[step.start].writes != "policy" or step.start == step.folder:
@@ -134,11 +134,11 @@ def _start(chosen: Recipe, step: TrainingSettings, into: Path, known: Mapping[st
         return str(into / step.start)
     if step.start != "writer":
         return step.start
-    if chosen.writer.backend != "transformers":
-        what = f"starts from the writer, which {chosen.writer.backend} keeps to itself"
+    if recipe.writer.backend != "transformers":
+        what = f"starts from the writer, which {recipe.writer.backend} keeps to itself"
         raise Mistake(f"train: {step.folder}", what, "add `from:` and a folder, a known model or a hub id")
     backend: Any = plugins.find_plugin("backends", "transformers", Backend)
-    options = parse_options(Document("recipe: writer", chosen.writer.options, None), backend.options)
+    options = parse_options(Document("recipe: writer", recipe.writer.options, None), backend.options)
     return str(options.model)
 
 

@@ -3,7 +3,7 @@
 A call claims the most it can cost before it is sent and settles for what it did cost, so that calls in flight together
 cannot pass a limit either. What is already in the journal costs nothing and claims nothing.
 
-Left out on purpose: guessing prices. A price comes from the recipe or from genai-prices, or it is unknown and said so.
+Prices are not guessed: a price comes from the recipe or from genai-prices, else it is reported as unknown.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class CallTally:
 
 @dataclass(slots=True)
 class Budget:
-    """The limits of one sitting, and what is claimed of them: spent, or in flight at its most."""
+    """The limits of one start, and what is claimed: what was spent, and the most that calls in flight can use."""
 
     max_calls: int | None = None
     max_tokens: int | None = None

@@ -1,4 +1,4 @@
-"""Which questions are being asked right now, told between processes that share a journal.
+"""Which questions are being asked right now by any of the processes that share a journal.
 
 A file of SLOTS slots is mapped into memory. A slot holds the first 8 bytes of a question's key and the process that
 asks it. The claim of a process that has died is free. Of two questions on one slot both are asked, and where the

@@ -1,7 +1,7 @@
 """The run folder: rows in input order, failures, manifest; each file whole or absent.
 
 Rows finish in any order. They are appended to a spool as they come, and copied into input order at the end, so that
-memory holds one offset a prompt and a slow prompt holds nobody back.
+memory holds one offset for each prompt, and a slow prompt delays no other.
 
 Left out on purpose: resuming from rows. The journal is what resumes; the rows are made again from its answers.
 """

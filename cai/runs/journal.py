@@ -226,7 +226,7 @@ class Journal:
                 self._commit(connection)
             with self._lock:
                 connection.close()
-        except Exception as error:  # a thread has nobody to raise to: put() and close() raise it instead
+        except Exception as error:  # a thread cannot raise it to a caller: put() and close() raise it instead
             self._broken = error
 
     def _commit(self, connection: sqlite3.Connection) -> None:
@@ -319,7 +319,7 @@ class _Keys:
         self._learn_at = 0.0
 
     def may_hold(self, key: bytes) -> bool:
-        """False only where nobody had written `key` to the file a moment ago."""
+        """False only where `key` was not in the file up to WINDOW seconds ago."""
         if not self._all:
             return True
         if (now := time.monotonic()) >= self._learn_at:

@@ -37,7 +37,7 @@ class Lock:
             flock(self._file, LOCK_EX)
             if os.fstat(self._file).st_nlink:
                 return
-            self.close()  # somebody removed the file, and others will lock a new one
+            self.close()  # the file was removed, and others will lock a new one
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._other is not None:

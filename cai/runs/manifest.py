@@ -163,7 +163,7 @@ class PolicyChange:
     kept: Interval | None = None
     """Share of the new answer's longer words that the old one has."""
     kept_of_another: Interval | None = None
-    """The same with the old answer to another prompt: what chance gives."""
+    """The same with the old answer to another prompt: the value expected by chance."""
 
 
 @dataclass(frozen=True, slots=True)

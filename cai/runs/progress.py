@@ -21,7 +21,7 @@ class Progress:
     failed: int = 0
     tallies: dict[str, CallTally] = field(default_factory=dict)
     status: Callable[[], Mapping[str, float]] = dict
-    """What the models say of themselves: in flight, the limit found, how often they were told to wait."""
+    """The state of the models: requests in flight, the limit found, how often a server answered 429."""
     note: Callable[[str], None] = lambda text: None
     """Takes a line that the person should read, such as what a finished run's rows are replaced for."""
 

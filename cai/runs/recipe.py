@@ -22,7 +22,7 @@ from cai.runs.budget import Price
 
 STAGES = ("draft", "critique", "revise")
 BATCHING = ("openai", "anthropic")
-"""Backends that can hand in batches."""
+"""Backends that can use a batch API."""
 
 
 class PromptSource(Knobs):
@@ -285,7 +285,7 @@ class TrainingSettings(Knobs):
 
     @property
     def folder(self) -> str:
-        """The name it goes by."""
+        """The name of its folder."""
         return self.name or self.method.replace(":", ".")
 
     @property
@@ -357,7 +357,7 @@ def judge_recipe(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
     return parse_options(_overridden(Document(f"judge {method}", data, None), overrides), Recipe)
 
 
-def by_batch(chosen: Recipe, folder: Path) -> Recipe:
+def by_batch(recipe: Recipe, folder: Path) -> Recipe:
     """The same recipe, each of its models at a vendor asked by batches that are noted in `folder`. Raises Mistake."""
     found = False
 
@@ -370,7 +370,7 @@ def by_batch(chosen: Recipe, folder: Path) -> Recipe:
             return {key: batched(inner) for key, inner in value.items()}
         return [batched(inner) for inner in value] if isinstance(value, list | tuple) else value
 
-    turned = Recipe.model_validate(batched(chosen.model_dump(exclude_unset=True)))
+    turned = Recipe.model_validate(batched(recipe.model_dump(exclude_unset=True)))
     if not found:
         raise Mistake(
             "--batch", "no model of this recipe is at a vendor", f"only {' and '.join(BATCHING)} take batches"

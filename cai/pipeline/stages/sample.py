@@ -27,7 +27,7 @@ async def sample(stage: Stage, prompt: Prompt, number: int) -> Completion:
 def sample_pairs(traces: Sequence[Trace], pairs: PairSettings, gates: OpenGates, seed: int) -> Iterator[Pair | Failure]:
     """The pairs of one prompt's answers that are to be judged, p_chosen 0.5 for now; or why there is none.
 
-    A pair that a gate turns away is a Failure of kind `gate:<name>`: nobody need be asked about it.
+    A pair that a gate turns away is a Failure of kind `gate:<name>`: no judge is asked about it.
     """
     if len(traces) < 2:
         prompt, number = traces[0].prompt.id, traces[0].sample
@@ -60,7 +60,7 @@ def best_and_worst(judged: Sequence[Pair]) -> Pair | None:
     """The judged pair of the answer that beats the others most and the one that does least; None: it was not judged.
 
     An answer's strength is its mean probability of beating another. Where the judge prefers the weaker one of the two
-    head to head, the pair says so: p_chosen is what it said of them, not what was concluded.
+    head to head, p_chosen is below 0.5: it is the judge's probability for this pair, not the conclusion.
     """
     strengths: dict[int, list[float]] = {}
     for pair in judged:
