@@ -16,7 +16,7 @@ from cai.core.config import Knobs
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Opinion, Sampling
 from cai.judges.panel.ask import LETTERS, JudgeContext, both_answers
-from cai.templates.template import Untrusted
+from cai.templates.sandbox import Untrusted
 
 
 class Options(Knobs):

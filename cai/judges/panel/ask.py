@@ -18,7 +18,8 @@ from cai.core.errors import Permanent
 from cai.core.plugin_types import Judge
 from cai.core.seeds import digest, seed
 from cai.core.types import Comparison, Completion, Model, Request, Sampling
-from cai.templates.template import Template, Untrusted, load_template, turns
+from cai.templates.sandbox import Untrusted, turns
+from cai.templates.template import Template, load_template
 
 Rating = TypeVar("Rating")
 

@@ -9,7 +9,8 @@ from typing import Any
 from cai.core.errors import Permanent
 from cai.core.seeds import chance
 from cai.core.types import Completion, Example, Model, Principle, Prompt, Request, Sampling
-from cai.templates.template import Template, Untrusted, turns
+from cai.templates.sandbox import Untrusted, turns
+from cai.templates.template import Template
 
 
 @dataclass(frozen=True, slots=True)
