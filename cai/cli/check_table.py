@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from cai.checks.run.check import Hygiene
 from cai.checks.run.finding import Finding
 from cai.core.safe_text import safe_text
-from cai.data.pair_formats import SHAPES
+from cai.data.pair_formats import PAIR_FORMATS
 
 _ACCURACIES = frozenset({"always_longer"})
 """Findings whose value is an accuracy and not a share of rows."""
@@ -23,7 +23,7 @@ def check_lines(said: Hygiene) -> list[str]:
 
 def _read(said: Hygiene) -> Iterator[str]:
     for sheet in said.files:
-        about = f"{sheet.format} ({SHAPES[sheet.format].about})" if sheet.format else "no format that is known"
+        about = f"{sheet.format} ({PAIR_FORMATS[sheet.format].about})" if sheet.format else "no format that is known"
         yield f"{sheet.path}: {about}, {sheet.pairs} pairs" + (f", {sheet.bad} bad rows" if sheet.bad else "")
     if said.ties:
         yield f"{said.ties} ties"

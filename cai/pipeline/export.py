@@ -22,7 +22,7 @@ from typing import IO, Any
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Column, Export, Format
-from cai.data.splits import Split, settle
+from cai.data.splits import Split, consistent_split
 from cai.report.cards.dataset import Lengths, dataset_card
 from cai.runs.files import atomic, write_text, writing
 from cai.runs.folder import Run
@@ -44,7 +44,7 @@ def write_export(run: Run, format_name: str, *, split: Split, folder: Path | Non
     shape = plugins.find_plugin("export", format_name, Format)
     manifest, lengths = run.manifest, Lengths()
     prompts = chain((trace.prompt for trace in run.traces()), (pair.prompt for pair in run.pairs()))
-    export = Export(run.traces, run.pairs, settle(split, prompts), manifest.constitution.digest)
+    export = Export(run.traces, run.pairs, consistent_split(split, prompts), manifest.constitution.digest)
     with _replacing(folder or run.path / "export" / format_name.replace(":", ".")) as beside:
         counts = _fill(beside, shape, _measured(shape.rows(export), lengths))
         page = dataset_card(manifest, format_name, shape, counts, lengths)

@@ -26,7 +26,7 @@ from cai.checks.thinking import Thinking
 from cai.checks.wording import Wording
 from cai.core.errors import Mistake
 from cai.core.types import Failure
-from cai.data.pairs import data_files, opened, split_names
+from cai.data.pairs import data_files, open_pairs, split_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class _Inspection:
 
     def read(self, path: Path, split: str) -> Sheet:
         """Look at every row of a file, a `split` where its rows do not say."""
-        file, counts = opened(path, self._options.format, split), Counter[str]()
+        file, counts = open_pairs(path, self._options.format, split), Counter[str]()
         self._schema.open(str(path))
         for pair in file.pairs:
             counts["bad" if isinstance(pair, Failure) else "pairs"] += 1
