@@ -153,8 +153,8 @@ def _checked(row: TrainingRow, tokens: Callable[[TrainingRow], int], max_length:
     return row
 
 
-def answer_columns(row: Mapping[str, Any]) -> list[str]:
-    """The columns of a row that hold answers."""
+def answer_columns(row: Mapping[str, object]) -> list[str]:
+    """The columns of a row that contain answers."""
     return [name for name in ("completion", "chosen", "rejected") if name in row]
 
 

@@ -69,7 +69,7 @@ class CompiledTemplate:
         self._keep_alive = keep_alive
         self._messages = [_message(role, text.split(PLACEHOLDER_MARK)) for role, text in pieces]
 
-    def render(self, values: Mapping[str, Any], nonce: str) -> tuple[Message, ...]:
+    def render(self, values: Mapping[str, object], nonce: str) -> tuple[Message, ...]:
         """The messages with a call's own texts."""
         return tuple([each if isinstance(each, Message) else each(values, nonce) for each in self._messages])
 
