@@ -28,7 +28,7 @@ class UnreadableRow(str):
     """A row that could not be read; the text says why."""
 
 
-Row = tuple[str, Any]
+Row = tuple[str, object]
 """The place of a row (`train.jsonl:12`), and its value, which may be an UnreadableRow."""
 
 

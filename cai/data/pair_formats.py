@@ -16,7 +16,7 @@ from typing import Any
 from cai.core.types import Message, Role
 from cai.data.messages import find_role, message_dicts, parse_messages, parse_text
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 Turns = tuple[Message, ...]
 Parts = tuple[object, object, object]
 """Prompt, chosen and rejected as the row holds them; the prompt is None where it is inside the two sides."""
@@ -289,7 +289,7 @@ def _by_instruction(chosen: str, rejected: str) -> Callable[[Row], Parts]:
 
 def _p_by_votes(row: Row) -> float:
     """PandaLM's votes (1 first, 2 second, 0 tie) as P(first is better): the mean vote of a majority, else a tie."""
-    votes = [row[name] for name in ("annotator1", "annotator2", "annotator3") if name in row]
+    votes: list[Any] = [row[name] for name in ("annotator1", "annotator2", "annotator3") if name in row]
     if not votes or any(vote not in (0, 1, 2) for vote in votes):
         raise ValueError(f"has the votes {votes!r:.60}, which are not 0, 1 or 2")
     if max(votes.count(1), votes.count(2)) * 2 <= len(votes):

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Rows
@@ -336,6 +336,6 @@ def _of_prompt_files(path: Path) -> ReadRows:
                 yield prompt.id, prompt.split or split, {"id": prompt.id, "prompt": message_dicts(prompt.messages)}
 
 
-def prompt_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
+def prompt_messages(row: Mapping[str, object]) -> tuple[Message, ...]:
     """The conversation of a row."""
-    return messages_of(row["prompt"])
+    return messages_of(cast(list[MessageDict], row["prompt"]))

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.completions import COLUMNS, completion_rows
+from cai.export.columns.completions import COLUMNS, accepted_rows
 from cai.export.columns.row import Row
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
     """The last accepted answer of each trace."""
     for trace in export.traces():
-        for row in completion_rows(trace, export.constitution)[-1:]:
+        for row in accepted_rows(trace, export.constitution)[-1:]:
             yield export.split(trace.prompt), row
 
 

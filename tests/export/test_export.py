@@ -23,7 +23,7 @@ from cai.core.plugin_types import Export, Format
 from cai.core.types import Completion, GateHit, Message, Pair, Prompt, Step, Trace
 from cai.data.splits import consistent_split, make_split
 from cai.export import kto
-from cai.export.columns.completions import completion_rows
+from cai.export.columns.completions import accepted_rows
 from cai.export.columns.row import PROVENANCE
 from cai.pipeline.export import BATCH, _features, write_export
 from cai.report.cards.dataset import inert
@@ -283,8 +283,8 @@ def test_sft_takes_the_last_accepted_revision_and_sft_all_takes_each(tmp_path: P
 
 
 def test_a_draft_whose_revisions_were_all_turned_away_is_never_imitated() -> None:
-    assert completion_rows(trace(prompt("a"), "harmful", None, None), DIGEST) == []
-    assert completion_rows(trace(prompt("a"), "harmful"), DIGEST) == []
+    assert accepted_rows(trace(prompt("a"), "harmful", None, None), DIGEST) == []
+    assert accepted_rows(trace(prompt("a"), "harmful"), DIGEST) == []
 
 
 def test_a_draft_is_imitated_when_every_critique_found_it_clean() -> None:
@@ -292,10 +292,10 @@ def test_a_draft_is_imitated_when_every_critique_found_it_clean() -> None:
         steps = tuple(Step(number, "brief", Completion("Fine."), verdict) for number, verdict in enumerate(verdicts))
         return Trace(prompt("a"), 0, Completion("good"), steps, "good", (GateHit("refusal", "tag"),))
 
-    (row,) = completion_rows(judged("clean", "clean"), DIGEST)
+    (row,) = accepted_rows(judged("clean", "clean"), DIGEST)
     assert (texts(row["completion"]), row["source"], row["gates"]) == (["good"], "revision:0", ["refusal:tag"])
-    assert completion_rows(judged("clean", "fault"), DIGEST) == []
-    assert completion_rows(judged("unclear"), DIGEST) == []
+    assert accepted_rows(judged("clean", "fault"), DIGEST) == []
+    assert accepted_rows(judged("unclear"), DIGEST) == []
 
 
 def labelled(pairs: list[Pair]) -> list[Mapping[str, Any]]:

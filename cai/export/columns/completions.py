@@ -17,7 +17,7 @@ from cai.export.columns.row import PROVENANCE, Row, provenance_columns
 COLUMNS: Mapping[str, Column] = {"prompt": "messages", "completion": "messages", **PROVENANCE}
 
 
-def completion_rows(trace: Trace, made_by: str) -> list[Row]:
+def accepted_rows(trace: Trace, made_by: str) -> list[Row]:
     """One row for each accepted answer, the last one final; `made_by` is the constitution's digest."""
     return [
         {
