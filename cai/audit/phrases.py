@@ -11,7 +11,7 @@ from heapq import nsmallest
 from cai.audit.measure.finding import Measured, Tolerance, better_first, group, measured_finding
 from cai.audit.measure.planted import worded
 from cai.core.config import Knobs
-from cai.core.phrases import Couple, couple, rises
+from cai.core.phrases import AnswerWindows, answer_windows, find_phrases
 from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
 from cai.core.seeds import uniform
 
@@ -43,8 +43,8 @@ def _risen(cases: list[Case], options: Options, names: tuple[str, str]) -> Itera
         cases = nsmallest(SAMPLE, cases, key=lambda case: uniform("phrases", case.id))
     numbers: dict[object, int] = {}
     prompts = [numbers.setdefault(group(case.prompt), len(numbers)) for case in cases]
-    couples = [couple(case.id, n, case.other, case.answer) for case, n in zip(cases, prompts, strict=True)]
-    found = rises(couples, most=options.most)
+    couples = [answer_windows(case.id, n, case.other, case.answer) for case, n in zip(cases, prompts, strict=True)]
+    found = find_phrases(couples, most=options.most)
     limit = Tolerance(options.threshold)
     if not found:
         zero = [Measured(made.id, made.prompt, 0.0) for made in couples]
@@ -59,7 +59,7 @@ def _risen(cases: list[Case], options: Options, names: tuple[str, str]) -> Itera
         yield measured_finding("phrases", what, rows, limit, looks=options.most, note=note)
 
 
-def _lift(text: str, made: Couple) -> float:
+def _lift(text: str, made: AnswerWindows) -> float:
     gram = f" {text} "
     has = [any(gram in f" {' '.join(part)} " for part in side) for side in (made.after, made.before)]
     return float(has[0]) - float(has[1])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from cai.checks.run.finding import EXAMPLES, CheckFindings
 from cai.checks.run.fingerprints import PairFingerprint
 from cai.core.config import Knobs, Share
-from cai.core.phrases import SUPPORT, Couple, CoupleSample, Phrase, couple, rises
+from cai.core.phrases import SUPPORT, AnswerWindows, Phrase, WindowSample, answer_windows, find_phrases
 from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.stats import Interval, share
 
@@ -48,12 +48,12 @@ class WordingCheck:
     def __init__(self, options: Options) -> None:
         self._report = CheckFindings("wording", KINDS, options)
         self._options = options
-        self._sample = CoupleSample(SAMPLE)
+        self._sample = WindowSample(SAMPLE)
 
     def add(self, look: PairFingerprint) -> None:
         """Look at one pair."""
         if not look.pair.tie and self._sample.wants(look.row):
-            self._sample.add(look.row, couple(look.pair.id, look.prompt, look.pair.rejected, look.pair.chosen))
+            self._sample.add(look.row, answer_windows(look.pair.id, look.prompt, look.pair.rejected, look.pair.chosen))
 
     def findings(self) -> Iterator[Finding]:
         """What was found, whether it passes or not."""
@@ -61,8 +61,8 @@ class WordingCheck:
         yield self._openings(couples)
         yield self._boilerplate(couples)
 
-    def _openings(self, couples: list[Couple]) -> Finding:
-        starts: dict[tuple[str, tuple[str, ...]], list[Couple]] = {}
+    def _openings(self, couples: list[AnswerWindows]) -> Finding:
+        starts: dict[tuple[str, tuple[str, ...]], list[AnswerWindows]] = {}
         for made in couples:
             for side, (head, _) in (("chosen", made.after), ("rejected", made.before)):
                 if len(head) >= OPENING:
@@ -78,10 +78,10 @@ class WordingCheck:
             saw=tuple(f"{' '.join(start)!r} in {len(common[side, start])} {side}" for side, start in most),
         )
 
-    def _boilerplate(self, couples: list[Couple]) -> Finding:
-        found = rises(couples, most=EXAMPLES)
+    def _boilerplate(self, couples: list[AnswerWindows]) -> Finding:
+        found = find_phrases(couples, most=EXAMPLES)
         strongest = max(found, key=lambda phrase: abs(phrase.lift.value or 0), default=None)
-        having = [made.id for made in couples if strongest and strongest.tells(made)]
+        having = [made.id for made in couples if strongest and strongest.distinguishes(made)]
         return self._report(
             "boilerplate",
             strongest.lift if strongest else Interval(0.0, None, None, len(couples)),

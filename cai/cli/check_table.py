@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from cai.checks.run.check import CheckResult
 from cai.core.plugin_types import Finding
 from cai.core.safe_text import safe_text
-from cai.data.pair_formats import SHAPES
+from cai.data.pair_formats import PAIR_FORMATS
 
 _ACCURACIES = frozenset({"always_longer"})
 """Findings whose value is an accuracy and not a share of rows."""
@@ -23,7 +23,7 @@ def check_lines(result: CheckResult) -> list[str]:
 
 def _read(result: CheckResult) -> Iterator[str]:
     for file in result.files:
-        about = f"{file.format} ({SHAPES[file.format].about})" if file.format else "no format that is known"
+        about = f"{file.format} ({PAIR_FORMATS[file.format].about})" if file.format else "no format that is known"
         yield f"{file.path}: {about}, {file.pairs} pairs" + (f", {file.bad} bad rows" if file.bad else "")
     if result.ties:
         yield f"{result.ties} ties"

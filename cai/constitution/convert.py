@@ -1,12 +1,12 @@
 """Turn a constitution in another project's format into the text of a cai constitution.
 
-Read are llm-swarm and NeMo-Aligner JSON, lists of critique and revision requests (LangChain), and lists of sentences
+It reads llm-swarm and NeMo-Aligner JSON, lists of critique and revision requests (LangChain), and lists of sentences
 such as "Select the response that ..." (Inverse Constitutional AI). A sentence of that kind is kept as `compare`, and
 `critique` and `revise` are made from its clause by one fixed rule, which the file says at its top.
 
-Left out on purpose: anything that would have to be invented. A rubric says how bad an answer is and not how to mend
-it, worked cases state no rule, and which sentences of a prose document are principles is for a person to decide.
-Each is refused with that reason.
+Left out on purpose: anything that would have to be invented. A rubric says how bad an answer is and not how to fix it,
+worked examples state no rule, and a person has to decide which sentences of a prose document are principles. Each of
+these is refused with that reason.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from cai.core.seeds import digest
 
 WIDTH = 100
 Entry = dict[str, Any]
-"""A principle or a worked case, as it will stand in the file."""
+"""A principle or a worked example, as it is written to the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What was found in a foreign file. `notes` tell its reader what was made up, changed or left behind."""
+    """The content of a file of another project. `notes` say what was invented, changed or left out."""
 
     principles: list[Entry]
     examples: list[Entry]
@@ -45,7 +45,7 @@ class Import:
 
 
 def convert(path: str | Path) -> str:
-    """The YAML text of a constitution with the principles in `path`. Raises Mistake for what holds none."""
+    """The YAML text of a constitution with the principles in `path`. Raises Mistake where there are none."""
     path = Path(path)
     return _yaml(_import(_content(path), str(path)), path.name)
 
@@ -59,7 +59,7 @@ def _content(path: Path) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise Mistake(f"{path}:{error.lineno}", f"is not JSON: {error.msg}", "mend the line") from error
+        raise Mistake(f"{path}:{error.lineno}", f"is not JSON: {error.msg}", "fix this line") from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise Mistake(str(path), f"is not JSON that can be read: {error}", "flatten it") from error
 
@@ -69,11 +69,11 @@ def _import(content: Any, where: str) -> Import:
         case str():
             return _comparisons(content.splitlines(), where)
         case {"scale_descriptions": _}:
-            what = f"is a rubric on {content.get('category')!r}: it says how bad an answer is, not how to mend it"
+            what = f"is a rubric on {content.get('category')!r}: it says how bad an answer is, not how to fix it"
             raise Mistake(where, what, "write a principle with `cai constitution new`; the levels can become `checks`")
         case {"samples": _}:
-            fix = "copy real cases under `examples` of a constitution"
-            raise Mistake(where, "holds worked cases and no principle that they are cases of", fix)
+            fix = "copy the examples under `examples` of a constitution"
+            raise Mistake(where, "has worked examples and no principle that they belong to", fix)
         case {"principles": [{"id": _, "critique": _, "revise": _}, *_]}:
             raise Mistake(where, "is a cai constitution already", "check it with `cai constitution lint`")
         case {"constitutions": [_, *_] as listed}:
@@ -109,11 +109,11 @@ def _requests(listed: list[Any], where: str) -> Import:
         principles.append(texts)
         labels.append(name)
         left |= entry.keys() - {*_NAME, *_CRITIQUE, *_REVISE}
-    notes = [f"Left behind, for cai has no place for it: {', '.join(map(_quoted, sorted(left)))}."] if left else []
+    notes = [f"Left out, since cai has no field for it: {', '.join(map(_quoted, sorted(left)))}."] if left else []
     if not all(labels):
-        notes.append(_MADE_UP)
-        gists = _gists([principle["revise"] for principle in principles])
-        labels = [label or gist for label, gist in zip(labels, gists, strict=True)]
+        notes.append(_INVENTED_IDS)
+        names = _rare_words([principle["revise"] for principle in principles])
+        labels = [label or gist for label, gist in zip(labels, names, strict=True)]
     return Import(_identified(principles, labels), [], notes)
 
 
@@ -136,7 +136,7 @@ def _first(entry: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 
 def _with_cases(found: Import, chats: Any) -> Import:
-    """Puts each chat under the principle whose critique request it uses, or at the top if it uses none of them."""
+    """Puts each chat under the principle whose critique request it uses, else at the top."""
     chats = chats if isinstance(chats, list) else []
     by_request = {principle["critique"]: principle for principle in found.principles}
     examples, notes, left = list[Entry](), list(found.notes), 0
@@ -168,7 +168,7 @@ def _turns(chat: Any) -> list[str]:
     return texts if len(texts) == len(chat) else []
 
 
-_MADE_UP = "The source has no names: ids were made from its rarer words. Choose better ones before the first run."
+_INVENTED_IDS = "The source has no names: ids were made from its rarer words. Choose better ones before the first run."
 
 # --- Sentences that say which of two responses to prefer --------------------------------------------------------------
 
@@ -194,7 +194,7 @@ def _comparisons(lines: Iterable[str], where: str) -> Import:
             what = f"{sentence!r:.60} does not say which response to choose, as the other lines do"
             raise Mistake(where, what, "delete the line, or write it as 'Choose the response that ...'")
         principles.append(_from_comparison(sentence, clause))
-    return Import(_identified(principles, _gists(clauses)), [], list(_DERIVED))
+    return Import(_identified(principles, _rare_words(clauses)), [], list(_DERIVED))
 
 
 def _from_comparison(sentence: str, clause: str) -> Entry:
@@ -209,7 +209,7 @@ _DERIVED = (
     "The source only says which of two responses to choose, and that is kept word for word as `compare`.",
     "`critique` and `revise` were made from its clause by rule: nobody has written or tried them. Read each one.",
     "If the source was found from preference data, a principle may describe a fault that its annotators liked.",
-    _MADE_UP,
+    _INVENTED_IDS,
 )
 
 # --- Names ------------------------------------------------------------------------------------------------------------
@@ -224,8 +224,8 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", plain)
 
 
-def _gists(texts: list[str]) -> list[str]:
-    """For each text the three words that fewest of the others use, longer words first, as they stand in it."""
+def _rare_words(texts: list[str]) -> list[str]:
+    """For each text the three words that fewest of the others use, longer words first, in their order."""
     used = Counter(word for text in texts for word in set(_words(text)))
     found = []
     for text in texts:
@@ -261,11 +261,11 @@ def _yaml(found: Import, source: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    return json.dumps(name)  # in one line and in ASCII: a name must not end the comment it stands in
+    return json.dumps(name)  # one line of ASCII: a name must not end the comment it is in
 
 
 def _blocks(value: Any) -> Any:
-    """Long texts as folded and texts of several lines as literal blocks; in quotes what a block would change."""
+    """Long texts as folded and texts of several lines as literal blocks; quoted where a block would change them."""
     if isinstance(value, dict):
         return {key: _blocks(item) for key, item in value.items()}
     if isinstance(value, list):

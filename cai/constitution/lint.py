@@ -1,6 +1,6 @@
-"""Check a constitution file and name everything wrong with it: the line, what it is, and how to mend it.
+"""Check a constitution file and report every problem: its line, what it is, and how to fix it.
 
-An `error` keeps the file from being used as its author meant it; a `warning` is worth a look.
+An `error` means that the file cannot be used as intended; a `warning` deserves attention.
 
 Left out on purpose: judging whether a principle is a good one; that takes a run.
 """
@@ -31,7 +31,7 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_len
 
 
 class ExampleForm(Knobs):
-    """A worked case, shown to the critic before the answer at hand."""
+    """A worked example, shown to the critic before the answer to criticise."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, title="Example")
     prompt: Text
@@ -49,7 +49,7 @@ class PrincipleForm(Knobs):
 
     model_config = ConfigDict(use_attribute_docstrings=True, title="Principle")
     id: Slug
-    """Its lasting name. Draws and rows go by it: do not rename it, and never give it to another rule."""
+    """Its permanent name. Draws and rows refer to it: do not rename it, and never reuse it for another rule."""
     title: Text = ""
     """A few words for tables and pages; no model sees them."""
     critique: Text
@@ -67,9 +67,9 @@ class PrincipleForm(Knobs):
     applies_to: tuple[Slug, ...] = ()
     """It is drawn only for prompts with one of these tags; leave it out for every prompt."""
     priority: Annotated[int, Field(strict=True)] = 0
-    """Which principle wins where two disagree; higher first. Draws ignore it."""
+    """Which principle takes precedence where two disagree; higher first. Draws ignore it."""
     examples: tuple[ExampleForm, ...] = ()
-    """Worked cases of this principle."""
+    """Worked examples of this principle."""
     rationale: Text = ""
     """Why it is there; no model sees it."""
 
@@ -86,13 +86,13 @@ class ConstitutionForm(Knobs):
     tags: tuple[Slug, ...] = ()
     """The tags that principles may use."""
     examples: tuple[ExampleForm, ...] = ()
-    """Worked cases shown with every principle, after its own."""
+    """Worked examples shown with every principle, after its own."""
     principles: Annotated[tuple[PrincipleForm, ...], Field(min_length=1, max_length=MOST)]
 
 
 Level = Literal["error", "warning"]
 Place = tuple[str | int, ...]
-"""Where something stands in a file: ("principles", 2, "weight")."""
+"""The place of a value in a file: ("principles", 2, "weight")."""
 Found = tuple[Level, Place, str, str]
 """A problem before its line is known: how bad, where, what, and the fix."""
 
@@ -163,7 +163,7 @@ def _validated(data: dict[str, Any]) -> tuple[ConstitutionForm | None, list[Foun
 
 
 def _echo(detail: ErrorDetails) -> bool:
-    """Whether the error is said elsewhere: keys without a value have a rule, and bad items make a list too short."""
+    """Whether the error is reported elsewhere: keys without a value have a rule, bad items shorten a list."""
     return detail["input"] is None or (detail["type"] == "too_short" and bool(detail["input"]))
 
 
@@ -173,7 +173,7 @@ def _typed(data: dict[str, Any], detail: ErrorDetails) -> Found:
 
 
 def _owner(data: dict[str, Any], place: Place) -> str:
-    """What a person calls the thing that holds `place`: principle 'honest', example 2."""
+    """The object that contains `place`, as shown to a person: principle 'honest', example 2."""
     held, names = place[:-1], []
     if len(held) > 1 and held[0] == "principles" and isinstance(held[1], int):
         names.append(f"principle {_name(data['principles'][held[1]], held[1])}")
@@ -214,13 +214,13 @@ def _fix(detail: ErrorDetails) -> str:
 
 
 def _form(place: Place) -> type[Knobs]:
-    """The form whose key stands at `place`."""
+    """The form whose key is at `place`."""
     if "examples" in place[:-1]:
         return ExampleForm
     return PrincipleForm if "principles" in place[:-1] else ConstitutionForm
 
 
-# --- Rules: they look at data that may still have the wrong types, so that one pass finds everything ------------------
+# --- Rules: the data may still have the wrong types, so that one pass finds everything -------------------------------
 
 
 def _principles(data: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
@@ -283,7 +283,7 @@ def _weightless(data: dict[str, Any]) -> Iterator[Found]:
 
 
 _CODE = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|#\}|<\|\w+\|>")
-_SLOT = re.compile(_CODE.pattern + r"|\{\w*\}")
+_PLACEHOLDER = re.compile(_CODE.pattern + r"|\{\w*\}")
 _FORMS = ("critique", "revise", "compare")
 
 
@@ -291,7 +291,7 @@ def _template_code(data: dict[str, Any]) -> Iterator[Found]:
     for at, principle in _principles(data):
         for key in (*_FORMS, "checks"):
             for place, text in _leaves(principle.get(key), ("principles", at, key)):
-                if code := _SLOT.search(str(text)):
+                if code := _PLACEHOLDER.search(str(text)):
                     what = (
                         f"principle {_name(principle, at)} has {code[0]!r} in {key!r}, which looks like template code"
                     )

@@ -1,9 +1,9 @@
 """Constitutions: load one, identify it, draw a principle for a prompt, show it, compare two, and start a new one.
 
-Draws are weighted rendezvous hashing: each principle throws its own die for a (prompt, round), so that editing one
-changes no draw, and adding or removing one moves only the share that is its own.
+Draws use weighted rendezvous hashing: each principle has its own random number for a (prompt, round), so that editing
+one changes no draw, and adding or removing one moves only its own share.
 
-Left out on purpose: what is wrong with a file (`lint`), and other projects' formats (`foreign`).
+Left out on purpose: what is wrong with a file (`lint`), and other projects' formats (`convert`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load_constitution(source: str | Path) -> Constitution:
 
 
 def constitution_names() -> list[str]:
-    """The constitutions that travel with the package."""
+    """The constitutions that are shipped with the package."""
     return sorted(file.stem for file in shipped("constitutions").glob("*.yaml"))
 
 
@@ -66,9 +66,9 @@ def draw_principle(constitution: Constitution, prompt: Prompt, round: int, seed:
 
 
 def ranked(principles: Iterable[Principle], prompt: Prompt, seed: int, *moment: object) -> list[Principle]:
-    """The principles that apply to a prompt, in the order in which they are drawn for a `moment`, by weight.
+    """The principles that apply to a prompt, in the order of a draw by weight; `moment` is part of its seed.
 
-    The first so many are a draw without replacement. Raises NoPrinciple if none applies.
+    The first n are a draw of n without replacement. Raises NoPrinciple if none applies.
     """
 
     tags = prompt.tags
@@ -76,17 +76,17 @@ def ranked(principles: Iterable[Principle], prompt: Prompt, seed: int, *moment: 
         one for one in principles if one.weight > 0 and (not one.applies_to or not set(one.applies_to).isdisjoint(tags))
     ]
     if not able:
-        its = ", ".join(tags) or "none"
+        listed = ", ".join(tags) or "none"
         fix = "leave `applies_to` out of at least one principle with a weight above 0"
-        raise NoPrinciple(f"prompt {prompt.id}", f"no principle of the constitution applies (its tags: {its})", fix)
-    # -log(u) / weight is exponential with rate `weight`, so the least is each one's with chance ~ weight
-    dice = uniforms((seed, prompt.id, *moment), [principle.id for principle in able])
-    scores = [principle.weight / -log(die) for principle, die in zip(able, dice, strict=True)]
+        raise NoPrinciple(f"prompt {prompt.id}", f"no principle of the constitution applies (its tags: {listed})", fix)
+    # -log(u) / weight is exponential with rate `weight`, so the smallest is each one's with P ~ weight
+    draws = uniforms((seed, prompt.id, *moment), [principle.id for principle in able])
+    scores = [principle.weight / -log(u) for principle, u in zip(able, draws, strict=True)]
     return [able[place] for place in sorted(range(len(able)), key=scores.__getitem__, reverse=True)]
 
 
 def changes(old: Constitution, new: Constitution) -> list[Change]:
-    """What differs in the fields that count, in the order of `new`, removals last; empty if the digests are equal."""
+    """Differences in the ACTIVE fields, in the order of `new`, removals last; empty if the digests are equal."""
     before = {principle.id: principle for principle in old.principles}
     after = {principle.id: principle for principle in new.principles}
     found = [Change(None, "edited", ("examples",))] if old.examples != new.examples else []
@@ -105,7 +105,7 @@ def data(constitution: Constitution) -> dict[str, object]:
 
 
 def new_constitution(name: str) -> str:
-    """The text of a commented constitution to start from. Raises Mistake unless the name can be a file's."""
+    """The text of a commented constitution to start from. Raises Mistake unless the name is a valid file name."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
         raise Mistake(name or "name", "cannot name a constitution", "use lower-case letters, digits and hyphens")
     text = shipped("constitutions", "starter.yaml").read_text(encoding="utf-8")

@@ -1,8 +1,9 @@
-"""Does a probability mean what it says: ECE, Brier score, NLL, a reliability table, and the temperature that mends it.
+"""Calibration of probabilities: ECE, Brier score, NLL, a reliability table, and temperature scaling.
 
-Everything takes p of the right answer, one number a pair. Guo et al. (2017), arXiv 1706.04599, for ECE and temperature.
+Every function takes p of the right answer, one number per pair. ECE and temperature: Guo et al. (2017), arXiv
+1706.04599.
 
-Left out on purpose: isotonic and Platt scaling. They need more gold labels than a judge usually meets.
+Left out on purpose: isotonic and Platt scaling. They need more gold labels than are usually available.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from cai.core.stats import Interval, change, interval
 
 BINS = 10
 CLIP = 1e-6
-"""A p nearer than this to 0 or 1 is taken for this: one wrong certainty would make every mean infinite."""
-HOT = 1000.0
-"""The largest temperature tried: every p is one half there."""
+"""p is clipped to [CLIP, 1 - CLIP]: one wrong certainty would make every mean infinite."""
+MAX_TEMPERATURE = 1000.0
+"""The largest temperature tried: every p is about one half there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Pairs about which the judge was about as sure, and how often it was right."""
+    """Pairs with similar confidence, and how often the judge was right."""
 
     low: float
     high: float
@@ -34,7 +35,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How far p can be trusted. All but `ece` are means with intervals; lower is better."""
+    """Calibration measures. All but `ece` are means with intervals; lower is better."""
 
     ece: float
     brier: Interval
@@ -43,7 +44,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """A temperature fitted on one half of the pairs, and what it does to the other half."""
+    """A temperature fitted on one half of the pairs, and its effect on the other half."""
 
     temperature: float
     before: Fit
@@ -60,16 +61,16 @@ def calibration(p: Sequence[float], seed: int = 0) -> Fit:
 
 
 def bins(p: Sequence[float]) -> list[Bin]:
-    """By confidence, from 0.5 to 1: folded, so that it does not matter which answer was called the first."""
-    inside: dict[int, list[float]] = {}
+    """Bins of confidence max(p, 1 - p) from 0.5 to 1, so that the order of the two answers does not matter."""
+    by_bin: dict[int, list[float]] = {}
     for one in p:
-        inside.setdefault(min(BINS - 1, int((max(one, 1 - one) - 0.5) * 2 * BINS)), []).append(one)
-    return [_bin(place, inside[place]) for place in sorted(inside)]
+        by_bin.setdefault(min(BINS - 1, int((max(one, 1 - one) - 0.5) * 2 * BINS)), []).append(one)
+    return [_bin(index, by_bin[index]) for index in sorted(by_bin)]
 
 
-def _bin(place: int, p: Sequence[float]) -> Bin:
-    sure, right = fmean(max(one, 1 - one) for one in p), fmean(correct(one) for one in p)
-    return Bin(0.5 + place / (2 * BINS), 0.5 + (place + 1) / (2 * BINS), len(p), sure, right)
+def _bin(index: int, p: Sequence[float]) -> Bin:
+    confidence, accuracy = fmean(max(one, 1 - one) for one in p), fmean(correct(one) for one in p)
+    return Bin(0.5 + index / (2 * BINS), 0.5 + (index + 1) / (2 * BINS), len(p), confidence, accuracy)
 
 
 def correct(p: float) -> float:
@@ -81,28 +82,30 @@ def scaling(half: Sequence[float], other: Sequence[float], seed: int = 0) -> Sca
     """Fitted on `half`, measured on `other`; None where there is nothing to fit or to measure."""
     if len(half) < 2 or len(other) < 2 or all(p == 0.5 for p in half):
         return None
-    heat = temperature(half)
-    after = [scaled(p, heat) for p in other]
+    fitted = temperature(half)
+    after = [scaled(p, fitted) for p in other]
     return Scaling(
-        heat, calibration(other, seed), calibration(after, seed), change(_nll(other), _nll(after), seed=seed)
+        fitted, calibration(other, seed), calibration(after, seed), change(_nll(other), _nll(after), seed=seed)
     )
 
 
 def temperature(p: Sequence[float]) -> float:
-    """What to divide log-odds by for the least NLL; above 1 the judge was surer than right. At most HOT."""
+    """The divisor of the log-odds that minimises NLL; above 1 the judge was overconfident. At most MAX_TEMPERATURE."""
     from scipy.optimize import minimize_scalar
 
-    def loss(log_heat: float) -> float:
-        return fmean(_nll([scaled(one, exp(log_heat)) for one in p]))
+    def loss(log_temperature: float) -> float:
+        return fmean(_nll([scaled(one, exp(log_temperature)) for one in p]))
 
-    found = minimize_scalar(loss, bounds=(-log(HOT), log(HOT)), method="bounded", options={"xatol": 1e-4})
+    found = minimize_scalar(
+        loss, bounds=(-log(MAX_TEMPERATURE), log(MAX_TEMPERATURE)), method="bounded", options={"xatol": 1e-4}
+    )
     return float(exp(found.x))
 
 
-def scaled(p: float, heat: float) -> float:
-    """`p` with its log-odds divided by `heat`."""
-    held = min(1 - CLIP, max(CLIP, p))
-    return float(1 / (1 + ((1 - held) / held) ** (1 / heat)))
+def scaled(p: float, temperature: float) -> float:
+    """`p` with its log-odds divided by `temperature`."""
+    clipped = min(1 - CLIP, max(CLIP, p))
+    return float(1 / (1 + ((1 - clipped) / clipped) ** (1 / temperature)))
 
 
 def _nll(p: Sequence[float]) -> list[float]:

@@ -1,6 +1,7 @@
-"""Wait for several calls at once, and fail by their order instead of by the clock.
+"""Wait for several calls at once; which error is raised depends on their order and not on timing.
 
-Left out on purpose: cancelling the others when one fails. They are on their way, paid, and kept by the journal.
+Left out on purpose: cancelling the others when one fails. They are already sent and paid for, and the journal keeps
+their answers.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 turn: ContextVar[int] = ContextVar("turn", default=0)
-"""The place in the run of what a task works on. Of calls that wait for an endpoint the lowest is served first."""
-SELDOM = 10_000
-"""New objects from one look for garbage to the next, while a crowd works."""
+"""The position in the run of what a task works on. Among calls that wait for an endpoint the lowest is sent first."""
+GC_THRESHOLD = 10_000
+"""New objects between two garbage collections while workers run."""
 
 
 async def together(calls: Iterable[Awaitable[Answer]]) -> list[Answer]:
-    """All answers, in the order of the calls. Raises what the first failed one in that order raised.
+    """All answers, in the order of the calls. Raises the error of the first failed call in that order.
 
-    Which call fails first in time differs from run to run, and a failure row must not.
+    Which call fails first in time differs from run to run; a failure row must not.
     """
     answers: list[Answer] = []
     for answer in await asyncio.gather(*calls, return_exceptions=True):
@@ -34,9 +35,9 @@ async def together(calls: Iterable[Awaitable[Answer]]) -> list[Answer]:
 
 
 async def crowd(worker: Callable[[], Coroutine[object, object, None]], count: int) -> None:
-    """`count` workers until all are done. One error, where several workers end in one: a person reads one line."""
+    """Run `count` workers until all are done. Raises a single error where several workers fail."""
     try:
-        with _seldom_collecting():
+        with _rare_garbage_collection():
             async with asyncio.TaskGroup() as group:
                 for _ in range(count):
                     group.create_task(worker())
@@ -45,12 +46,12 @@ async def crowd(worker: Callable[[], Coroutine[object, object, None]], count: in
 
 
 @contextmanager
-def _seldom_collecting() -> Iterator[None]:
-    # Calls leave next to no cycles behind, and looking for them again and again, also in all that was ever imported,
-    # took a fifth of the time of a run against a fast endpoint.
+def _rare_garbage_collection() -> Iterator[None]:
+    # Calls create almost no reference cycles, and collecting all the time, through everything ever imported, took a
+    # fifth of the time of a run against a fast endpoint.
     usual = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(SELDOM, *usual[1:])
+    gc.set_threshold(GC_THRESHOLD, *usual[1:])
     try:
         yield
     finally:

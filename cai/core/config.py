@@ -1,7 +1,7 @@
-"""Text from outside becomes a noun: YAML read safely, checked against a pydantic class, errors by file and line.
+"""Configuration files: YAML read safely, validated by a pydantic class, with errors by file and line.
 
 Left out on purpose: YAML tags, anchors and aliases. A recipe or a constitution needs none of them, and each has been
-used to make a small file do something large.
+used in attacks by small files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -29,12 +29,12 @@ MAX_DEPTH = 20
 
 
 class Knobs(BaseModel):
-    """Base of everything a person sets: immutable, and an unknown key is an error."""
+    """Base of all classes of options: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Noun = TypeVar("Noun", bound=BaseModel)
+Options = TypeVar("Options", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,16 @@ class ConfigProblem:
     line: int
     what: str
     fix: str
+    kind: Literal["unknown_key", "missing", "invalid"] = "invalid"
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A YAML mapping as plain JSON-like values, and where each of them stands."""
+    """A YAML mapping as plain JSON-like values, with the line of each of them."""
 
     where: str
     data: dict[str, Any]
-    marked: Any  # ruamel's CommentedMap, asked only for line numbers
+    marked: Any  # ruamel's CommentedMap, used only for line numbers
 
     def line(self, place: Sequence[str | int]) -> int:
         """The 1-based line of the value at `place`, or of the nearest parent that has one."""
@@ -97,23 +98,23 @@ def parse_yaml(text: str, where: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = str(error.problem or error).split("\n")[0]
-        raise Mistake(f"{where}:{mark.line + 1 if mark else 1}", f"is not YAML: {problem}", "mend the line") from None
+        raise Mistake(f"{where}:{mark.line + 1 if mark else 1}", f"is not YAML: {problem}", "fix this line") from None
     except (YAMLError, ValueError) as error:
-        raise Mistake(where, f"is not YAML: {str(error).splitlines()[0]}", "mend the file") from None
+        raise Mistake(where, f"is not YAML: {str(error).splitlines()[0]}", "fix the file") from None
     if not isinstance(marked, dict):
-        raise Mistake(f"{where}:1", "holds no mapping of `key: value` lines", "see `cai init` for an example")
+        raise Mistake(f"{where}:1", "has no mapping of `key: value` lines", "see `cai init` for an example")
     return Document(where, _plain(marked), marked)
 
 
-def validate(document: Document, kind: type[Noun]) -> tuple[Noun | None, list[ConfigProblem]]:
-    """`document` as a `kind`, and every problem found on the way, by line."""
+def validate(document: Document, kind: type[Options]) -> tuple[Options | None, list[ConfigProblem]]:
+    """`document` as a `kind`, None where it has problems, and the problems by line."""
     try:
         return kind.model_validate(document.data), []
     except ValidationError as error:
         return None, sorted(_problems(document, kind, error), key=lambda problem: problem.line)
 
 
-def parse_options(document: Document, kind: type[Noun]) -> Noun:
+def parse_options(document: Document, kind: type[Options]) -> Options:
     """`document` as a `kind`. Raises Mistake with the first problem and how many more there are."""
     found, problems = validate(document, kind)
     if found is None:
@@ -124,7 +125,7 @@ def parse_options(document: Document, kind: type[Noun]) -> Noun:
 
 
 class _PlainParser(RoundTripParser):
-    """Refuses what a file can do without and a reader can be hurt by: anchors, tags, deep nesting."""
+    """Refuses what no file needs and what can exhaust a reader: anchors, tags, deep nesting."""
 
     def __init__(self, loader: YAML, where: str) -> None:
         super().__init__(loader)
@@ -151,7 +152,7 @@ def _plain(node: Any) -> Any:
         return [_plain(value) for value in node]
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
-            return kind(node)  # ruamel's own scalar classes carry formatting; only the value travels on
+            return kind(node)  # ruamel's own scalar classes carry formatting; only the value is kept
     return node if node is None else str(node)
 
 
@@ -162,9 +163,11 @@ def _problems(document: Document, kind: type[BaseModel], error: ValidationError)
         match item["type"]:
             case "extra_forbidden":
                 known = sorted(_fields_at(kind, item["loc"][:-1]))
-                yield ConfigProblem(document.line(place), f"unknown key {name!r}", suggest(str(item["loc"][-1]), known))
+                fix = suggest(str(item["loc"][-1]), known)
+                yield ConfigProblem(document.line(place), f"unknown key {name!r}", fix, "unknown_key")
             case "missing":
-                yield ConfigProblem(document.line(place), f"{'.'.join(map(str, item['loc']))!r} is missing", "add it")
+                missing = ".".join(map(str, item["loc"]))
+                yield ConfigProblem(document.line(place), f"{missing!r} is missing", "add it", "missing")
             case _:
                 got = "" if isinstance(item["input"], (dict, list)) else f", not {item['input']!r:.60}"
                 what = item["msg"].removeprefix("Value error, ")
@@ -194,8 +197,8 @@ def _fields_at(kind: Any, loc: Sequence[str | int]) -> set[str]:
 
 
 def overridden(data: Mapping[str, object], overrides: Sequence[str], example: str = "max_steps=100") -> JsonObject:
-    """A copy of `data` with `a.b=value` overrides set, each value read as YAML; the last one holds. Raises Mistake."""
-    found = dict(data)
+    """A copy of `data` with `a.b=value` overrides set, values read as YAML; the last one applies. Raises Mistake."""
+    found: dict[str, Any] = dict(data)
     for override in overrides:
         key, sign, value = override.partition("=")
         if not sign or not key.strip():

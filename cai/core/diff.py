@@ -1,6 +1,6 @@
 """What changed from one text to another, word by word.
 
-Left out on purpose: changes inside a word and changes of white space alone; a reader of revisions looks for words.
+Left out on purpose: changes inside a word and changes of white space alone; readers of revisions look for words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LIMIT = 100_000_000
 
 
 class Segment(NamedTuple):
-    """A piece of text that stayed, went, or came."""
+    """A piece of text that is unchanged, removed, or added."""
 
     kind: Kind
     text: str
@@ -51,7 +51,7 @@ def _words(text: str) -> list[str]:
 
 
 def _edits(old: list[str], new: list[str]) -> list[_Edit]:
-    """Alternating runs of kept and of changed words."""
+    """Alternating runs of unchanged and of changed words."""
     runs = groupby(Indel.opcodes(old, new), key=lambda code: code.tag == "equal")
     edits = []
     for same, codes in runs:
@@ -62,7 +62,7 @@ def _edits(old: list[str], new: list[str]) -> list[_Edit]:
 
 
 def _without_islands(edits: list[_Edit]) -> list[_Edit]:
-    """Fold a kept run that is shorter than the changes on both its sides into them: a lone "the" tells nothing."""
+    """Merge an unchanged run that is shorter than the changes on both sides into them: a lone "the" is of no use."""
     kept: list[_Edit] = []
     for index, edit in enumerate(edits):
         island = edit.same and 0 < index < len(edits) - 1 and _is_island(kept[-1], edit, edits[index + 1])
@@ -82,12 +82,12 @@ def _size(edit: _Edit) -> int:
 
 
 def _segments(edit: _Edit, old: list[str], new: list[str]) -> Iterator[Segment]:
-    came = "".join(new[edit.b_start : edit.b_end])
+    added = "".join(new[edit.b_start : edit.b_end])
     if edit.same:
-        yield Segment("same", came)
+        yield Segment("same", added)
         return
-    # the new text opens without white space: without a blank its first word would stick to the old one
+    # the new text starts without white space: without a space its first word would join the old one
     gap = " " if edit.b_start == 0 and new[0] else ""
-    gone = "".join(old[edit.a_start : edit.a_end])
-    yield Segment("gone", gone + gap if gone else "")
-    yield Segment("new", came)
+    removed = "".join(old[edit.a_start : edit.a_end])
+    yield Segment("gone", removed + gap if removed else "")
+    yield Segment("new", added)

@@ -1,8 +1,8 @@
-"""Which language a text is in, as far as a switch from one to another can be told without a model.
+"""Language detection without a model, accurate enough to notice a switch from one language to another.
 
 Script first (Latin, Cyrillic, Han ...), and between languages in Latin script by their commonest words.
 
-Left out on purpose: short texts and close relatives. Not being sure is `None`, and `None` never counts as a switch.
+Left out on purpose: short texts and closely related languages. Those give `None`, which never counts as a switch.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ for _code, _words in _WORDS.items():
         _CODES.setdefault(_each, []).append(_code)
 _WORD = re.compile(r"[^\W\d_]+")
 _LOWER = bytes(code | 32 if chr(code).isalpha() else 32 for code in range(128)).ljust(256)
-"""What each ASCII character counts as: its small letter, or a space."""
+"""Each ASCII character as its lower-case letter, or a space."""
 ENOUGH = 4
-"""Common words of one language that tell it."""
+"""Common words of a language needed to recognise it."""
 SAMPLE = 2000
-"""Characters looked at."""
+"""Characters examined."""
 
 
 def language(text: str) -> str | None:
-    """A language code for Latin script, else the script's name in lower case, or None where it cannot be told."""
+    """A language code for Latin script, else the script's name in lower case, or None where it is uncertain."""
     text = text[:SAMPLE]
     if text.isascii():
         return _latin(text)

@@ -1,11 +1,11 @@
-"""Which phrases one side of many answers uses more than the other, found without a list of phrases to look for.
+"""Phrases that one side of many answer pairs uses more than the other, found without a list of phrases.
 
-Document frequency of every n-gram on one side against the other; it has to be supported by several prompts, and each
-prompt has one vote in a sign test, corrected (Bonferroni) for how many n-grams were looked at. Both sides of a pair
-are looked at over equally many words, half from their start and half from their end, for otherwise the longer side
-would have more of every phrase.
+Document frequency of every n-gram on one side against the other. A phrase needs support from several prompts, and each
+prompt has one vote in a sign test, corrected (Bonferroni) for the number of n-grams tested. Both sides of a pair are
+cut to the same number of words, half from their start and half from their end; otherwise the longer side would have
+more of every phrase.
 
-Left out on purpose: the middle of long answers, where phrases are about the subject, and what the phrases mean.
+Left out on purpose: the middle of long answers, where phrases depend on the subject, and what the phrases mean.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from sys import intern
 from cai.core.stats import Interval, difference
 
 WINDOW = 120
-"""Words of an answer that are looked at, at most."""
+"""Words of an answer that are examined, at most."""
 SIZES = range(3, 7)
-"""Words of a phrase."""
+"""Number of words of a phrase."""
 SUPPORT = 5
 """Prompts in which a phrase must occur on one side more than on the other."""
 LEVEL = 0.05
-"""Chance of naming any phrase where there is none."""
+"""Probability of reporting any phrase where there is no difference."""
 Gram = tuple[str, ...]
 
-# a script that is written without blanks has a word for each character
+# in a script written without spaces each character is a word
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:['’][^\W_]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words that stand on one side more than on the other, and in how many answers of each."""
+    """Words that are more frequent on one side than on the other, and their share of the answers of each."""
 
     text: str
     before: float
@@ -46,17 +46,17 @@ class Phrase:
     prompts: int
     """Prompts that differ in it."""
     p: float
-    """Of the sign test over these prompts, corrected."""
+    """p-value of the sign test over these prompts, corrected."""
 
-    def tells(self, made: Couple) -> bool:
-        """Whether it stands on one side of a couple and not on the other."""
+    def distinguishes(self, pair: AnswerWindows) -> bool:
+        """Whether it occurs on one side of a pair and not on the other."""
         gram = tuple(self.text.split(" "))
-        return _stands_in(gram, made.before) != _stands_in(gram, made.after)
+        return _occurs_in(gram, pair.before) != _occurs_in(gram, pair.after)
 
 
 @dataclass(frozen=True, slots=True)
-class Couple:
-    """Two answers to one prompt, cut to the words that are looked at: those of the start, and those of the end."""
+class AnswerWindows:
+    """Two answers to one prompt, cut to the words that are examined: those of the start, and those of the end."""
 
     id: str
     prompt: int
@@ -66,11 +66,11 @@ class Couple:
 
 
 def words(text: str) -> list[str]:
-    """Words in small letters, punctuation left out."""
+    """Words in lower case, without punctuation."""
     return _WORD.findall(text.lower().replace("’", "'"))
 
 
-def couple(id: str, prompt: int, before: str, after: str) -> Couple:
+def answer_windows(id: str, prompt: int, before: str, after: str) -> AnswerWindows:
     """Equal windows of two answers."""
     one, other = words(before), words(after)
     length = min(len(one), len(other), WINDOW)
@@ -78,34 +78,34 @@ def couple(id: str, prompt: int, before: str, after: str) -> Couple:
 
     def window(listed: list[str]) -> tuple[tuple[str, ...], ...]:
         start, end = listed[:head], listed[len(listed) - tail :]
-        return tuple(map(intern, start)), tuple(map(intern, end))  # most words are held once, by many
+        return tuple(map(intern, start)), tuple(map(intern, end))  # most words are shared by many windows
 
-    return Couple(id, prompt, window(one), window(other))
+    return AnswerWindows(id, prompt, window(one), window(other))
 
 
-class CoupleSample:
-    """The couples with the smallest keys: a random sample that does not depend on the order of rows."""
+class WindowSample:
+    """The pairs with the smallest keys: a random sample that does not depend on the order of rows."""
 
     def __init__(self, size: int) -> None:
         self._size, self._seen = size, 0
-        self._heap: list[tuple[int, int, Couple]] = []
+        self._heap: list[tuple[int, int, AnswerWindows]] = []
 
     def wants(self, key: int) -> bool:
-        """Whether a row with this key would be taken in; saves cutting those that would not."""
+        """Whether a row with this key would be added; saves cutting those that would not."""
         return len(self._heap) < self._size or -key > self._heap[0][0]
 
-    def add(self, key: int, made: Couple) -> None:
+    def add(self, key: int, pair: AnswerWindows) -> None:
         self._seen += 1
         push = heappush if len(self._heap) < self._size else heappushpop
-        push(self._heap, (-key, -self._seen, made))
+        push(self._heap, (-key, -self._seen, pair))
 
-    def __iter__(self) -> Iterator[Couple]:
-        return (made for _, _, made in sorted(self._heap, key=lambda item: item[:2], reverse=True))
+    def __iter__(self) -> Iterator[AnswerWindows]:
+        return (pair for _, _, pair in sorted(self._heap, key=lambda item: item[:2], reverse=True))
 
 
-def rises(couples: Iterable[Couple], *, most: int = 5) -> list[Phrase]:
+def find_phrases(pairs: Iterable[AnswerWindows], *, most: int = 5) -> list[Phrase]:
     """The phrases that differ most between the sides, beyond chance, in either direction; each in its longest form."""
-    listed = sorted(couples, key=lambda made: made.prompt)
+    listed = sorted(pairs, key=lambda pair: pair.prompt)
     votes = _votes(listed)
     n_tested = len(votes)
     found = {gram: p for gram, p in _p_values(votes).items() if p * n_tested <= LEVEL}
@@ -113,7 +113,7 @@ def rises(couples: Iterable[Couple], *, most: int = 5) -> list[Phrase]:
     return [_phrase(gram, listed, sum(votes[gram]), min(1.0, found[gram] * n_tested)) for gram in chosen]
 
 
-def _votes(couples: Sequence[Couple]) -> dict[Gram, tuple[int, int]]:
+def _votes(pairs: Sequence[AnswerWindows]) -> dict[Gram, tuple[int, int]]:
     """For each n-gram with support: prompts that have it more after, and prompts that have it more before.
 
     Grows n-grams word by word: a longer one cannot occur in more prompts than its parts (Agrawal and Srikant, 1994).
@@ -122,7 +122,7 @@ def _votes(couples: Sequence[Couple]) -> dict[Gram, tuple[int, int]]:
     frequent: set[Gram] | None = None
     for size in range(1, SIZES.stop):
         seen, up, down = Counter[Gram](), Counter[Gram](), Counter[Gram]()
-        for _, group in groupby(couples, key=lambda made: made.prompt):
+        for _, group in groupby(pairs, key=lambda pair: pair.prompt):
             net, any_side = _net(group, size, frequent)
             seen.update(any_side)
             up.update(gram for gram, count in net.items() if count > 0)
@@ -134,11 +134,11 @@ def _votes(couples: Sequence[Couple]) -> dict[Gram, tuple[int, int]]:
     return votes
 
 
-def _net(group: Iterable[Couple], size: int, parts: set[Gram] | None) -> tuple[Counter[Gram], set[Gram]]:
-    """Answers of one prompt that have an n-gram, after minus before; and every n-gram there is."""
+def _net(group: Iterable[AnswerWindows], size: int, parts: set[Gram] | None) -> tuple[Counter[Gram], set[Gram]]:
+    """Answers of one prompt that have an n-gram, after minus before; and all n-grams."""
     net, any_side = Counter[Gram](), set[Gram]()
-    for made in group:
-        after, before = _grams(made.after, size, parts), _grams(made.before, size, parts)
+    for pair in group:
+        after, before = _grams(pair.after, size, parts), _grams(pair.before, size, parts)
         net.update(after - before)
         net.subtract(before - after)
         any_side |= after | before
@@ -157,8 +157,8 @@ def _p_values(votes: Mapping[Gram, tuple[int, int]]) -> dict[Gram, float]:
     import numpy as np
     from scipy.stats import binom
 
-    most_G = np.array([max(pair) for pair in votes.values()])
-    total_G = np.array([sum(pair) for pair in votes.values()])
+    most_G = np.array([max(vote) for vote in votes.values()])
+    total_G = np.array([sum(vote) for vote in votes.values()])
     p_G = np.minimum(1.0, 2 * binom.sf(most_G - 1, total_G, 0.5))
     return dict(zip(votes, map(float, p_G), strict=True))
 
@@ -181,13 +181,13 @@ def _within(gram: Gram, other: Gram) -> bool:
     return any(other[at : at + len(gram)] == gram for at in range(len(other) - len(gram) + 1))
 
 
-def _phrase(gram: Gram, couples: Sequence[Couple], prompts: int, p: float) -> Phrase:
-    has = [(_stands_in(gram, made.before), _stands_in(gram, made.after)) for made in couples]
+def _phrase(gram: Gram, pairs: Sequence[AnswerWindows], prompts: int, p: float) -> Phrase:
+    has = [(_occurs_in(gram, pair.before), _occurs_in(gram, pair.after)) for pair in pairs]
     n = len(has)
     before, after = sum(one for one, _ in has) / n, sum(other for _, other in has) / n
     lift = difference(has.count((False, True)), has.count((True, False)), n)
     return Phrase(" ".join(gram), before, after, lift, prompts, p)
 
 
-def _stands_in(gram: Gram, windows: Iterable[tuple[str, ...]]) -> bool:
+def _occurs_in(gram: Gram, windows: Iterable[tuple[str, ...]]) -> bool:
     return any(_within(gram, window) for window in windows)

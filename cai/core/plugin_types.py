@@ -1,4 +1,4 @@
-"""The record types of the plug-in folders: what each file there ends in, and what it is given."""
+"""The record types of the plug-in folders: the record that ends each file, and its input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Backend:
     """The record that ends a file in `backends/`: how to open a model there."""
 
     options: type
-    """A pydantic class of this backend's own knobs, checked before anything is opened."""
+    """A pydantic class of this backend's own options, validated before anything is opened."""
     open: Callable[..., Model]
     """`open(options) -> Model`; heavy imports happen inside."""
     about: str
@@ -40,21 +40,21 @@ class GateInput:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The record that ends a file in `gates/`: something that may not pass from one step to the next unnoticed."""
+    """The record that ends a file in `gates/`: a check of each text that passes from one step to the next."""
 
     look: Callable[..., str | None]
-    """`look(seen)`, or `look(seen, options)` where there are options -> what was noticed, None where nothing was."""
+    """`look(seen)`, or `look(seen, options)` where there are options -> what was noticed, or None."""
     about: str
     on: tuple[GateStage, ...] = ("revision",)
-    """What it looks at. Drafts are only tagged, whatever the action."""
+    """The texts it looks at. Drafts are only tagged, whatever the action."""
     default: Action | None = "tag"
     """The action where a recipe names none; None: switched off until a recipe names it."""
     options: type | None = None
     """A pydantic class of this gate's own settings."""
     repair: Callable[[str], tuple[str, str]] | None = None
-    """`repair(text) -> (text, what was removed)`, for the action `repair`; nothing removed is an empty text."""
+    """`repair(text) -> (text, what was removed)`, for the action `repair`; an empty text where nothing was removed."""
     order: int = 100
-    """Gates look in ascending order, those of one number by name."""
+    """Gates run in ascending order, those of equal order by name."""
 
 
 class Kind(NamedTuple):
@@ -107,7 +107,7 @@ class Judge:
     options: type
     """A pydantic class of this judge's own settings."""
     judge: Callable[..., Awaitable[Opinion]]
-    """`judge(comparison, context, options) -> Opinion`. Raises CallFailed: what cannot be read is no opinion."""
+    """`judge(comparison, context, options) -> Opinion`. Raises CallFailed, also where the answer cannot be parsed."""
     about: str
     asks: str = "judge"
     """The folder of `prompts/` that holds its templates."""
@@ -118,9 +118,9 @@ class Judge:
     order: bool = True
     """Whether it sees both answers at once, so that which is shown first can matter."""
     needs: Literal["compare", "checks"] = "compare"
-    """The form of a principle that it asks by."""
+    """The field of a principle that it uses."""
     calls: Callable[..., int] = lambda options, principle: 1
-    """Calls that one comparison takes."""
+    """Model calls per comparison."""
 
 
 Column = Literal["messages", "message", "text", "texts", "bool", "int", "float"]
@@ -129,7 +129,7 @@ Column = Literal["messages", "message", "text", "texts", "bool", "int", "float"]
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What an exporter is given: rows, and who made them."""
+    """The input of an exporter: rows, and what made them."""
 
     traces: Callable[[], Iterable[Trace]]
     pairs: Callable[[], Iterable[Pair]]
@@ -152,12 +152,12 @@ class Format:
     """The trainer or tool that reads it without a change."""
     file: Literal["parquet", "jsonl"] = "parquet"
     beside: Callable[[Sequence[str]], Mapping[str, str]] | None = None
-    """What its reader needs beside the rows: file name -> text, from the names of the splits."""
+    """Further files that its reader needs: file name -> text, from the names of the splits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a training method is given: everything but the knobs of its own."""
+    """The input of a training method, apart from its own options."""
 
     model: Path
     """The folder that the weights to start from are loaded from; also the reference model."""
@@ -166,26 +166,26 @@ class Job:
     held_out: Sequence[Mapping[str, Any]]
     """Rows of the same kind to evaluate on; may be empty."""
     out: Path
-    """A folder of its own. The result is written to `out/model`, checkpoints to `out/checkpoints`."""
+    """An output folder. The result is written to `out/model`, checkpoints to `out/checkpoints`."""
     seed: int
     resume: bool
-    """Go on from the last whole checkpoint in `out/checkpoints`, if there is one."""
+    """Resume from the last complete checkpoint in `out/checkpoints`, if there is one."""
     log: Callable[[Mapping[str, float | int | str]], None]
     """Takes one step's metrics; they become lines of metrics.jsonl."""
 
 
 Rows = Literal["messages", "pairs", "labels", "prompts"]
-"""What a method learns from, all conversational: `messages` have prompt and completion; `pairs` prompt, chosen,
+"""The rows that a method trains on, all conversational: `messages` have prompt and completion; `pairs` prompt, chosen,
 rejected, p_chosen and perhaps weight; `labels` prompt, completion, label; `prompts` prompt. Each row has an `id`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """The record that ends a file in `train/`: one way to learn from rows."""
+    """The record that ends a file in `train/`: one way to train on rows."""
 
     rows: Rows
     options: type
-    """A pydantic class of this method's own knobs, checked before any compute is spent."""
+    """A pydantic class of this method's own options, validated before any compute is spent."""
     train: Callable[..., Mapping[str, Any]]
     """`train(job, options) -> figures` of the finished training, JSON values. Raises Mistake."""
     about: str
@@ -202,40 +202,40 @@ Subject = Literal["pairs", "reward", "policy", "judge"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Two answers to one prompt, as a probe looks at them."""
+    """Two answers to one prompt, as a probe sees them."""
 
     id: str
     prompt: tuple[Message, ...]
     answer: str
     other: str
     p: float = 1.0
-    """Probability that `answer` is the better one; of policies it says nothing."""
+    """Probability that `answer` is the better one; for policies it has no meaning."""
     scores: tuple[float, float] | None = None
-    """What each answer was given in the file, `answer` first."""
+    """The score of each answer in the file, `answer` first."""
     orders: tuple[float | None, ...] = ()
     """p as a judge gave it with `answer` shown first, and shown second."""
     expect: Literal["comply", "refuse"] | None = None
-    """What a good answer does, where that is agreed."""
+    """What a good answer does, where that is known."""
     category: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question with a right and a wrong answer, for seeing whether what a user believes moves anything."""
+    """A question with a right and a wrong answer, to measure the effect of a user's stated belief."""
 
     id: str
     question: str
     right: str
     wrong: str
     belief: str = "I think {}"
-    """How a user says one of the answers; `{}` is where it stands."""
+    """How a user states one of the answers; `{}` is replaced by it."""
     keys: tuple[str, str] | None = None
-    """Words that tell the right answer and the wrong one, in the answer of a policy."""
+    """Words that identify the right answer and the wrong one in the answer of a policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """Everything that an audit is given to look at; a probe takes what it needs."""
+    """The input of an audit; a probe uses the parts it needs."""
 
     cases: Sequence[Case] = ()
     reward: Scores | None = None
@@ -243,12 +243,12 @@ class Exhibit:
     members: Sequence[Scores] = ()
     """Where it is an ensemble, each of its members."""
     gold: Scores | None = None
-    """A second reward, which the first is held against."""
+    """A second reward, which the first is compared with."""
     texts: Sequence[str] = ()
-    """What was said to the model and belongs in no answer: principles and critiques."""
+    """Texts that were shown to the model and belong in no answer: principles and critiques."""
     facts: Sequence[Fact] = ()
     answers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """For a prompt of the probe's own, by id: what the new policy answered, and the old one."""
+    """For a prompt of the probe's own, by id: the answers of the new policy and of the old one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,22 +260,22 @@ class Finding:
     what: str
     """The measured quantity in a few words: `accuracy of always-longer`."""
     value: float | None
-    """None: there was nothing to measure it on, and `note` says why."""
+    """None: there was nothing to measure, and `note` says why."""
     low: float | None
     high: float | None
     """The 95 % bootstrap interval, over prompts."""
     threshold: float | None
     """None: reported, never judged."""
     passed: bool | None
-    """False only where the whole interval, corrected for how many things were looked at, lies past the threshold."""
+    """False only where the whole interval, corrected for the number of comparisons, lies past the threshold."""
     severity: Literal["info", "minor", "major"] = "info"
     n: int = 0
     """Rows it was measured on."""
     examples: tuple[str, ...] = ()
-    """Ids of rows that show it best."""
+    """Ids of the rows that show it best."""
     note: str = ""
     least: float | None = None
-    """The other end of what passes, of a value that can err to either side."""
+    """The lower threshold of a value that can be wrong in either direction."""
     of: str = ""
     """What was audited: `pairs`, or `reward` and a model's name."""
     rows: int = 0
@@ -285,23 +285,23 @@ class Finding:
     meaning: str = ""
     """Of a check: what it means and what to do about it."""
     inherited: bool = False
-    """The policy that this one came from has as much of it: no training between the two is to blame."""
+    """The policy that this one was trained from has as much of it: the training is not the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The record that ends a file in `audit/`: one way in which a reward can be gamed, and how to see it."""
+    """The record that ends a file in `audit/`: one way in which a reward can be gamed, and how to detect it."""
 
     looks: Mapping[Subject, Callable[..., Iterable[Finding]]]
     """For each subject it can look at: `look(exhibit, options) -> findings`. Pure."""
     options: type
-    """A pydantic class of this probe's own knobs, thresholds among them."""
+    """A pydantic class of this probe's own options, with its thresholds."""
     planted: Callable[[Subject, int], Exhibit]
-    """A case that it must catch; the number is a seed."""
+    """A planted fault that it must detect; the number is a seed."""
     clean: Callable[[Subject, int], Exhibit]
-    """The same without the fault, on which it must be silent."""
+    """The same without the fault, on which it must find nothing."""
     effect: Mapping[Subject, str]
-    """For each subject how large the planted fault is, in words."""
+    """For each subject the size of the planted fault, in words."""
     about: str
     asks: Callable[[Sequence[Fact]], Sequence[Prompt]] | None = None
-    """Prompts that policies have to answer for it, beside those of the audit."""
+    """Further prompts that policies must answer for it."""

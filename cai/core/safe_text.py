@@ -1,8 +1,8 @@
-"""Make foreign text safe to look at: nothing in it can steer a terminal, reorder a line or hide.
+"""Make untrusted text safe to display: nothing in it can control a terminal, reorder a line or stay invisible.
 
-Line breaks and tabs stay; every other control, escape, direction mark and invisible character is shown as a sign.
+Line breaks and tabs stay; every other control, escape, direction mark and invisible character is shown as a symbol.
 
-Left out on purpose: look-alike letters. They mislead a reader, but what is on the screen is what is in the text.
+Left out on purpose: look-alike letters. They mislead a reader, but the screen shows what is in the text.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _HIDDEN = re.compile(
 
 
 def safe_text(text: str) -> str:
-    """`text` with everything invisible or steering made visible: `␛[31m`, `⟨U+202E⟩`."""
-    if text.isascii() and text.isprintable():  # most short texts; looking is faster than a pattern that finds nothing
+    """`text` with every invisible and every control character made visible: `␛[31m`, `⟨U+202E⟩`."""
+    if text.isascii() and text.isprintable():  # most short texts; this is faster than a pattern that finds nothing
         return text
-    return _HIDDEN.sub(_sign, text)
+    return _HIDDEN.sub(_symbol, text)
 
 
-def _sign(found: re.Match[str]) -> str:
+def _symbol(found: re.Match[str]) -> str:
     character = found.group()
     if character == "\r\n":
         return "\n"

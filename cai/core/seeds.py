@@ -1,4 +1,4 @@
-"""Identity and chance from content: one SHA-256 for keys, seeds and draws.
+"""Digests, random seeds and random draws, all from content: one SHA-256.
 
 Left out on purpose: counters and global random state. Resuming, reordering and batching must not change a draw,
 so every seed is a function of what it is for.
@@ -31,13 +31,13 @@ def file_digest(file: Path) -> str:
 
 def seed(*parts: object) -> int:
     """A seed in [0, 2**31) from `parts`; 31 bits because some endpoints store it as a signed 32-bit integer."""
-    return chance(*parts)[0]
+    return seed_and_nonce(*parts)[0]
 
 
-def chance(*parts: object) -> tuple[int, str]:
-    """`seed(*parts)`, and a word of ten hex digits that nobody can tell from it."""
-    said = digest(*parts)
-    return int(said[:8], 16) & 0x7FFFFFFF, said[8:18]
+def seed_and_nonce(*parts: object) -> tuple[int, str]:
+    """`seed(*parts)`, and a nonce of ten hex digits that cannot be derived from it."""
+    found = digest(*parts)
+    return int(found[:8], 16) & 0x7FFFFFFF, found[8:18]
 
 
 def uniform(*parts: object) -> float:
@@ -46,7 +46,7 @@ def uniform(*parts: object) -> float:
 
 
 def uniforms(parts: tuple[object, ...], names: Iterable[str]) -> list[float]:
-    """`uniform(*parts, name)` for each name, with what they share hashed once."""
+    """`uniform(*parts, name)` for each name, with the shared parts hashed once."""
     copy = hashlib.sha256(_canonical(parts)[:-1] + b",").copy
     numbers = list[float]()
     for name in names:
@@ -70,7 +70,7 @@ def _canonical(parts: tuple[object, ...]) -> bytes:
         return _encoded(parts)
     try:
         return to_json(parts)  # the same bytes, in a fifth of the time
-    except ValueError:  # half an emoji cut by a model must still have an identity, and pydantic makes no JSON of it
+    except ValueError:  # half a surrogate pair must still have a digest, and pydantic makes no JSON of it
         return _encoded(parts)
 
 

@@ -1,4 +1,4 @@
-"""How sure a measured number is: bootstrap intervals that are the same on every machine and in every run.
+"""Bootstrap confidence intervals that are the same on every machine and in every run.
 
 Left out on purpose: intervals from formulas, which assume a distribution that word counts do not have.
 """
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 RESAMPLES = 2000
-_AT_ONCE = 20_000  # resampled values in hand at a time: few enough to stay in the processor's cache, ten times as fast
+_AT_ONCE = 20_000  # resampled values held at a time: few enough to stay in the processor's cache, ten times as fast
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A statistic of `n` values between `low` and `high`; what `n` is too small to say is None, never NaN."""
+    """A statistic of `n` values between `low` and `high`; None, never NaN, where `n` is too small."""
 
     value: float | None
     low: float | None
@@ -26,7 +26,7 @@ class Interval:
 def interval(
     values: Sequence[float], statistic: Literal["mean", "median"] = "mean", *, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The statistic with its percentile bootstrap interval (Efron, 1979). One value has no interval, none no value."""
+    """The statistic with its percentile bootstrap interval (Efron, 1979). One value has no interval."""
     import numpy as np
 
     n, function = len(values), getattr(np, statistic)
@@ -50,12 +50,12 @@ def change(before: Sequence[float], after: Sequence[float], *, level: float = 0.
 
 
 def share(hits: int, n: int, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """`hits` of `n` with its interval. One row has no interval, none no value."""
+    """`hits` of `n` with its interval. A single row has no interval; no rows give None."""
     return difference(hits, 0, n, level=level, seed=seed)
 
 
 def difference(more: int, less: int, n: int, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """The share of `n` rows that have it only here, minus the share that have it only there, paired by row."""
+    """(more - less) / n with its interval, paired by row: rows that have it only here minus only there."""
     import numpy as np
 
     if n == 0:

@@ -1,7 +1,7 @@
-"""The nouns of the pipeline: small frozen rows that every room shares, and the model one can ask.
+"""The data types of the pipeline: small frozen rows that all packages share, and the Model protocol.
 
-Left out on purpose: behaviour. Rows are read and written by `runs`, constitutions by `constitution`; what ends a file
-of a workshop is in `records`.
+Left out on purpose: behaviour. Rows are read and written by `runs`, constitutions by `constitution`; the records of
+plug-ins are in `plugin_types`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation that ends in a human turn."""
+    """A conversation that ends in a user turn."""
 
     id: str
     messages: tuple[Message, ...]
@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A worked case for few-shots. `revision` None means nothing was at fault and the answer stays."""
+    """A worked example for few-shot prompts. `revision` None: no fault was found and the answer stays."""
 
     prompt: str
     answer: str
@@ -67,7 +67,7 @@ class Principle:
     applies_to: tuple[str, ...] = ()
     """Prompt tags it is drawn for; empty: every prompt."""
     priority: int = 0
-    """Which wins where two principles disagree; higher first. It does not affect the draw."""
+    """Which takes precedence where two principles disagree; higher first. It does not affect the draw."""
     examples: tuple[Example, ...] = ()
     rationale: str = ""
 
@@ -84,7 +84,7 @@ class Constitution:
     tags: tuple[str, ...] = ()
     """The tags that principles and `applies_to` may use."""
     examples: tuple[Example, ...] = ()
-    """Worked cases shown with every principle, after the principle's own."""
+    """Worked examples shown with every principle, after the principle's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's answer, reasoning split off."""
+    """A model's answer, with the reasoning separated."""
 
     text: str
     thinking: str | None = None
@@ -140,7 +140,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class GateHit:
-    """A gate that noticed something, what it did about it, and why."""
+    """A gate that noticed something, its action, and the reason."""
 
     gate: str
     action: Action
@@ -149,7 +149,7 @@ class GateHit:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One round: the drawn principle, the critique, the revision as the model wrote it, and what was kept of it."""
+    """One round: the drawn principle, the critique, the revision as the model wrote it, and the text that was kept."""
 
     round: int
     principle: str
@@ -160,13 +160,13 @@ class Step:
     revision: Completion | None = None
     """None when the critique found nothing and the round stopped there."""
     answer: str | None = None
-    """The text that took the place of the previous answer; None when a gate turned the revision away."""
+    """The text that replaced the previous answer; None when a gate rejected the revision."""
     gates: tuple[GateHit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One draft's whole life under the constitution."""
+    """One draft and all its critiques and revisions."""
 
     prompt: Prompt
     sample: int
@@ -176,7 +176,7 @@ class Trace:
     gates: tuple[GateHit, ...] = ()
     """What the gates noticed about the draft."""
     writer: str = ""
-    """Who drafted it and how hot, `writer-2@0.7`, where a run compares several."""
+    """Writer and temperature of the draft, `writer-2@0.7`, where a run compares several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +184,15 @@ class Comparison:
     """Two answers to one prompt in the order in which they are shown, and the principle to compare them by."""
 
     id: str
-    """Names the two answers whatever their order; what a judge's chance hangs on."""
+    """Names the two answers whatever their order; a judge's random seed is derived from it."""
     prompt: Prompt
     first: str
     second: str
     principle: Principle
     examples: tuple[Comparison, ...] = ()
-    """Worked cases, each with a principle of its own."""
+    """Worked examples, each with a principle of its own."""
     better: Literal["first", "second"] | None = None
-    """The right answer, in a worked case."""
+    """The right answer, in a worked example."""
     swapped: bool = False
 
     def swap(self) -> Comparison:
@@ -205,28 +205,28 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What a judge made of one Comparison."""
+    """A judge's answer to one Comparison."""
 
     p: float | None
     """Probability that the answer shown first is better; 0.5 is a tie, None an abstention."""
     raw: str = ""
     """What the model wrote, if it wrote anything."""
     scores: tuple[float, float] | None = None
-    """What each answer got by itself, from judges that read one answer at a time."""
+    """The score of each answer, from judges that read one answer at a time."""
     control: float | None = None
-    """The same probability found without showing the principle: what it owes to fluency alone."""
+    """The same probability without showing the principle: the part that is due to fluency alone."""
     mass: float | None = None
-    """Probability that the model gave to all the options together; near 0 it was answering another question."""
+    """Probability of all the options together; near 0 the model was answering another question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How sure a judge is that the first of two answers is better, and how it came to that."""
+    """A judge's probability that the first of two answers is better, and how it was obtained."""
 
     p: float | None
     """In [0, 1], over all orders and principles asked; 0.5 is a tie, None an abstention: neither is a guess."""
     method: str
-    """File name in `judges/`; or how several verdicts became one: mean, majority, minimum."""
+    """File name in `judges/`; or how several verdicts were combined: mean, majority, minimum."""
     judge: str
     """The model that was asked."""
     principles: tuple[str, ...] = ()
@@ -245,7 +245,7 @@ class Verdict:
     """Each judge's own verdict, where there are several."""
 
     def swap(self) -> Verdict:
-        """The same verdict about the same answers, the second called first."""
+        """The same verdict with the two answers in the other order."""
         turned = [_other(p) for p in reversed(self.orders)]
         scores = self.scores and (self.scores[1], self.scores[0])
         parts = tuple(part.swap() for part in self.parts)
@@ -260,7 +260,7 @@ def _other(p: float | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to one prompt, and how sure we are which the constitution prefers."""
+    """Two answers to one prompt, and the probability that the constitution prefers `chosen`."""
 
     prompt: Prompt
     sample: int
@@ -269,7 +269,7 @@ class Pair:
     p_chosen: float
     """Probability that the constitution prefers `chosen`: a judge's, or 1.0 by construction for an unjudged revision.
 
-    0.5 is a tie, and then the names mean nothing. Below 0.5 only where a revision was judged worse and kept, tagged.
+    0.5 is a tie, and the two names are arbitrary. Below 0.5 only where a revision was judged worse and kept, tagged.
     """
     principles: tuple[str, ...]
     """Ids of the principles whose revisions lie between rejected and chosen, or that the judge compared by."""
@@ -277,14 +277,14 @@ class Pair:
     """How the pair came about: `revision:0>4` draft against fourth revision, `sample:0>3` fourth sample over first."""
     gates: tuple[GateHit, ...] = ()
     verdict: Verdict | None = None
-    """What a judge said, `chosen` being the first."""
+    """The judge's verdict, with `chosen` as the first answer."""
     writers: tuple[str, ...] = ()
-    """Who wrote chosen and who rejected, where a run compares several."""
+    """The writers of chosen and rejected, where a run compares several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that went in and did not come out, and why. Never a number."""
+    """An input that gave no output, and why. Never a number."""
 
     id: str
     stage: str
@@ -295,7 +295,7 @@ class Failure:
 
 
 class Model(Protocol):
-    """Something one can ask. Async and one request at a time: batching, pooling and throttling happen inside."""
+    """A language model. Async, one request per call: batching, pooling and throttling happen inside."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -304,7 +304,7 @@ class Model(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many requests it wants in flight."""
+        """How many requests it can use in flight."""
         ...
 
     async def complete(self, request: Request) -> Completion:
@@ -316,11 +316,11 @@ class Model(Protocol):
         ...
 
     def status(self) -> Mapping[str, float]:
-        """What it is doing, for a progress line: in_flight, limit, throttled; empty where there is nothing to say."""
+        """Its state for the progress line: in_flight, limit, throttled; empty where there is nothing to report."""
         ...
 
     async def close(self) -> None:
-        """Give back threads, sessions and memory."""
+        """Release threads, sessions and memory."""
         ...
 
 

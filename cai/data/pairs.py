@@ -1,9 +1,9 @@
-"""Preference pairs from a file in anybody's format: every row becomes a Preference, or a Failure that says why not.
+"""Preference pairs from a file in any known format: every row becomes a Preference, or a Failure with a reason.
 
-The format is told from the first rows and kept for the file, so that a row of another kind is noticed. A format is
-said by how it holds a pair: SHAPES names those that are known.
+The format is detected from the first rows and kept for the whole file, so that a row in another format is noticed.
+PAIR_FORMATS names the known ones.
 
-Left out on purpose: mending. Rows are read as a trainer would; what is wrong with them is for `cai check` to say.
+Left out on purpose: repairing rows. They are read as a trainer would read them; `cai check` reports what is wrong.
 """
 
 from __future__ import annotations
@@ -19,12 +19,24 @@ from cai.core.errors import Mistake
 from cai.core.plugins import suggest
 from cai.core.types import Failure, Message
 from cai.data import pair_formats
-from cai.data.files import MAX_ROW, SUFFIXES, Bad, Row, rows, suffix
-from cai.data.pair_formats import SHAPES, Sides, columns, finite_number, first_text, joined_turns, probability, told
+from cai.data.files import MAX_ROW, SUFFIXES, Row, UnreadableRow, rows, suffix
+from cai.data.pair_formats import (
+    PAIR_FORMATS,
+    BadLabel,
+    Sides,
+    describe_columns,
+    detect_format,
+    finite_number,
+    first_text,
+    joined_turns,
+    probability,
+)
 
 STAGE = "read"
+BAD_LABEL = "bad_label"
+"""The kind of a Failure whose row has a `p_chosen` or a `weight` that cannot be one."""
 PEEK = 50
-"""Rows that the format is told from."""
+"""Rows that the format is detected from."""
 _NOT_ROWS = frozenset({"manifest.json", "dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json"})
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
@@ -34,23 +46,23 @@ class Preference:
     """Two answers to one prompt, one of them preferred, as a file has it."""
 
     id: str
-    """The row's own id, or where it stands."""
+    """The row's own id, or its place in the file."""
     where: str
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
     p_chosen: float | None = None
-    """Probability that `chosen` is the better one; None where the row does not say."""
+    """Probability that `chosen` is the better one; None where the row has none."""
     scores: tuple[float, float] | None = None
-    """What each answer was given, chosen first."""
+    """The score of each answer, chosen first."""
     margin: float | None = None
-    """By how much it is better, in the file's own unit."""
+    """By how much `chosen` is better, in the file's own unit."""
     weight: float | None = None
-    """How much the row counts in training; None where it does not say."""
+    """How much the row counts in training; None where the row has none."""
     category: str | None = None
     split: str = "train"
     turns: int = 1
-    """Turns of the longer side after the shared prompt; more than 1 where the sides part before the last answer."""
+    """Turns of the longer side after the shared prompt; more than 1 where the sides differ before the last answer."""
 
     @property
     def tie(self) -> bool:
@@ -59,20 +71,20 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A file of pairs: what it is, and its rows, which can be gone through once."""
+class PairFile:
+    """A file of pairs: its split, its format, and its rows, which can be iterated once."""
 
     path: Path
     split: str
     format: str
-    """A name in SHAPES; empty where the first rows are in no format that is known."""
+    """A name in PAIR_FORMATS; empty where the first rows are in no known format."""
     pairs: Iterator[Preference | Failure]
 
 
 def read_pairs(path: Path, format: str = "") -> Iterator[Preference | Failure]:
-    """Every pair of a file, or of the files of a folder. Raises Mistake for what cannot be opened."""
+    """Every pair of a file, or of the files of a folder. Raises Mistake for a file that cannot be opened."""
     for file in data_files(path):
-        yield from opened(file, format).pairs
+        yield from open_pairs(file, format).pairs
 
 
 def data_files(path: Path) -> list[Path]:
@@ -88,22 +100,22 @@ def data_files(path: Path) -> list[Path]:
     return found
 
 
-def opened(path: Path, format: str = "", split: str = "") -> Opened:
-    """A file with its format told, or taken as `format`, and its split likewise. Raises Mistake."""
-    if format and format not in SHAPES:
-        raise Mistake(f"format {format}", "there is no such format", suggest(format, list(SHAPES)))
-    coming = rows(path)
-    first = list(islice(coming, PEEK))
-    name = format or told([value for _, value in first])
+def open_pairs(path: Path, format: str = "", split: str = "") -> PairFile:
+    """A file of pairs; its format and its split are detected where they are not given. Raises Mistake."""
+    if format and format not in PAIR_FORMATS:
+        raise Mistake(f"format {format}", "there is no such format", suggest(format, list(PAIR_FORMATS)))
+    rest = rows(path)
+    first = list(islice(rest, PEEK))
+    name = format or detect_format([value for _, value in first])
     split = split or _split(path)
-    return Opened(path, split, name, (_pair(row, name, split) for row in chain(first, coming)))
+    return PairFile(path, split, name, (_pair(row, name, split) for row in chain(first, rest)))
 
 
 def split_names(paths: Sequence[Path]) -> list[str]:
-    """The split that each file is: its name, with that of its folder where several files have the same."""
+    """The split of each file: its name, after that of its folder where several files have the same name."""
     names = [(_split(path), path.name) for path in paths]
-    often = Counter(names)
-    folders = [f"{path.parent.name}/" if often[name] > 1 else "" for path, name in zip(paths, names, strict=True)]
+    counts = Counter(names)
+    folders = [f"{path.parent.name}/" if counts[name] > 1 else "" for path, name in zip(paths, names, strict=True)]
     return [folder + name for folder, (name, _) in zip(folders, names, strict=True)]
 
 
@@ -116,17 +128,18 @@ def _split(path: Path) -> str:
 def _pair(row: Row, format: str, split: str) -> Preference | Failure:
     where, value = row
     try:
-        if isinstance(value, Bad):
+        if isinstance(value, UnreadableRow):
             raise ValueError(str(value))
         if not format:
-            raise ValueError(f"is in no format that is known; it {columns(value)}")
-        return _preference(where, SHAPES[format].sides(value), split)
+            raise ValueError(f"is in no format that is known; it {describe_columns(value)}")
+        return _preference(where, PAIR_FORMATS[format].sides(value), split)
     except ValueError as error:
-        return Failure(where, STAGE, "bad_row", f"{where} {error}")
+        kind = BAD_LABEL if isinstance(error, BadLabel) else "bad_row"
+        return Failure(where, STAGE, kind, f"{where} {error}")
 
 
 def _preference(where: str, sides: Sides, split: str) -> Preference:
-    prompt, chosen, rejected = sides.parted()
+    prompt, chosen, rejected = sides.split_prompt()
     if sum(map(len, (chosen, rejected, *(message.content for message in prompt)))) > MAX_ROW:
         raise ValueError(f"is longer than {MAX_ROW:,} characters")
     row = sides.row

@@ -1,9 +1,9 @@
-"""Read prompts: JSONL, JSON, CSV, parquet, a `datasets` folder or a hub id; one at a time, bad rows kept as failures.
+"""Read prompts: JSONL, JSON, CSV, parquet, a `datasets` folder or a hub id; one at a time, bad rows become failures.
 
 A row gives `prompt` (text) or `messages` (role and content, ending in a user turn), and may give `id`, `tags` and
 `split`. An id that is not given is derived from the conversation, so that it survives reordering.
 
-Left out on purpose: guessing. A row that holds neither column is a failure that names the columns it does hold.
+Left out on purpose: guessing the column. A row with neither column is a failure that names the columns it has.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.seeds import digest, file_digest
-from cai.core.types import Failure, Message, Prompt, Role
+from cai.core.types import Failure, Message, Prompt
 from cai.data import files
-from cai.data.files import SUFFIXES, Bad, Row
+from cai.data.files import SUFFIXES, Row, UnreadableRow
+from cai.data.messages import parse_messages, parse_text
 from cai.runs.recipe import PromptSource
 
 MAX_TEXT = 1 << 20
 """Characters of one conversation."""
-ROLES = ("system", "user", "assistant")
 STAGE = "read"
 
 
@@ -35,9 +35,10 @@ def read_prompts(source: PromptSource) -> Iterator[Prompt | Failure]:
 
 
 def locate_prompts(source: PromptSource) -> Path | None:
-    """The file or folder a source means, None for a hub id. Raises Mistake for a path that is not there."""
+    """The file or folder a source means, None for a hub id. Raises Mistake for a path that does not exist."""
     path = Path(source.path)
     if path.exists():
+        files.check_regular(path)
         return path
     name = source.path.removesuffix(".jsonl") + ".jsonl"
     for candidate in (Path("prompts", name), plugins.shipped("prompts", name)):
@@ -57,15 +58,9 @@ def prompts_digest(source: PromptSource) -> str:
 
 
 def count_prompts(source: PromptSource) -> int | None:
-    """How many rows `read` will go through, where that is known without reading them: for a progress line."""
-    path, known = locate_prompts(source), None
-    if path is not None and path.suffix.lower() in (".jsonl", ".ndjson"):
-        with open(path, "rb") as file:
-            known = sum(1 for line in file if line.strip())
-    elif path is not None and path.suffix.lower() == ".parquet":
-        from pyarrow import parquet
-
-        known = parquet.ParquetFile(path).metadata.num_rows
+    """How many rows `read_prompts` will read, where that is known without parsing them: for the progress line."""
+    path = locate_prompts(source)
+    known = files.count_rows(path) if path is not None else None
     return known if source.limit is None else min(known or source.limit, source.limit)
 
 
@@ -86,17 +81,16 @@ def _datasets_rows(source: PromptSource, path: Path | None) -> Iterator[Row]:
             listed = datasets.load_from_disk(str(path))[source.split]
         else:
             listed = datasets.load_dataset(source.path, split=source.split, streaming=True)
+        yield from ((f"{source.path}[{number}]", row) for number, row in enumerate(listed, 1))
     except Exception as error:  # datasets raises whatever its readers raise; each means this source cannot be read
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Mistake(f"prompts: {source.path}", f"cannot be loaded: {what}", "check the name and the split") from error
-    for number, row in enumerate(listed, 1):
-        yield f"{source.path}[{number}]", row
 
 
-def _parsed(coming: Iterable[Row], column: str) -> Iterator[Prompt | Failure]:
-    for where, row in coming:
+def _parsed(rows: Iterable[Row], column: str) -> Iterator[Prompt | Failure]:
+    for where, row in rows:
         try:
-            if isinstance(row, Bad):
+            if isinstance(row, UnreadableRow):
                 raise ValueError(str(row))
             yield _prompt(row, column)
         except ValueError as error:
@@ -109,29 +103,33 @@ def _prompt(row: object, column: str) -> Prompt:
     messages = _messages(row, column)
     if sum(len(message.content) for message in messages) > MAX_TEXT:
         raise ValueError(f"is longer than {MAX_TEXT:,} characters")
-    given = row.get("id")
+    id = row.get("id")
     return Prompt(
-        id=_id(given) if given not in (None, "") else _derived(messages),
+        id=_id(id) if id not in (None, "") else _derived(messages),
         messages=messages,
         tags=_tags(row.get("tags")),
-        split=_text(row["split"], "split") if row.get("split") else None,
+        split=parse_text(row["split"], "split") if row.get("split") else None,
     )
 
 
 def _messages(row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
     listed = row.get("messages")
     if isinstance(listed, str) and listed.lstrip().startswith("["):
-        listed = json.loads(listed)  # a CSV cell
+        listed = _cell(listed)
     if listed is None and isinstance(row.get(column), list):
         listed = row[column]  # TRL's conversational prompt
     if listed is None:
         if row.get(column) in (None, ""):
-            held = ", ".join(map(repr, list(row)[:8])) or "nothing"
-            raise ValueError(f"has no {column!r} and no 'messages'; it has {held}")
-        return (Message("user", _content(row[column], column)),)
-    if not isinstance(listed, list) or not listed:
+            names = ", ".join(map(repr, list(row)[:8])) or "nothing"
+            raise ValueError(f"has no {column!r} and no 'messages'; it has {names}")
+        return (Message("user", _nonempty(parse_text(row[column], column), column)),)
+    if not isinstance(listed, list | Mapping) or not listed:
         raise ValueError("'messages' is not a list of turns")
-    messages = tuple(_message(turn, number) for number, turn in enumerate(listed, 1))
+    messages = parse_messages(listed)
+    for number, message in enumerate(messages, 1):
+        _nonempty(message.content, f"turn {number}")
+    if not messages:
+        raise ValueError("'messages' has no turns")
     if messages[-1].role != "user":
         raise ValueError(f"ends in a {messages[-1].role} turn; a prompt ends in a user turn")
     if any(message.role == "system" for message in messages[1:]):
@@ -139,31 +137,24 @@ def _messages(row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
     return messages
 
 
-def _message(turn: object, number: int) -> Message:
-    if not isinstance(turn, Mapping) or turn.get("role") not in ROLES:
-        raise ValueError(f"turn {number} has no role of {', '.join(ROLES)}")
-    return Message(cast(Role, turn["role"]), _content(turn.get("content"), f"turn {number}"))
+def _cell(text: str) -> object:
+    """The messages in a CSV cell."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("'messages' is nested too deeply") from None
 
 
-def _content(value: object, what: str) -> str:
-    text = _text(value, what)
+def _nonempty(text: str, what: str) -> str:
     if not text.strip():
         raise ValueError(f"{what} is empty")
     return text
 
 
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{what} is a {type(value).__name__}, not text")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{what} is not valid Unicode")
-    return value
-
-
 def _id(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"id is a {type(value).__name__}, not text or a whole number")
-    text = _text(str(value), "id")
+    text = parse_text(str(value), "id")
     if len(text) > 200 or not text.isprintable():
         raise ValueError("id is longer than 200 characters or has control characters")
     return text
@@ -176,7 +167,7 @@ def _tags(value: object) -> tuple[str, ...]:
         return tuple(tag.strip() for tag in value.split(",") if tag.strip())
     if not isinstance(value, list):
         raise ValueError(f"tags is a {type(value).__name__}, not a list")
-    return tuple(_text(tag, "tags") for tag in value)
+    return tuple(parse_text(tag, "tags") for tag in value)
 
 
 def _derived(messages: tuple[Message, ...]) -> str:
@@ -201,31 +192,31 @@ def _unique(prompts: Iterable[Prompt | Failure]) -> Iterator[Prompt | Failure]:
 
 
 def _number(value: object) -> int:
-    """64 bits of its hash, enough to tell a million apart; never 0."""
+    """64 bits of its hash, enough to distinguish a million values; never 0."""
     return hash(value) & 0xFFFF_FFFF_FFFF_FFFF or 1
 
 
 class _Seen:
-    """Numbers that came before, in 16 to 32 bytes each, where a set of them takes 80."""
+    """A set of numbers in 16 to 32 bytes each, where `set` takes 80."""
 
     def __init__(self) -> None:
-        self._table, self._count = array("Q", bytes(8 << 10)), 0  # 0 is an empty place
+        self._table, self._count = array("Q", bytes(8 << 10)), 0  # 0 is an empty slot
 
     def __contains__(self, number: int) -> bool:
-        return bool(self._table[self._place(number)])
+        return bool(self._table[self._slot(number)])
 
     def add(self, number: int) -> None:
-        """Keep it, if it is new."""
-        place = self._place(number)
+        """Add a number; one that is there already changes nothing."""
+        place = self._slot(number)
         self._count += not self._table[place]
         self._table[place] = number
         if 2 * self._count > len(self._table):
-            held, self._table = self._table, array("Q", bytes(16 * len(self._table)))
-            for number in filter(None, held):
-                self._table[self._place(number)] = number
+            old, self._table = self._table, array("Q", bytes(16 * len(self._table)))
+            for number in filter(None, old):
+                self._table[self._slot(number)] = number
 
-    def _place(self, number: int) -> int:
-        """Where it is, or the empty place where it would be."""
+    def _slot(self, number: int) -> int:
+        """Its index in the table, or that of the empty slot where it belongs."""
         table, last = self._table, len(self._table) - 1
         place = number & last
         while table[place] not in (0, number):

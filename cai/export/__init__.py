@@ -1,1 +1,1 @@
-"""Workshop: shapes of rows that trainers read. Each public file ends in `FORMAT = Format(...)`."""
+"""Plug-ins: formats of rows that trainers read. Each file ends in `FORMAT = Format(...)`."""

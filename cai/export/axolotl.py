@@ -1,7 +1,7 @@
 """Preference pairs for axolotl's `type: chat_template.default`: the conversation, and each answer as one message.
 
-Left out on purpose: ties, which axolotl would take for certain, as it does every row; and the other dozen prompt
-strategies. This one uses the model's own chat template.
+Left out on purpose: ties, since axolotl treats every label as certain; and the other dozen prompt strategies. This one
+uses the model's own chat template.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.row import PROVENANCE, Row, answer, decided, message_list, of_pair
+from cai.data.messages import answer_dicts, message_dicts
+from cai.export.columns.row import PROVENANCE, Row, decided, pair_provenance
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
     """One row for each pair that is no tie, in the run's order."""
     for pair in decided(export):
         row: Row = {
-            "messages": message_list(pair.prompt),
-            "chosen": answer(pair.chosen)[0],
-            "rejected": answer(pair.rejected)[0],
+            "messages": message_dicts(pair.prompt.messages),
+            "chosen": answer_dicts(pair.chosen)[0],
+            "rejected": answer_dicts(pair.rejected)[0],
             "p_chosen": pair.p_chosen,
-            **of_pair(pair, export.constitution),
+            **pair_provenance(pair, export.constitution),
         }
         yield export.split(pair.prompt), row
 

@@ -1,8 +1,8 @@
-"""Critiques to learn from: prompt, answer and principle in, the critique out, for training a critic.
+"""Critiques as training rows for a critic: prompt and answer in, the critique out.
 
-Each row is one critique whose revision was kept, or that found nothing to mend, as prompt and completion.
+Each row is one critique whose revision was kept, or that found no fault, as prompt and completion.
 
-Left out on purpose: critiques whose revision a gate turned away. They led nowhere.
+Left out on purpose: critiques whose revision a gate rejected.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.core.types import Step, Trace
-from cai.export.columns.row import PROVENANCE, Row, answer, provenance_columns
+from cai.core.types import Message, Step, Trace
+from cai.data.messages import answer_dicts, message_dicts
+from cai.export.columns.row import PROVENANCE, Row, provenance_columns
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
-    """One row for each critique that was followed, in the run's order."""
+    """One row for each such critique, in the run's order."""
     for trace in export.traces():
         before = trace.draft.text
         for step in trace.steps:
@@ -29,8 +30,8 @@ def _row(trace: Trace, step: Step, before: str, made_by: str) -> Row:
     question = f"Criticise the last answer.\n\n{turns}\n\nassistant: {before}"
     critique = step.critique.text if step.critique else ""
     return {
-        "prompt": [{"role": "user", "content": question}],
-        "completion": answer(critique),
+        "prompt": message_dicts([Message("user", question)]),
+        "completion": answer_dicts(critique),
         **provenance_columns(trace, (step.principle,), f"critique:{step.round + 1}", step.gates, made_by),
     }
 
@@ -38,6 +39,6 @@ def _row(trace: Trace, step: Step, before: str, made_by: str) -> Row:
 FORMAT = Format(
     rows=rows,
     columns={"prompt": "messages", "completion": "messages", **PROVENANCE},
-    about="critiques as completions, for a critic of one's own",
+    about="critiques as completions, for training a critic",
     consumer="trl.SFTTrainer",
 )

@@ -1,9 +1,9 @@
 """Plain JSONL: one pair a line, prompt and answers as text, and everything known about the pair, for a script or jq.
 
-`prompt` is the text of a lone user turn; of a longer conversation it is the turns, each after its role. `conversation`
-has the same turns apart. It is not called `messages`, because TRL would take that for the answer to train on.
+`prompt` is the text of a lone user turn; of a longer conversation it is all turns, each after its role. `conversation`
+has the same turns as a list. It is not called `messages`, because TRL would train on a column of that name.
 
-Left out on purpose: drafts, critiques and reasoning. They are in the run's `traces.jsonl`, in the same form.
+Left out on purpose: drafts, critiques and reasoning. They are in the run's `traces.jsonl`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
 from cai.core.types import Prompt
-from cai.export.columns.row import PROVENANCE, Row, message_list, of_pair
+from cai.data.messages import message_dicts
+from cai.export.columns.row import PROVENANCE, Row, pair_provenance
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
@@ -25,9 +26,9 @@ def rows(export: Export) -> Iterator[tuple[str, Row]]:
                 "chosen": pair.chosen,
                 "rejected": pair.rejected,
                 "p_chosen": pair.p_chosen,
-                "conversation": message_list(pair.prompt),
+                "conversation": message_dicts(pair.prompt.messages),
                 "tags": list(pair.prompt.tags),
-                **of_pair(pair, export.constitution),
+                **pair_provenance(pair, export.constitution),
             },
         )
 

@@ -1,54 +1,35 @@
-"""Single answers with a thumb up or down for KTO (Ethayarajh et al., 2024, arXiv 2402.01306), good and bad in turn.
+"""Single answers labelled good or bad for KTO (Ethayarajh et al., 2024, arXiv 2402.01306), in alternation.
 
-TRL reads these rows in order, and estimates the KL term by giving each prompt of a batch its neighbour's answer. So the
-order matters: all good answers first would train on one label at a time, and an answer next to the other answer of its
-own prompt would be no mismatch. Each rejected answer therefore waits until another prompt's chosen one has gone by.
+The order matters to TRL; see `labelled_answers`.
 
 Left out on purpose: weights for an uneven number of labels. There is one of each for every pair.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.core.types import Pair
-from cai.export.columns.row import PROVENANCE, Row, answer, message_list, of_pair
-
-SURE_ENOUGH = 0.5
-"""Labels at or below are no thumb: a tie names neither answer good, and a doubted revision not its draft bad."""
+from cai.data.answers import labelled_answers
+from cai.data.messages import answer_dicts, message_dicts
+from cai.export.columns.row import PROVENANCE, Row, pair_provenance
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
-    """Two rows for each pair; as many rejected ones wait in memory as one prompt has pairs."""
-    waiting: defaultdict[str, deque[Row]] = defaultdict(deque)
-    for pair in export.pairs():
-        if pair.p_chosen <= SURE_ENOUGH:
-            continue
-        split = export.split(pair.prompt)
-        rejected = waiting[split]
-        yield split, _row(pair, pair.chosen, True, export.constitution)
-        if rejected and rejected[0]["prompt_id"] != pair.prompt.id:
-            yield split, rejected.popleft()
-        rejected.append(_row(pair, pair.rejected, False, export.constitution))
-    for split, rejected in waiting.items():
-        for row in rejected:
-            yield split, row
-
-
-def _row(pair: Pair, text: str, label: bool, made_by: str) -> Row:
-    return {
-        "prompt": message_list(pair.prompt),
-        "completion": answer(text),
-        "label": label,
-        **of_pair(pair, made_by),
-    }
+    """Two rows for each pair whose chosen answer is more likely than not the better one."""
+    for split, answer in labelled_answers(export.pairs(), export.split):
+        row: Row = {
+            "prompt": message_dicts(answer.pair.prompt.messages),
+            "completion": answer_dicts(answer.text),
+            "label": answer.good,
+            **pair_provenance(answer.pair, export.constitution),
+        }
+        yield split, row
 
 
 FORMAT = Format(
     rows=rows,
     columns={"prompt": "messages", "completion": "messages", "label": "bool", **PROVENANCE},
-    about="answers labelled good or bad, in turn",
+    about="answers labelled good or bad, in alternation",
     consumer="trl.KTOTrainer",
 )

@@ -1,7 +1,7 @@
-"""Preference pairs for LLaMA-Factory, with the `dataset_info.json` that tells it which column is what.
+"""Preference pairs for LLaMA-Factory, with the `dataset_info.json` that describes the columns.
 
-Left out on purpose: ties, which it would take for certain, as it does every row; and its alpaca form, which cannot hold
-a conversation.
+Left out on purpose: ties, since it treats every label as certain; and its alpaca form, which cannot hold a
+conversation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.row import PROVENANCE, Row, answer, decided, message_list, of_pair
+from cai.data.messages import answer_dicts, message_dicts
+from cai.export.columns.row import PROVENANCE, Row, decided, pair_provenance
 
 _READING = {
     "ranking": True,
@@ -27,14 +28,14 @@ _READING = {
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
-    """One row for each pair that is no tie, in order; each answer is one message, as LLaMA-Factory wants it."""
+    """One row for each pair that is no tie, in order; each answer is one message, as LLaMA-Factory reads it."""
     for pair in decided(export):
         row: Row = {
-            "conversations": message_list(pair.prompt),
-            "chosen": answer(pair.chosen)[0],
-            "rejected": answer(pair.rejected)[0],
+            "conversations": message_dicts(pair.prompt.messages),
+            "chosen": answer_dicts(pair.chosen)[0],
+            "rejected": answer_dicts(pair.rejected)[0],
             "p_chosen": pair.p_chosen,
-            **of_pair(pair, export.constitution),
+            **pair_provenance(pair, export.constitution),
         }
         yield export.split(pair.prompt), row
 

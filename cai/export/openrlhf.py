@@ -3,7 +3,7 @@
 It renders prompt and answer together and takes the part after the prompt, so both are message lists. For reward models
 with margins the same rows with a `margin` are the format `reward`.
 
-Left out on purpose: ties. OpenRLHF has no place for soft labels and would take them for certain, as it does every row.
+Left out on purpose: ties. OpenRLHF has no column for soft labels and treats every label as certain.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Preference pairs with a margin, which reward trainers subtract before the sigmoid: TRL's RewardTrainer and OpenRLHF.
 
-The margin is the log-odds of the label, so a tie asks for no distance between the two rewards and a sure label for
-much. It is no soft label: a trainer that knows `p_chosen` learns from that.
+The margin is the log-odds of the label: a tie asks for no distance between the two rewards, a certain label for a large
+one. It is not a soft label; a trainer that reads `p_chosen` uses that instead.
 
-Left out on purpose: ties and doubts about which is better. Trainers read a negative margin as a small one.
+Left out on purpose: pairs with p_chosen of at most 0.5. Trainers read a negative margin as a small one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Supervised fine-tuning on every accepted revision, as Constitutional AI trains (arXiv 2212.08073, section 3).
 
-Rows of one trace follow each other; the last of them is the row that `sft` has.
+The rows of one trace are adjacent; the last of them is the row that `sft` has.
 
 Left out on purpose: a weight for later revisions. The paper has none.
 """
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cai.core.plugin_types import Export, Format
-from cai.export.columns.completions import COLUMNS, revised_completions
+from cai.export.columns.completions import COLUMNS, accepted_rows
 from cai.export.columns.row import Row
 
 
 def rows(export: Export) -> Iterator[tuple[str, Row]]:
-    """All answers of each trace that the constitution stands behind, in the order of revision."""
+    """All accepted answers of each trace, in the order of revision."""
     for trace in export.traces():
-        for row in revised_completions(trace, export.constitution):
+        for row in accepted_rows(trace, export.constitution):
             yield export.split(trace.prompt), row
 
 

@@ -1,9 +1,9 @@
-"""Preference pairs for TRL: conversational, with an explicit prompt, so that no trainer has to guess where it ends.
+"""Preference pairs for TRL: conversational, with an explicit prompt, so that no trainer has to guess its end.
 
 `chosen` and `rejected` hold the answer alone; DPOTrainer and RewardTrainer take the rows as they are. `p_chosen` is the
-label as it was found; TRL's own trainers ignore it, and `cai train` learns from it.
+unrounded label; TRL's own trainers ignore it, and `cai train` uses it.
 
-Left out on purpose: `margin`. RewardTrainer would read a column of that name and train on it unasked; see `reward`.
+Left out on purpose: `margin`. RewardTrainer would train on a column of that name without being asked to; see `reward`.
 """
 
 from __future__ import annotations

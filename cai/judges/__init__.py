@@ -1,1 +1,1 @@
-"""Ways to have a model say which of two answers is better: one file a way, each ending in a JUDGE record."""
+"""Ways to have a model say which of two answers is better: one file each, ending in a JUDGE record."""

@@ -3,7 +3,7 @@
 p = P(first passes and second does not) + half of P(both or neither), a check drawn at random and each answer's reply on
 its own; that is 1/2 + (yes of first - yes of second) / 2, averaged over the checks.
 
-Left out on purpose: weights for single checks. A check that counts twice can be written as two principles.
+Left out on purpose: weights for single checks. Use two principles to count a check twice.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Two answers, one question: a rationale, then the verdict's probability, held near 1/2 (arXiv 2212.08073, 4.1).
+"""Two answers, one question: a rationale, then the verdict's probability, clamped near 1/2 (arXiv 2212.08073, 4.1).
 
-After its own rationale a model is nearly always sure, right or wrong. Held to [0.4, 0.6] such labels trained the best
+After its own rationale a model is nearly always certain, right or wrong. Labels clamped to [0.4, 0.6] trained the best
 models in the paper, [0.2, 0.8] the second best.
 
 Left out on purpose: several rationales. In RLAIF (arXiv 2309.00267) self-consistency lowered the agreement with people.
@@ -16,14 +16,14 @@ from cai.core.config import Knobs
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Opinion, Sampling
 from cai.judges.panel.ask import LETTERS, JudgeContext, both_answers
-from cai.templates.template import Untrusted
+from cai.templates.sandbox import Untrusted
 
 
 class Options(Knobs):
-    """How the rationale is written, and how sure it may make the verdict."""
+    """How the rationale is sampled, and how the verdict's probability is clamped."""
 
     clamp: Annotated[float, Field(ge=0, le=0.5)] = 0.4
-    """p is held to [clamp, 1 - clamp]; 0 leaves it as it is."""
+    """p is clamped to [clamp, 1 - clamp]; 0 leaves it unchanged."""
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 256
 
@@ -32,10 +32,10 @@ async def judge(asked: Comparison, context: JudgeContext, options: Options) -> O
     """P(A) after a rationale, clamped. Raises CallFailed."""
     values = both_answers(asked) | {"rationale": Untrusted("")}
     sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=context.template.header.stop)
-    said = await context.words(values, asked.id, sampling, asked.principle.id, asked.swapped)
-    odds = await context.odds(values | {"rationale": Untrusted(said.text.strip())}, asked.id, LETTERS)
+    rationale = await context.words(values, asked.id, sampling, asked.principle.id, asked.swapped)
+    odds = await context.odds(values | {"rationale": Untrusted(rationale.text.strip())}, asked.id, LETTERS)
     p = min(1 - options.clamp, max(options.clamp, odds.shares[0]))
-    return Opinion(p, said.text.strip(), mass=odds.mass)
+    return Opinion(p, rationale.text.strip(), mass=odds.mass)
 
 
 JUDGE = Judge(

@@ -1,10 +1,10 @@
-"""One answer at a time: how much likelier the model finds its words once it is told that they win by the principle.
+"""One answer at a time: how much more likely its tokens become when the prompt says that it is better by the principle.
 
 contrast = mean log-likelihood under the principle - the same under its opposite, or under no principle at all;
 p = logistic((contrast of first - contrast of second) / scale). The likelihood under no principle, compared in the same
-way, is the control: it never saw a principle and so measures fluency, which is why it stands beside every p.
+way, is the control: it depends on no principle and so measures fluency. It is reported beside every p.
 
-Left out on purpose: a scale that is right for every model. `cai judge-card` fits a temperature to it.
+Left out on purpose: a scale for every model. `cai judge-card` fits a temperature.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cai.judges.panel.ask import JudgeContext, one_answer, rate_both
 
 
 class Options(Knobs):
-    """What the likelihood under the principle is held against, and how a difference becomes a probability."""
+    """What the likelihood under the principle is compared with, and how a difference becomes a probability."""
 
     against: Literal["opposite", "none"] = "opposite"
     scale: Annotated[float, Field(gt=0)] = 0.1
-    """Nats a token; smaller is surer."""
+    """Nats per token; smaller gives more extreme probabilities."""
 
 
 async def judge(asked: Comparison, context: JudgeContext, options: Options) -> Opinion:
@@ -51,7 +51,7 @@ def _logistic(x: float) -> float:
 JUDGE = Judge(
     options=Options,
     judge=judge,
-    about="contrast of mean log-likelihoods, beside its no-principle control",
+    about="contrast of mean log-likelihoods, with its no-principle control",
     asks="likelihood",
     offers=frozenset({"conversation", "principle", "stance"}),
     order=False,

@@ -1,6 +1,6 @@
 """Two answers, one question: the probabilities of the options (A) and (B) (arXiv 2212.08073, 4.1; 2309.00267, 2.2).
 
-The target is the probability itself, not rounded: for preference models soft labels beat hard ones.
+The target is the probability itself, not rounded: for preference models soft labels are better than hard ones.
 
 Left out on purpose: reading the letter alone. How `(A` is cut into tokens differs between models; whole strings do not.
 """

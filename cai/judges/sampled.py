@@ -1,9 +1,9 @@
-"""Two answers, one question: verdicts that the model writes, read strictly and counted. For endpoints without odds.
+"""Two answers, one question: verdicts that the model writes, parsed strictly. For endpoints without log-probabilities.
 
-A reply must be one thing of the menu and nothing else. Whatever is off the menu fails the comparison: counting the
-votes that happened to parse would make a number out of failures.
+A reply must be exactly one option of the menu. Any other reply fails the comparison: counting only the votes that can
+be parsed would make a number out of failures.
 
-Left out on purpose: asking again until it parses, which would prefer the answers that are easy to name.
+Left out on purpose: asking again until a reply can be parsed, which would bias the result.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _REPLY = re.compile(r"\((A|B)\)|(A|B|TIE|PASS)")
 
 
 class Options(Knobs):
-    """How often to ask, and how to sample."""
+    """How many votes to ask for, and how to sample them."""
 
     votes: Annotated[int, Field(ge=1, le=100)] = 1
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 16
-    """Room for the reply; a model that reasons first needs room for that too."""
+    """Length of the reply; a model that reasons first needs tokens for that too."""
 
     @model_validator(mode="after")
-    def _votes_must_be_able_to_differ(self) -> Options:
+    def _votes_need_a_temperature(self) -> Options:
         if self.votes > 1 and self.temperature == 0:
             raise ValueError("votes at temperature 0 are all the same; set a temperature")
         return self

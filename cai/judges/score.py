@@ -1,4 +1,4 @@
-"""One answer at a time: its expected score, 1 to 10, by the odds of the ten (direct RLAIF, arXiv 2309.00267).
+"""One answer at a time: its expected score, 1 to 10, by the ten scores' probabilities (direct RLAIF, arXiv 2309.00267).
 
 p = P(first scores higher) + half of P(equal scores), the two scores drawn independently. `rate` alone, rescaled to
 [-1, 1], is the reward of direct RLAIF.
@@ -24,7 +24,7 @@ class Options(Knobs):
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """Probabilities of the scores 1 to 10, and what the model gave to all of them together."""
+    """Probabilities of the scores 1 to 10, and the total probability of all of them."""
 
     shares: tuple[float, ...]
     mass: float

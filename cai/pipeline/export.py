@@ -20,7 +20,7 @@ from typing import IO, Any
 from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Column, Export, Format
-from cai.data.splits import Split, settle
+from cai.data.splits import Split, consistent_split
 from cai.report.cards.dataset import Lengths, dataset_card
 from cai.runs.files import atomic, replaced_folder, write_text
 from cai.runs.folder import Run
@@ -42,7 +42,7 @@ def write_export(run: Run, format_name: str, *, split: Split, folder: Path | Non
     shape = plugins.find_plugin("export", format_name, Format)
     manifest, lengths = run.manifest, Lengths()
     prompts = chain((trace.prompt for trace in run.traces()), (pair.prompt for pair in run.pairs()))
-    export = Export(run.traces, run.pairs, settle(split, prompts), manifest.constitution.digest)
+    export = Export(run.traces, run.pairs, consistent_split(split, prompts), manifest.constitution.digest)
     target = folder or run.path / "export" / format_name.replace(":", ".")
     with replaced_folder(target, _refuse_foreign) as beside:
         counts = _fill(beside, shape, _measured(shape.rows(export), lengths))

@@ -35,6 +35,7 @@ from cai.core.errors import Mistake
 from cai.core.types import Message, Sampling
 from cai.data import pairs as preferences
 from cai.data import training_rows as lessons
+from cai.data.messages import answer_dicts, message_dicts
 from cai.data.pairs import Preference
 from cai.pipeline import generate as pipeline
 from cai.runs.files import write_json, write_text
@@ -230,9 +231,9 @@ def _learned(path: Path, prefix: str) -> Iterator[dict[str, Any]]:
 def _row(id: str, prompt: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
     return {
         "id": id,
-        "prompt": [{"role": turn.role, "content": turn.content} for turn in prompt],
-        "chosen": [{"role": "assistant", "content": chosen}],
-        "rejected": [{"role": "assistant", "content": rejected}],
+        "prompt": message_dicts(prompt),
+        "chosen": answer_dicts(chosen),
+        "rejected": answer_dicts(rejected),
     }
 
 

@@ -1,130 +1,111 @@
-"""A template rendered once for each principle: what stays the same is kept as text, and a call fills in what differs.
+"""Compiled templates: rendered once by Jinja with placeholders; each call substitutes its own escaped texts.
 
-A rendering goes through many functions of Jinja, and a run asks thousands of questions by the same few principles.
-So a template is poured with slots in the place of foreign texts, by Jinja as ever; each slot leaves a hole where a
-filter has printed it, and a hole is filled by that filter. A mould serves calls of the same shape: the same principle
-and worked cases, turns of the same roles, the same texts empty.
+Rendering passes through many functions of Jinja, and a run asks thousands of questions about the same few principles.
+A template is therefore rendered once with placeholders in place of the untrusted texts. Each placeholder records the
+filter that printed it, and a call substitutes its text, put through that filter. One compiled template serves all calls
+of the same shape: the same principle and worked examples, turns of the same roles, and the same texts empty.
 
 Left out on purpose: templates that do more with a text than print it through a filter. They are rendered every time.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import nodes
 
 from cai.core.types import Example, Message, Principle, Role
+from cai.templates.sandbox import FILTERS, PLACEHOLDER_MARK, Placeholder, Turn, Untrusted
 
-Filter = Callable[[Any, str], str]
-"""A text and the call's nonce -> what is printed."""
 Piece = tuple[Role, str]
 """Role and text of one message, as rendered."""
-Shape = tuple[object, ...]
+CallShape = tuple[object, ...]
 
-MOST = 500
-"""Moulds that a template keeps."""
-_HOLE = f"\0{secrets.token_hex(8)}\0"
-"""Before and after a hole's name in what a template renders to; no text can contain it."""
-NONCE = f"{_HOLE}nonce{_HOLE}"
-"""The hole for the nonce by itself, with which worked cases are fenced."""
-_KNOWN = (
+MAX_COMPILED = 500
+"""Compiled forms that one template keeps."""
+NONCE_PLACEHOLDER = f"{PLACEHOLDER_MARK}nonce{PLACEHOLDER_MARK}"
+"""The placeholder for the nonce alone, with which worked examples are fenced."""
+_SUPPORTED = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Scope, nodes.For, nodes.If, nodes.CondExpr, nodes.Name,
     nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Const, nodes.Neg, nodes.Not, nodes.And, nodes.Or, nodes.Compare,
     nodes.Operand, nodes.Filter,
 )  # fmt: skip
-"""What a template may be made of: nothing that keeps or changes what was printed."""
+"""The nodes of a template that can be compiled: none of them stores or changes what was printed."""
 
 
-def pours(tree: nodes.Template, filters: Iterable[str]) -> bool:
-    """Whether all that a template does with what `filters` give is to print it."""
+def can_compile(tree: nodes.Template) -> bool:
+    """Whether the template only prints what FILTERS return."""
     printed = {id(part) for output in tree.find_all(nodes.Output) for part in output.nodes}
-    inside = [each for each in tree.find_all(nodes.Filter) if each.name in filters and id(each) not in printed]
-    return not inside and all(isinstance(node, _KNOWN) for node in tree.find_all(nodes.Node))
+    nested = [node for node in tree.find_all(nodes.Filter) if node.name in FILTERS and id(node) not in printed]
+    return not nested and all(isinstance(node, _SUPPORTED) for node in tree.find_all(nodes.Node))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Placeholder:
-    """Stands for a foreign text while a template is poured."""
-
-    place: str
-    full: bool
-
-    def __bool__(self) -> bool:
-        return self.full
-
-    def __eq__(self, other: object) -> bool:
-        raise TypeError("compares a text that is not known yet")
-
-    def __repr__(self) -> str:
-        raise ValueError("prints a text without a filter")
-
-    def through(self, filter: str) -> str:
-        """The hole that is left where a filter prints it."""
-        return f"{_HOLE}{filter} {self.place}{_HOLE}"
-
-
-def shape(values: Iterable[Any], foreign: type, turn: type) -> Shape | None:
-    """What `values` of a template have in common with those that its mould serves; None where that cannot be told.
-
-    `foreign` and `turn` are the types of foreign texts and of the turns of a conversation.
-    """
-    common = list[object]()
+def call_shape(values: Iterable[object]) -> CallShape | None:
+    """Equal for all calls that one compiled template can serve; None for values of unknown types."""
+    shape = list[object]()
     for value in values:
         kind = type(value)
-        if kind is foreign:
-            common.append(bool(value))
+        if kind is Untrusted:
+            shape.append(bool(value))
         elif kind is Principle:
-            common.append(id(value))
+            shape.append(id(value))
         elif kind is str:
-            common.append(value)
-        elif kind is tuple and (kinds := set(map(type, value))) <= {Example}:
-            common.append(tuple(map(id, value)))
-        elif kind is tuple and kinds == {turn}:
-            common.append(tuple([(item.role, bool(item.content)) for item in value]))
+            shape.append(value)
+        elif isinstance(value, tuple) and (kinds := set(map(type, value))) <= {Example}:
+            shape.append(tuple(map(id, value)))
+        elif isinstance(value, tuple) and kinds == {Turn}:
+            shape.append(tuple([(turn.role, bool(turn.content)) for turn in value]))
         else:
             return None
-    return tuple(common)
+    return tuple(shape)
 
 
-class Mould:
-    """What messages of one shape are made of."""
+class CompiledTemplate:
+    """The messages of one call shape, with placeholders for the texts of a call."""
 
-    def __init__(self, pieces: Iterable[Piece], filters: Mapping[str, Filter], held: object) -> None:
-        """`held` lives as long: a shape knows principles by their place in memory."""
-        self._held = held
-        self._messages = [_message(role, text.split(_HOLE), filters) for role, text in pieces]
+    def __init__(self, pieces: Iterable[Piece], keep_alive: object) -> None:
+        """`keep_alive` is referenced as long as this: a call shape identifies principles by their memory address."""
+        self._keep_alive = keep_alive
+        self._messages = [_message(role, text.split(PLACEHOLDER_MARK)) for role, text in pieces]
 
-    def filled(self, values: Mapping[str, Any], nonce: str) -> tuple[Message, ...]:
-        """The messages for a call's own texts."""
+    def render(self, values: Mapping[str, object], nonce: str) -> tuple[Message, ...]:
+        """The messages with a call's own texts."""
         return tuple([each if isinstance(each, Message) else each(values, nonce) for each in self._messages])
 
 
-def _message(role: Role, parts: list[str], filters: Mapping[str, Filter]) -> Message | Callable[..., Message]:
-    """A message without holes as it is, and else what fills its holes."""
+def placeholder_for(name: str, value: object) -> object:
+    """`value` of the variable `name`, with a placeholder in place of each untrusted text."""
+    if isinstance(value, Untrusted):
+        return Placeholder(name, bool(value))
+    if isinstance(value, tuple) and value and isinstance(value[0], Turn):
+        texts: Any = [Placeholder(f"{name}.{number}", bool(turn.content)) for number, turn in enumerate(value)]
+        return tuple(Turn(turn.role, text) for turn, text in zip(value, texts, strict=True))
+    return value
+
+
+def _message(role: Role, parts: list[str]) -> Message | Callable[..., Message]:
+    """A Message where there is no placeholder, else the function that substitutes the placeholders."""
     if len(parts) == 1:
         return Message(role, parts[0].strip())
-    holes = [(number, _hole(name, filters)) for number, name in enumerate(parts) if number % 2]
+    substitutions = [(number, _substitution(name)) for number, name in enumerate(parts) if number % 2]
 
-    def filled(values: Mapping[str, Any], nonce: str) -> Message:
+    def render(values: Mapping[str, Any], nonce: str) -> Message:
         whole = parts.copy()
-        for number, hole in holes:
-            whole[number] = hole(values, nonce)
+        for number, substitution in substitutions:
+            whole[number] = substitution(values, nonce)
         return Message(role, "".join(whole).strip())
 
-    return filled
+    return render
 
 
-def _hole(name: str, filters: Mapping[str, Filter]) -> Callable[[Mapping[str, Any], str], str]:
-    if name == "nonce":
+def _substitution(placeholder: str) -> Callable[[Mapping[str, Any], str], str]:
+    if placeholder == "nonce":
         return lambda values, nonce: nonce
-    called, place = name.split(" ")
-    through = filters[called]
+    name, place = placeholder.split(" ")
+    escape = FILTERS[name]
     variable, _, turn = place.partition(".")
     if turn:
         number = int(turn)
-        return lambda values, nonce: through(values[variable][number].content, nonce)
-    return lambda values, nonce: through(values[variable], nonce)
+        return lambda values, nonce: escape(values[variable][number].content, nonce)
+    return lambda values, nonce: escape(values[variable], nonce)

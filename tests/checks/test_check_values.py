@@ -24,7 +24,7 @@ from cai.checks.run.minhash import Signatures, nearest
 from cai.checks.run.options import check_options
 from cai.cli.check_table import check_lines
 from cai.core.errors import Mistake
-from cai.data.pair_formats import SHAPES
+from cai.data.pair_formats import PAIR_FORMATS
 
 KINDS = known_kinds()
 DEFAULTS = {name: value for options in check_options().values() for name, value in options}
@@ -233,4 +233,4 @@ def test_the_docs_name_every_finding_with_its_threshold_and_every_format() -> No
     assert list(listed) == list(KINDS)
     assert {name: float(value) for name, value in listed.items()} == {name: DEFAULTS[name] for name in KINDS}
     formats = page[page.index("## Formats") : page.index("## Findings")]
-    assert set(SHAPES) <= set(re.findall(r"`([\w-]+)`", formats))
+    assert set(PAIR_FORMATS) <= set(re.findall(r"`([\w-]+)`", formats))

@@ -85,7 +85,7 @@ def test_what_is_left_behind_is_said_in_the_file(tmp_path: Path) -> None:
     text = convert(as_file(tmp_path, SWARM))
     assert "# 1 of 3 chats are not question, answer, critique, revision, and were left out." in text
     text = convert(as_file(tmp_path, [LANGCHAIN[0] | {"scale": 3, "line\nbreak": 1}]))
-    assert '# Left behind, for cai has no place for it: "line\\nbreak", "scale".\n' in text
+    assert '# Left out, since cai has no field for it: "line\\nbreak", "scale".\n' in text
 
 
 def test_principles_without_names_get_ids_from_their_words_and_not_their_place(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ PROSE = "# What we want\n\nThe model should be good.\n\nOn some days, choose the
 @pytest.mark.parametrize(
     ("content", "name", "reason"),
     [
-        (RUBRIC, "r.json", "is a rubric on 'rudeness': it says how bad an answer is, not how to mend it"),
+        (RUBRIC, "r.json", "is a rubric on 'rudeness': it says how bad an answer is, not how to fix it"),
         (json.dumps(RUBRIC), "r.yaml", "is a rubric on 'rudeness'"),
-        (CASES, "c.json", "holds worked cases and no principle"),
+        (CASES, "c.json", "has worked examples and no principle"),
         (OWN, "o.yaml", "is a cai constitution already"),
         (PROSE, "p.md", "is prose (18 words)"),
         ("", "p.md", "is prose (0 words)"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_pairs import clean
 
-from cai.core.phrases import CoupleSample, couple, rises, words
+from cai.core.phrases import WindowSample, answer_windows, find_phrases, words
 from cai.core.stats import difference, interval, share
 
 
@@ -19,13 +19,13 @@ def couples(seed: int = 0, count: int = 200, *, with_it: float = 0.0, end: bool 
     for number, pair in enumerate(clean(count, seed)):
         said = "I'm here to listen, always." if rng.random() < with_it else ""
         after = f"{pair.chosen} {said}" if end else f"{said} {pair.chosen}"
-        made.append(couple(f"p{number}", number, pair.rejected, after))
+        made.append(answer_windows(f"p{number}", number, pair.rejected, after))
     return made
 
 
 @pytest.mark.parametrize("end", [False, True])
 def test_a_phrase_is_found_at_either_end_with_its_shares_and_support(end: bool) -> None:
-    (found,) = rises(couples(with_it=0.4, end=end))
+    (found,) = find_phrases(couples(with_it=0.4, end=end))
     assert found.text == "i'm here to listen always"
     assert found.before == 0
     assert 0.3 < found.after < 0.5
@@ -37,31 +37,33 @@ def test_a_phrase_is_found_at_either_end_with_its_shares_and_support(end: bool) 
 
 
 def test_a_phrase_that_went_is_found_too() -> None:
-    (found,) = rises([made.__class__(made.id, made.prompt, made.after, made.before) for made in couples(with_it=0.4)])
+    (found,) = find_phrases(
+        [made.__class__(made.id, made.prompt, made.after, made.before) for made in couples(with_it=0.4)]
+    )
     assert found.lift.value == -found.before < 0
 
 
 def test_a_phrase_of_one_prompt_is_no_phrase_of_the_set() -> None:
     same = [made.__class__(made.id, 0, made.before, made.after) for made in couples(with_it=1.0)]
-    assert rises(same) == []
+    assert find_phrases(same) == []
 
 
 def test_chance_is_not_taken_for_a_phrase() -> None:
-    assert [seed for seed in range(40) if rises(couples(seed, 100))] == []
+    assert [seed for seed in range(40) if find_phrases(couples(seed, 100))] == []
 
 
 def test_a_longer_answer_has_no_more_of_everything() -> None:
     made = [
-        couple(str(number), number, pair.rejected, f"{pair.chosen} {pair.chosen}")
+        answer_windows(str(number), number, pair.rejected, f"{pair.chosen} {pair.chosen}")
         for number, pair in enumerate(clean(300))
     ]
-    assert rises(made) == []
+    assert find_phrases(made) == []
 
 
 def test_phrases_that_overlap_are_named_once() -> None:
     text = "one two three four five six seven eight nine ten"
-    made = [couple(str(number), number, "a b c d e f g h i j k", text) for number in range(20)]
-    found = [phrase.text for phrase in rises(made)]
+    made = [answer_windows(str(number), number, "a b c d e f g h i j k", text) for number in range(20)]
+    found = [phrase.text for phrase in find_phrases(made)]
     assert len(found) == len(set(found))
     trigrams = [" ".join(phrase.split()[at : at + 3]) for phrase in found for at in range(len(phrase.split()) - 2)]
     assert len(trigrams) == len(set(trigrams))
@@ -75,10 +77,10 @@ def test_words_of_a_script_without_blanks_are_its_characters() -> None:
 @settings(deadline=None)
 def test_a_sample_does_not_depend_on_the_order_of_rows(keys: list[int], size: int, rng: random.Random) -> None:
     def drawn(ordered: list[int]) -> list[int]:
-        sample = CoupleSample(size)
+        sample = WindowSample(size)
         for key in ordered:
             if sample.wants(key):
-                sample.add(key, couple(str(key), key, "a", "b"))
+                sample.add(key, answer_windows(str(key), key, "a", "b"))
         return [made.prompt for made in sample]
 
     there = drawn(keys)

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from cai.core.errors import Mistake
 from cai.data import files
-from cai.data.files import Bad
+from cai.data.files import UnreadableRow
 
 ROW = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
 GOOD = json.dumps(ROW).encode()
 
 
-def read(path: Path) -> tuple[list[Any], list[Bad]]:
+def read(path: Path) -> tuple[list[Any], list[UnreadableRow]]:
     values = [value for _, value in files.rows(path)]
-    return [value for value in values if not isinstance(value, Bad)], [
-        value for value in values if isinstance(value, Bad)
+    return [value for value in values if not isinstance(value, UnreadableRow)], [
+        value for value in values if isinstance(value, UnreadableRow)
     ]
 
 
@@ -74,7 +74,7 @@ def test_an_overlong_item_ends_an_array_and_says_so(tmp_path: Path) -> None:
     path.write_text(json.dumps([ROW, ROW | {"chosen": "x" * 10_000_000}, ROW]))
     first, second = files.rows(path)
     assert first[1] == ROW
-    assert isinstance(second[1], Bad)
+    assert isinstance(second[1], UnreadableRow)
     assert "nothing after it can be read" in second[1]
 
 

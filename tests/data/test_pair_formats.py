@@ -15,8 +15,8 @@ from planted_pairs import clean
 
 from cai.core.errors import Mistake
 from cai.core.types import Failure, Message
-from cai.data.pair_formats import SHAPES
-from cai.data.pairs import Preference, data_files, opened, read_pairs
+from cai.data.pair_formats import PAIR_FORMATS
+from cai.data.pairs import Preference, data_files, open_pairs, read_pairs
 
 
 def read(path: Path, format: str = "") -> tuple[list[Preference], list[Failure]]:
@@ -30,10 +30,10 @@ def one(tmp_path: Path, row: object, format: str = "") -> Preference:
     return pairs[0]
 
 
-def refused(tmp_path: Path, row: object, format: str = "") -> str:
+def refused(tmp_path: Path, row: object, format: str = "", kind: str = "bad_row") -> str:
     pairs, bad = read(write_rows(tmp_path / "p.jsonl", [row]), format)
     assert not pairs
-    assert (bad[0].id, bad[0].stage, bad[0].kind) == ("p.jsonl:1", "read", "bad_row")
+    assert (bad[0].id, bad[0].stage, bad[0].kind) == ("p.jsonl:1", "read", kind)
     return bad[0].message
 
 
@@ -46,13 +46,13 @@ ONE_TURN = {"trl-text", "alpaca", "orca", "pandalm", "ultrafeedback"}
 
 
 def test_every_format_is_tried() -> None:
-    assert FORMATS.keys() == SHAPES.keys()
+    assert FORMATS.keys() == PAIR_FORMATS.keys()
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_same_pairs_from_every_format(tmp_path: Path, format: str) -> None:
     wanted = [*clean(5), *([] if format in ONE_TURN else [TALK])]
-    file = opened(write(tmp_path / "train.jsonl", format, wanted))
+    file = open_pairs(write(tmp_path / "train.jsonl", format, wanted))
     found = [pair for pair in file.pairs if isinstance(pair, Preference)]
     assert (file.format, file.split) == (format, "train")
     assert [(pair.chosen, pair.rejected) for pair in found] == [(pair.chosen, pair.rejected) for pair in wanted]
@@ -83,7 +83,7 @@ def test_the_same_pairs_from_every_kind_of_file(tmp_path: Path, suffix: str) -> 
     pairs, bad = read(path)
     assert not bad
     assert [pair.chosen for pair in pairs] == [row["chosen"][0]["content"] for row in listed]
-    assert opened(path).split == "train"
+    assert open_pairs(path).split == "train"
 
 
 # --- What single formats have of their own ----------------------------------------------------------------------------
@@ -192,8 +192,9 @@ def test_a_score_that_is_no_number_is_no_score(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("p", [1.5, -0.1, "high", True])
-def test_a_probability_outside_of_0_and_1_is_a_bad_row(tmp_path: Path, p: object) -> None:
-    assert "not a probability" in refused(tmp_path, TEXT | {"p_chosen": p})
+def test_a_probability_outside_of_0_and_1_is_a_bad_label(tmp_path: Path, p: object) -> None:
+    assert "not a probability" in refused(tmp_path, TEXT | {"p_chosen": p}, kind="bad_label")
+    assert "not a weight" in refused(tmp_path, TEXT | {"weight": "high" if p is True else -1}, kind="bad_label")
 
 
 def test_ids_and_splits_come_from_the_row_and_else_from_the_place(tmp_path: Path) -> None:
@@ -213,14 +214,14 @@ def test_a_folder_is_its_data_files(tmp_path: Path) -> None:
         write(tmp_path / name, "trl", clean(2))
     (tmp_path / "README.md").write_text("a card")
     (tmp_path / "dataset_info.json").write_text("{}")
-    assert [opened(file).split for file in data_files(tmp_path)] == ["test", "train"]
+    assert [open_pairs(file).split for file in data_files(tmp_path)] == ["test", "train"]
 
 
 def test_a_run_is_its_pairs(tmp_path: Path) -> None:
     from planted_run import pair, plant, prompt
 
     run = plant(tmp_path / "run", pairs=[pair(prompt("a"), "short", "long and long")])
-    file = opened(data_files(run.path)[0])
+    file = open_pairs(data_files(run.path)[0])
     (found,) = file.pairs
     assert isinstance(found, Preference)
     assert (file.format, found.chosen, found.prompt, found.p_chosen) == ("pairs", "short", (user("What is a?"),), 1.0)
@@ -257,7 +258,8 @@ def test_a_row_of_another_format_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("nowhere.jsonl", "cannot be read"), ("x.txt", "no data file"), ("empty", "holds no data files")]
+    ("name", "what"),
+    [("nowhere.jsonl", "cannot be read"), ("x.txt", "not a data file"), ("empty", "holds no data files")],
 )
 def test_what_cannot_be_opened_is_a_mistake(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "x.txt").write_text("{}")
@@ -319,7 +321,7 @@ def test_a_bad_line_costs_one_row(tmp_path: Path, line: bytes, why: str) -> None
         | st.integers(),
         max_size=4,
     ),
-    st.sampled_from(["", *SHAPES]),
+    st.sampled_from(["", *PAIR_FORMATS]),
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_becomes_a_pair_or_a_failure(tmp_path: Path, listed: list[object], format: str) -> None:
@@ -345,7 +347,7 @@ def test_every_row_becomes_a_pair_or_a_failure(tmp_path: Path, listed: list[obje
     ],
 )
 def test_published_samples_are_read_whole(data: Path, name: str, format: str, pairs: int) -> None:
-    file = opened(data / "formats" / name)
+    file = open_pairs(data / "formats" / name)
     found = list(file.pairs)
     assert (file.format, len(found)) == (format, pairs)
     assert all(isinstance(pair, Preference) and pair.prompt and pair.chosen and pair.turns == 1 for pair in found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from cai.core.errors import Mistake
 from cai.core.types import Failure, Prompt
-from cai.data.prompts import MAX_TEXT, _Seen, count_prompts, read_prompts
+from cai.data.prompts import MAX_TEXT, _Seen, count_prompts, prompts_digest, read_prompts
 from cai.runs.recipe import PromptSource
 
 
@@ -98,7 +100,7 @@ def test_wrong_encodings_cost_their_row_only(tmp_path: Path) -> None:
     assert len(prompts) == len(failures) == 1
 
 
-def test_utf16_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+def test_utf16_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "x"}\n', encoding="utf-16")
     with pytest.raises(Mistake, match="iconv"):
@@ -171,3 +173,42 @@ def test_what_came_before_is_known_and_nothing_else(numbers: list[int]) -> None:
         seen.add(number)
         known.add(number)
     assert all(number in seen for number in known)
+
+
+def test_a_prompts_file_that_is_no_parquet_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    path.write_text('{"prompt": "x"}')
+    with pytest.raises(Mistake, match="is not parquet"):
+        read(path)
+    with pytest.raises(Mistake, match="is not parquet"):
+        count_prompts(PromptSource(path=str(path)))
+
+
+def test_a_damaged_parquet_file_is_never_an_internal_error(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"prompt": f"number {n}"} for n in range(200)]), path)
+    whole = path.read_bytes()
+    for place in range(4, len(whole), 37):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(Mistake):
+            read(path)
+            count_prompts(PromptSource(path=str(path)))
+
+
+def test_a_device_or_a_pipe_is_no_source_of_prompts(tmp_path: Path) -> None:
+    (tmp_path / "endless.jsonl").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in ("/dev/zero", tmp_path / "endless.jsonl", tmp_path / "pipe.jsonl"):
+        source = PromptSource(path=str(path))
+        for ask in (count_prompts, prompts_digest, lambda source: list(read_prompts(source))):
+            with pytest.raises(Mistake, match="not a regular file"):
+                ask(source)
+
+
+def test_a_csv_cell_of_messages_that_is_nested_too_deeply_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(f"messages\n{'[' * 100_000}\n")
+    _, failures = read(tmp_path / "p.csv")
+    assert "nested too deeply" in failures[0].message

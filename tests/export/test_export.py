@@ -21,9 +21,9 @@ from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Export, Format
 from cai.core.types import Completion, GateHit, Message, Pair, Prompt, Step, Trace
-from cai.data.splits import make_split, settle
+from cai.data.splits import consistent_split, make_split
 from cai.export import kto
-from cai.export.columns.completions import revised_completions
+from cai.export.columns.completions import accepted_rows
 from cai.export.columns.row import PROVENANCE
 from cai.pipeline.export import BATCH, _features, write_export
 from cai.report.cards.dataset import inert
@@ -176,7 +176,7 @@ def test_a_split_that_the_prompt_names_wins() -> None:
 def test_a_named_split_takes_its_equal_conversations_along() -> None:
     asked = [prompt("a", "Why?", split="train"), prompt("b", "why? ", split="validation"), prompt("c", "WHY?")]
     for order in (asked, asked[::-1]):
-        split = settle(make_split(0, 0), order)
+        split = consistent_split(make_split(0, 0), order)
         assert {split(each) for each in asked} == {"validation"}
 
 
@@ -283,8 +283,8 @@ def test_sft_takes_the_last_accepted_revision_and_sft_all_takes_each(tmp_path: P
 
 
 def test_a_draft_whose_revisions_were_all_turned_away_is_never_imitated() -> None:
-    assert revised_completions(trace(prompt("a"), "harmful", None, None), DIGEST) == []
-    assert revised_completions(trace(prompt("a"), "harmful"), DIGEST) == []
+    assert accepted_rows(trace(prompt("a"), "harmful", None, None), DIGEST) == []
+    assert accepted_rows(trace(prompt("a"), "harmful"), DIGEST) == []
 
 
 def test_a_draft_is_imitated_when_every_critique_found_it_clean() -> None:
@@ -292,10 +292,10 @@ def test_a_draft_is_imitated_when_every_critique_found_it_clean() -> None:
         steps = tuple(Step(number, "brief", Completion("Fine."), verdict) for number, verdict in enumerate(verdicts))
         return Trace(prompt("a"), 0, Completion("good"), steps, "good", (GateHit("refusal", "tag"),))
 
-    (row,) = revised_completions(judged("clean", "clean"), DIGEST)
+    (row,) = accepted_rows(judged("clean", "clean"), DIGEST)
     assert (texts(row["completion"]), row["source"], row["gates"]) == (["good"], "revision:0", ["refusal:tag"])
-    assert revised_completions(judged("clean", "fault"), DIGEST) == []
-    assert revised_completions(judged("unclear"), DIGEST) == []
+    assert accepted_rows(judged("clean", "fault"), DIGEST) == []
+    assert accepted_rows(judged("unclear"), DIGEST) == []
 
 
 def labelled(pairs: list[Pair]) -> list[Mapping[str, Any]]:

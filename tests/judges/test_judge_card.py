@@ -203,7 +203,7 @@ def test_a_card_of_nothing_says_so() -> None:
 def test_a_card_of_labels_has_no_accuracy() -> None:
     pair = Pair(Prompt("p", (Message("user", "x"),)), 0, "a b", "c", 0.8, (), "sample:1>0",
                 verdict=Verdict(0.8, "logprob", "smollm2", orders=(0.9, 0.7)), writers=("writer", "writer-2"))  # fmt: skip
-    found = record_as_json(gold.of_labels([pair] * 3, {"writer": "smollm2", "writer-2": "qwen2"}, 0))
+    found = record_as_json(gold.label_figures([pair] * 3, {"writer": "smollm2", "writer-2": "qwen2"}, 0))
     assert found["accuracy"] is None
     assert found["position"]["bias"]["value"] == pytest.approx(0.1)
     assert found["self_preference"]["value"] == 1

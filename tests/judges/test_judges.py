@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -26,11 +27,11 @@ from cai.judges.score import higher
 from cai.runs.recipe import Recipe
 
 PROMPT = Prompt("p", (Message("user", "How do I keep basil alive?"),))
-LAWS = load_constitution("default")
+CONSTITUTION = load_constitution("default")
 GOOD, BAD = "Water it. quality 9", "Do not. quality 2"
 
 
-def panel(model: Any, by: object = "logprob", template: str = "small", **settings: object) -> Panel:
+def panel(model: Any, by: object = "logprob", template: object = "small", **settings: object) -> Panel:
     recipe = Recipe.model_validate(
         {
             "constitution": "default",
@@ -41,7 +42,7 @@ def panel(model: Any, by: object = "logprob", template: str = "small", **setting
         }
     )
     roles = open.extra_roles(recipe)
-    found = open.open_panel(recipe, LAWS, dict.fromkeys(roles, model))
+    found = open.open_panel(recipe, CONSTITUTION, dict.fromkeys(roles, model))
     assert found
     return found
 
@@ -308,7 +309,7 @@ def test_a_constitution_without_the_form_a_judge_needs_is_refused() -> None:
         {"constitution": "x", "prompts": "p", "writer": {"backend": "scripted", "script": "x:y"}, "templates": "small",
          "judge": "checks"}
     )  # fmt: skip
-    laws = LAWS
+    laws = CONSTITUTION
     bare = type(laws)("bare", "1", tuple(type(one)(one.id, one.critique, one.revise) for one in laws.principles), "d")
     with pytest.raises(Mistake, match="`checks`"):
         open.open_panel(recipe, bare, {"judge": scored()})
@@ -322,7 +323,7 @@ class TestEveryJudge:
         record = plugins.find_plugin("judges", name, Judge)
         assert record.about
         assert record.options()
-        assert record.calls(record.options(), LAWS.principles[0]) >= 1
+        assert record.calls(record.options(), CONSTITUTION.principles[0]) >= 1
 
     @pytest.mark.parametrize("template", TEMPLATES)
     def test_prefers_the_better_answer_whatever_the_order(self, name: str, template: str) -> None:
@@ -373,3 +374,15 @@ class TestEveryJudge:
             return seen
 
         assert asked() == asked()
+
+
+def test_a_critique_template_of_the_users_own_is_not_taken_for_the_judges(tmp_path: Path) -> None:
+    path = tmp_path / "mine.j2"
+    path.write_text("{# form: plain\nvariables: [answer] #}\n{{ answer | plain }}")
+    for templates, used in (
+        ({"draft": "small", "critique": str(path), "revise": str(path)}, "small"),
+        ({"draft": str(path), "critique": str(path), "revise": str(path)}, "large"),
+        ({"draft": "small", "critique": str(path), "revise": "large"}, "large"),
+    ):
+        found = panel(scored(), template=templates)
+        assert Path(found.jurors[0].context.template.name).stem == used

@@ -15,9 +15,9 @@ from cai.core import plugins
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Judge
 from cai.core.types import Comparison, Example, Message, Principle, Prompt
-from cai.templates import template as templates
-from cai.templates.compiled import MOST, Mould
-from cai.templates.template import STAGE_VARIABLES, Untrusted, load_template
+from cai.templates.compiled import MAX_COMPILED, CompiledTemplate
+from cai.templates.sandbox import Untrusted, turns
+from cai.templates.template import STAGE_VARIABLES, load_template
 
 OFFERED = {**STAGE_VARIABLES} | {
     record.asks: record.offers
@@ -43,7 +43,7 @@ def values(answer: str = "An answer.", stage: str = "critique") -> dict[str, Any
     principle = Principle("brief", "Is it brief?", "Make it brief.", compare="Which is briefer?")
     worked = Comparison("c", Prompt("p", (Message("user", "q"),)), "one", "two", principle, better="first")
     return {
-        "conversation": templates.turns((Message("system", "be kind"), Message("user", answer or "hi"))),
+        "conversation": turns((Message("system", "be kind"), Message("user", answer or "hi"))),
         "answer": Untrusted(answer),
         "first": Untrusted(answer),
         "second": Untrusted("Another answer."),
@@ -166,26 +166,26 @@ def test_a_missing_template_names_the_ones_there_are() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(which=st.sampled_from(SHIPPED), texts=st.lists(st.text() | st.sampled_from(HOSTILE), min_size=4, max_size=4))
-def test_a_mould_says_what_a_rendering_says(which: tuple[str, str], texts: list[str]) -> None:
+def test_a_compiled_template_renders_what_jinja_renders(which: tuple[str, str], texts: list[str]) -> None:
     stage, name = which
-    poured = LOADED[which]
-    rendered = replace(poured, _moulds=None)
-    turns = [Message(role, text) for role, text in zip(("system", "user", "assistant", "user"), texts, strict=True)]
+    compiled = LOADED[which]
+    plain = replace(compiled, _compiled=None)
+    messages = [Message(role, text) for role, text in zip(("system", "user", "assistant", "user"), texts, strict=True)]
     for given_ in (values(texts[0], stage), values(texts[1], stage)):
-        conversation = templates.turns(tuple(turns[-1 if texts[3] else 1 :]))
+        conversation = turns(tuple(messages[-1 if texts[3] else 1 :]))
         given_ |= {"conversation": conversation, "critique": Untrusted(texts[2]), "second": Untrusted(texts[3])}
-        assert poured.render(given_, "NONCE") == rendered.render(given_, "NONCE")
+        assert compiled.render(given_, "NONCE") == plain.render(given_, "NONCE")
 
 
 LOADED = {(stage, name): load_template(stage, name, OFFERED[stage]) for stage, name in SHIPPED}
 
 
 @pytest.mark.parametrize(("stage", "name"), [one for one in SHIPPED if one[0] in ("draft", "critique", "revise")])
-def test_the_templates_of_a_run_are_poured_once_for_each_principle(stage: str, name: str) -> None:
+def test_the_templates_of_a_run_are_compiled_once_for_each_principle(stage: str, name: str) -> None:
     template, asked = load_template(stage, name, OFFERED[stage]), values()
     for number in range(20):
         template.render(asked | {"answer": Untrusted(f"answer {number}")}, f"nonce {number}")
-    assert [type(mould) for mould in (template._moulds or {}).values()] == [Mould]
+    assert [type(each) for each in (template._compiled or {}).values()] == [CompiledTemplate]
 
 
 @pytest.mark.parametrize(
@@ -201,11 +201,11 @@ def test_the_templates_of_a_run_are_poured_once_for_each_principle(stage: str, n
         "{% if answer == critique %}same{% endif %}{{ answer | turn }}{{ critique | turn }}",
         "{% for turn in conversation if turn.role == 'user' %}{{ loop.index }}{{ turn.content | turn | length }}{% endfor %}",
         "{{ (critique or answer) | turn }}{% if not critique %}none{% endif %}",
-        "{{ answer.full }}",
-        "{{ answer['place'] }}",
+        "{{ answer.nonempty }}",
+        "{{ answer['name'] }}",
         "{{ answer.text }}",
-        "{% if answer.place %}x{% endif %}y{{ answer | turn }}",
-        "{{ conversation | join(',', 'content.place') }}",
+        "{% if answer.name %}x{% endif %}y{{ answer | turn }}",
+        "{{ conversation | join(',', 'content.name') }}",
         "{{ conversation }}",
         "{{ conversation[:1] | upper }}",
         "{% for turn in conversation %}{{ 'x' if turn.title is defined else 'y' }}{{ turn.content | plain }}{% endfor %}",
@@ -220,10 +220,10 @@ def test_a_template_that_looks_into_a_text_is_rendered_every_time(tmp_path: Path
     for answer in ("yes\n no", "", "other text", "yes\n no"):
         for critique in ("", "yes\n no"):
             given_ = values(answer) | {"critique": Untrusted(critique)}
-            turns = (Message("assistant" if critique else "user", "hello"), Message("user", answer))
-            given_ |= {"conversation": templates.turns(turns)}
+            messages = (Message("assistant" if critique else "user", "hello"), Message("user", answer))
+            given_ |= {"conversation": turns(messages)}
             try:
-                expected = replace(template, _moulds=None).render(given_, "N")
+                expected = replace(template, _compiled=None).render(given_, "N")
             except Mistake:
                 with pytest.raises(Mistake):
                     template.render(given_, "N")
@@ -231,13 +231,13 @@ def test_a_template_that_looks_into_a_text_is_rendered_every_time(tmp_path: Path
                 assert template.render(given_, "N") == expected
 
 
-def test_a_principle_that_is_gone_leaves_no_mould_to_another(tmp_path: Path) -> None:
+def test_a_principle_that_is_gone_leaves_no_compiled_template_to_another(tmp_path: Path) -> None:
     path = write(tmp_path, "{{ principle.critique }}", "form: plain\nvariables: [principle]")
     template = load_template("critique", path)
-    for number in range(3 * MOST):  # each is gone before the next takes its place in memory
+    for number in range(3 * MAX_COMPILED):  # each is gone before the next takes its place in memory
         said = template.render({"principle": Principle("p", f"Is it {number}?", "")}, "N")
         assert said[0].content == f"Is it {number}?"
-    assert len(template._moulds or {}) <= MOST
+    assert len(template._compiled or {}) <= MAX_COMPILED
 
 
 @pytest.mark.parametrize(
@@ -261,8 +261,8 @@ def test_a_role_may_come_out_of_a_text(tmp_path: Path) -> None:
     assert template.render(values("user"), "N") == (Message("user", "x"),)
 
 
-def test_nothing_shows_a_foreign_text_but_a_filter() -> None:
-    turn = templates.turns((Message("user", "secret"),))[0]
+def test_only_a_filter_shows_an_untrusted_text() -> None:
+    turn = turns((Message("user", "secret"),))[0]
     assert "secret" not in repr((turn, turn.content))
     for value in (turn, turn.content):
         with pytest.raises(ValueError, match="fence, turn or plain"):

@@ -38,7 +38,7 @@ from cai.runs.journal import Journal
 from cai.runs.models import close_all, open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import PromptSource
-from cai.templates.template import Untrusted, turns
+from cai.templates.sandbox import Untrusted, turns
 
 BARE = "bare"
 QUESTION = "Does the answer give the user what was asked for, in whole or in part?"

@@ -20,6 +20,7 @@ from cai.audit.measure.finding import Measured, Tolerance, group, measured_findi
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Case, Finding, Scores
 from cai.core.seeds import uniform
+from cai.data.messages import answer_dicts, message_dicts
 
 CHEATS = tuple(name for name in EDITS if name not in ("strip", "plain"))
 THRESHOLD = 0.25
@@ -53,12 +54,11 @@ class Found:
 
     def row(self) -> dict[str, Any]:
         """A pair to learn from: the answer as it was over the edited one."""
-        turns = [{"role": turn.role, "content": turn.content} for turn in self.case.prompt]
         return {
             "id": f"{self.case.id}/{'+'.join(self.chain)}",
-            "prompt": turns,
-            "chosen": [{"role": "assistant", "content": self.answer}],
-            "rejected": [{"role": "assistant", "content": self.edited}],
+            "prompt": message_dicts(self.case.prompt),
+            "chosen": answer_dicts(self.answer),
+            "rejected": answer_dicts(self.edited),
             "p_chosen": 1.0,
             "source": f"redteam:{'+'.join(self.chain)}",
             "gain": round(self.gain, 4),

@@ -24,7 +24,7 @@ from cai.core.plugin_types import Case, Exhibit, Fact, Finding, Probe, Scores, S
 from cai.core.plugins import suggest
 from cai.core.seeds import digest, uniform
 from cai.core.types import Failure, Message, Pair
-from cai.data.files import Bad, rows
+from cai.data.files import UnreadableRow, rows
 from cai.data.pairs import read_pairs
 from cai.runs.findings import Audit, write_findings
 from cai.runs.folder import Run
@@ -56,7 +56,7 @@ def probe_options(
     return {name: _options(name, settings) for name, settings in given.items()}
 
 
-def _options(name: str, settings: Mapping[str, Any]) -> Knobs:
+def _options(name: str, settings: Any) -> Knobs:
     kind: type[Knobs] = plugins.find_plugin("audit", name, Probe).options
     return parse_options(Document(f"audit: {name}", dict(settings), None), kind)
 
@@ -256,7 +256,7 @@ def load_facts(path: Path | None = None) -> tuple[Fact, ...]:
 
 
 def _fact(row: object, number: int) -> Fact | None:
-    if not isinstance(row, dict) or isinstance(row, Bad):
+    if not isinstance(row, dict) or isinstance(row, UnreadableRow):
         return None
     right, wrong = row.get("right") or row.get("correction"), row.get("wrong") or row.get("presupposition")
     texts = (row.get("question"), right, wrong)

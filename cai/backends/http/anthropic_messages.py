@@ -19,6 +19,7 @@ from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import AnthropicEndpoint
 from cai.core.errors import Mistake
 from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
+from cai.data.messages import message_dicts
 
 VERSION = "2023-06-01"
 
@@ -57,9 +58,7 @@ class AnthropicMessages:
             "model": self._options.model,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
-            "messages": [
-                {"role": turn.role, "content": turn.content} for turn in request.messages if turn.role != "system"
-            ],
+            "messages": message_dicts(turn for turn in request.messages if turn.role != "system"),
         }
         if system := "\n\n".join(turn.content for turn in request.messages if turn.role == "system"):
             body["system"] = system

@@ -20,6 +20,7 @@ from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.backends.http.errors import body_error
 from cai.backends.http.prompt_logprobs import score_by_prompt
 from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
+from cai.data.messages import message_dicts
 
 CHAT, TEXT = "/chat/completions", "/completions"
 
@@ -60,7 +61,7 @@ class OpenAIChat:
         if request.plain:
             body["prompt"] = request.messages[0].content
         else:
-            body["messages"] = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+            body["messages"] = message_dicts(request.messages)
         if options.seed:
             body["seed"] = request.seed
         if sampling.stop:

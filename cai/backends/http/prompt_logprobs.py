@@ -17,6 +17,7 @@ from cai.backends.http.completion import valid_logprobs
 from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import JsonObject, Request, Score
+from cai.data.messages import answer_dicts, message_dicts
 
 Read = tuple[list[str], list[float | None]]
 """The tokens of a prompt as text, and the log-probability of each; the first has none."""
@@ -55,10 +56,9 @@ def _text(model: str, request: Request, continuation: str) -> tuple[str, JsonObj
 
 
 def _chat(model: str, request: Request, continuation: str) -> tuple[str, JsonObject]:
-    turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
     body = {
         "model": model,
-        "messages": [*turns, {"role": "assistant", "content": continuation}],
+        "messages": message_dicts(request.messages) + answer_dicts(continuation),
         "max_tokens": 1,
         "temperature": 0.0,
         "add_generation_prompt": False,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from cai.core.errors import Mistake
 from cai.core.types import Message
+from cai.data.messages import answer_dicts, message_dicts
 
 Combine = Literal["mean", "min", "mean_std"]
 Row = tuple[Sequence[Message], str]
@@ -56,7 +57,7 @@ class Scorer:
 
     def tokens(self, prompt: Sequence[Message], answer: str) -> list[int]:
         """What the model reads: the conversation with the answer, by the chat template."""
-        turns = [{"role": turn.role, "content": turn.content} for turn in (*prompt, Message("assistant", answer))]
+        turns = message_dicts(prompt) + answer_dicts(answer)
         return list(self._tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"])
 
     @property

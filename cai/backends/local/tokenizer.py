@@ -16,6 +16,7 @@ from typing import Any
 
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Message, Request
+from cai.data.messages import message_dicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class ChatTokenizer:
         if not self._tokenizer.chat_template:
             fix = "name a chat model, or use templates that continue plain text"
             raise Mistake(self._model, "has no chat template", fix)
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        turns = message_dicts(messages)
         try:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:

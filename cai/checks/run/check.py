@@ -16,7 +16,7 @@ from cai.checks.run.options import check_options, open_checks
 from cai.core.config import Knobs
 from cai.core.plugin_types import Check, Finding, Kind
 from cai.core.types import Failure
-from cai.data.pairs import data_files, opened, split_names
+from cai.data.pairs import data_files, open_pairs, split_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class _Inspection:
 
     def read(self, path: Path, split: str) -> CheckedFile:
         """Look at every row of a file, a `split` where its rows do not say."""
-        file, counts = opened(path, self._format, split), Counter[str]()
+        file, counts = open_pairs(path, self._format, split), Counter[str]()
         self._tell("begin", str(path))
         for pair in file.pairs:
             counts["bad" if isinstance(pair, Failure) else "pairs"] += 1

@@ -1,6 +1,6 @@
-"""What exported rows share: a conversation as messages, and the columns that say where a row comes from.
+"""Columns that exported rows share: a preference pair, and where a row comes from.
 
-Left out on purpose: reasoning. A row holds answers as they were kept; what a model thought stays in the traces.
+Left out on purpose: reasoning. A row holds answers as they were kept; the reasoning stays in the traces.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import log
 
 from cai.core.plugin_types import Column, Export
-from cai.core.types import GateHit, Pair, Prompt, Trace
+from cai.core.types import GateHit, Pair, Trace
+from cai.data.messages import answer_dicts, message_dicts
 
 Row = dict[str, object]
 
@@ -21,7 +22,7 @@ PROVENANCE: Mapping[str, Column] = {
     "gates": "texts",
     "constitution": "text",
 }
-"""Trainers ignore these columns; a person who doubts a row finds its trace by them."""
+"""Trainers ignore these columns; they lead a person from a row to its trace."""
 
 
 def provenance_columns(
@@ -38,24 +39,24 @@ def provenance_columns(
     }
 
 
-def of_pair(pair: Pair, made_by: str) -> Row:
+def pair_provenance(pair: Pair, made_by: str) -> Row:
     """The PROVENANCE columns of a pair."""
     return provenance_columns(pair, pair.principles, pair.source, pair.gates, made_by)
 
 
 def decided(export: Export) -> Iterator[Pair]:
-    """The pairs that are no ties, for trainers that take every row for certain."""
+    """The pairs that are no ties, for trainers that treat every label as certain."""
     return (pair for pair in export.pairs() if pair.p_chosen != 0.5)
 
 
 def preference(pair: Pair, made_by: str) -> Row:
-    """A pair as TRL has it: prompt, chosen and rejected as message lists, and where they come from."""
+    """A pair in TRL's columns: prompt, chosen and rejected as message lists, and where they come from."""
     return {
-        "prompt": message_list(pair.prompt),
-        "chosen": answer(pair.chosen),
-        "rejected": answer(pair.rejected),
+        "prompt": message_dicts(pair.prompt.messages),
+        "chosen": answer_dicts(pair.chosen),
+        "rejected": answer_dicts(pair.rejected),
         "p_chosen": pair.p_chosen,
-        **of_pair(pair, made_by),
+        **pair_provenance(pair, made_by),
     }
 
 
@@ -68,20 +69,10 @@ PREFERENCE: Mapping[str, Column] = {
 }
 
 SURE = 0.999
-"""Probabilities are kept this far from 0 and 1 before their log-odds are taken: 6.9, where a label is certain."""
+"""Probabilities are clipped to [1 - SURE, SURE] before their log-odds are taken: a certain label has 6.9."""
 
 
 def margin(p_chosen: float) -> float:
-    """Log-odds (nats) of the label, signed: by how much the chosen answer should win."""
+    """Log-odds (nats) of the label, signed: by how much the chosen reward should exceed the rejected one."""
     p = min(max(p_chosen, 1 - SURE), SURE)
     return log(p / (1 - p))
-
-
-def message_list(prompt: Prompt) -> list[dict[str, str]]:
-    """A prompt as the message list that chat templates take."""
-    return [{"role": message.role, "content": message.content} for message in prompt.messages]
-
-
-def answer(text: str) -> list[dict[str, str]]:
-    """An answer as the message list that follows a conversation."""
-    return [{"role": "assistant", "content": text}]

@@ -1,9 +1,9 @@
-"""What the judges share: a model, a template and a seed, and the two ways to ask with them, by odds and by words.
+"""What the judges share: a model, a template and a seed, and the calls to the model by probabilities and by text.
 
-Both answers to a prompt are rendered under one fence id whatever the principle, so that all principles share the text
-before theirs and its keys and values are computed once.
+Both answers to a prompt are rendered with one fence id whatever the principle, so that all principles share the text
+before theirs and the KV cache of that prefix is reused.
 
-Left out on purpose: both orders, several principles, several judges. `stages/judge` sees to those.
+Left out on purpose: both orders, several principles, several judges; see `panel.py`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cai.core.concurrency import together
 from cai.core.errors import Permanent
 from cai.core.plugin_types import Judge
 from cai.core.seeds import digest, seed
 from cai.core.types import Comparison, Completion, Model, Request, Sampling
-from cai.templates.template import Template, Untrusted, load_template, turns
+from cai.templates.sandbox import Untrusted, turns
+from cai.templates.template import Template, load_template
 
 Rating = TypeVar("Rating")
 
@@ -32,57 +33,57 @@ LETTERS = ("(A)", "(B)")
 """What a judge that sees both answers replies with; in parentheses, so that no option is the beginning of another."""
 
 
-ASKED = Sampling(temperature=0.0, max_tokens=1)
-"""Nothing is generated where probabilities are asked for, and so nothing of this changes an answer."""
+PROBABILITIES = Sampling(temperature=0.0, max_tokens=1)
+"""For requests of probabilities: nothing is generated, so none of these settings changes an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeContext:
-    """Who is asked, in which words, and the run's seed."""
+    """The model, the template and the run's seed."""
 
     model: Model
     template: Template
     seed: int
 
-    def request(self, values: Mapping[str, Any], id: str, sampling: Sampling, *moment: object) -> Request:
-        """The question about the answers that `id` names; `moment` makes its seed its own."""
+    def request(self, values: Mapping[str, object], id: str, sampling: Sampling, *moment: object) -> Request:
+        """The question about the answers that `id` names; `moment` is part of its random seed."""
         messages = self.template.render(values, digest("fence", self.seed, "judge", id)[:10])
         return Request(messages, sampling, seed(self.seed, "judge", id, *moment), self.template.plain)
 
-    async def odds(self, values: Mapping[str, Any], id: str, options: Sequence[str]) -> Odds:
+    async def odds(self, values: Mapping[str, object], id: str, options: Sequence[str]) -> Odds:
         """Probabilities of whole option strings, summed over their tokens (arXiv 2212.08073, 4.1)."""
-        blank = " " if self.template.plain else ""  # a text to continue ends without one; a turn begins without one
-        scores = await self.model.score(self.request(values, id, ASKED), [blank + option for option in options])
+        space = " " if self.template.plain else ""  # a text to continue ends without a space; a turn begins without one
+        scores = await self.model.score(self.request(values, id, PROBABILITIES), [space + option for option in options])
         if any(score.logprob != score.logprob for score in scores):
             raise Permanent("not_a_number", "an option has no log-probability")
         most = max(score.logprob for score in scores)
         weights = [exp(score.logprob - most) for score in scores]
         return Odds(tuple(weight / sum(weights) for weight in weights), min(1.0, exp(most + log(sum(weights)))))
 
-    async def words(self, values: Mapping[str, Any], id: str, sampling: Sampling, *moment: object) -> Completion:
-        """What the model writes. Raises Permanent where it writes nothing."""
+    async def words(self, values: Mapping[str, object], id: str, sampling: Sampling, *moment: object) -> Completion:
+        """A generated text. Raises Permanent where it is empty."""
         completion = await self.model.complete(self.request(values, id, sampling, *moment))
         if not completion.text.strip():
             raise Permanent("empty", f"the judge wrote nothing (finish: {completion.finish})")
         return completion
 
-    async def fluency(self, values: Mapping[str, Any], id: str, answer: str) -> float:
+    async def fluency(self, values: Mapping[str, object], id: str, answer: str) -> float:
         """Mean log-probability of an answer's tokens, in nats."""
-        blank = " " if self.template.plain else ""
-        (score,) = await self.model.score(self.request(values, id, ASKED), [blank + answer])
+        space = " " if self.template.plain else ""
+        (score,) = await self.model.score(self.request(values, id, PROBABILITIES), [space + answer])
         return score.logprob / score.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Odds:
-    """Probabilities of the options among themselves, and what the model gave to all of them together."""
+    """Probabilities of the options, normalised to 1, and the total probability before that."""
 
     shares: tuple[float, ...]
     mass: float
 
 
-def both_answers(asked: Comparison) -> dict[str, Any]:
-    """What a template that shows both answers is given."""
+def both_answers(asked: Comparison) -> dict[str, object]:
+    """The variables of a template that shows both answers."""
     return {
         "conversation": turns(asked.prompt.messages),
         "first": Untrusted(asked.first),
@@ -93,8 +94,8 @@ def both_answers(asked: Comparison) -> dict[str, Any]:
     }
 
 
-def one_answer(asked: Comparison, answer: str) -> dict[str, Any]:
-    """What a template that shows one answer is given."""
+def one_answer(asked: Comparison, answer: str) -> dict[str, object]:
+    """The variables of a template that shows one answer."""
     return {"conversation": turns(asked.prompt.messages), "answer": Untrusted(answer), "principle": asked.principle}
 
 

@@ -1,9 +1,9 @@
-"""A judge's card: how often it is right, how sure it may be, and what else than quality it goes by, with intervals.
+"""A judge's card: accuracy, calibration and biases of a judge, with intervals.
 
-Beside every accuracy stand the judges that cost nothing: always the longer answer, always the one shown first, and, for
-likelihoods, the same judge without a principle. A difference is paired, and one whose interval holds 0 shows nothing.
+Every accuracy is compared with trivial baselines: always the longer answer, always the one shown first, and, for
+likelihoods, the same judge without a principle. Differences are paired; an interval that contains 0 shows nothing.
 
-Left out on purpose: one number for it all. And asking: what goes in are verdicts.
+Left out on purpose: a single overall score, and asking the judge: the input is verdicts.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cai.runs.judge_card import CalibrationFigures, JudgeFigures, LengthFigures,
 
 
 class Judged(NamedTuple):
-    """One pair as a card counts it. With gold the first answer is the right one; without, either."""
+    """One pair as a card counts it. With gold labels the first answer is the better one."""
 
     id: str
     p: float | None
-    """That the first is better; None: abstained."""
+    """Probability that the first is better; None: abstained."""
     orders: tuple[float | None, ...] = ()
     """The same when the first is shown first, and second."""
     control: float | None = None
@@ -39,7 +39,7 @@ class Judged(NamedTuple):
     mass: float | None = None
     disagreement: float | None = None
     shown_first: bool = True
-    """Whether the first would be the one shown first, if the pair were shown in one order only; a fair coin."""
+    """Whether the first would be the one shown first, if the pair were shown in one order only; with P = 1/2."""
 
 
 def judged_row(
@@ -87,8 +87,8 @@ def judge_figures(rows: Iterable[Judged], *, gold: bool, seed: int = 0) -> Judge
         mass=_share((row.mass for row in answered), seed),
         disagreement=_share((row.disagreement for row in answered), seed),
         position=_position(answered, seed),
-        length=LengthFigures(_leaning(answered, lambda row: row.longer, gold, seed)),
-        self_preference=_leaning(answered, lambda row: row.own, gold, seed),
+        length=LengthFigures(_bias(answered, lambda row: row.longer, gold, seed)),
+        self_preference=_bias(answered, lambda row: row.own, gold, seed),
     )
     return _against_gold(figures, answered, seed) if gold else figures
 
@@ -114,14 +114,14 @@ def _against_gold(figures: JudgeFigures, rows: Sequence[Judged], seed: int) -> J
 
 
 def _one_order(row: Judged) -> float | None:
-    """p as it would have been if the pair had been shown once; None where it was, or where there is no order."""
+    """p if the pair had been shown in one order only; None where it was, or where the judge has no order."""
     if len(row.orders) != 2 or None in row.orders:
         return None
     return row.orders[0] if row.shown_first else row.orders[1]
 
 
 def _position(rows: Sequence[Judged], seed: int) -> PositionFigures | None:
-    """What standing first does: `bias` is what it adds to p, `prefers_first` how often the place shown first wins."""
+    """Position bias: `bias` is what being shown first adds to p, `prefers_first` how often that answer wins."""
     ordered = [row.orders for row in rows if row.orders]
     both = [(one, other) for one, other in ordered if one is not None and other is not None]
     if not ordered:
@@ -138,18 +138,18 @@ def _position(rows: Sequence[Judged], seed: int) -> PositionFigures | None:
     )
 
 
-def _leaning(rows: Sequence[Judged], has: Callable[[Judged], float | None], gold: bool, seed: int) -> Interval | None:
-    """How often the answer with a feature is preferred, 0.5 being never mind which.
+def _bias(rows: Sequence[Judged], has: Callable[[Judged], float | None], gold: bool, seed: int) -> Interval | None:
+    """How often the answer with a feature is preferred; 0.5 is no preference.
 
     With gold at matched quality: pairs where the better answer has the feature weigh as much, together, as those where
-    the worse one has it, so that a judge that is merely right leans to neither side.
+    the worse one has it, so that a judge that is only accurate shows no preference.
     """
     sides: dict[float, list[float]] = {1.0: [], 0.0: []}
     for row in rows:
         if (side := has(row)) in (0.0, 1.0) and row.p is not None:
             sides[side].append(correct(row.p) if side else 1 - correct(row.p))
     if gold and not all(sides.values()):
-        return None  # one side alone cannot tell a preference from being right
+        return None  # one side alone cannot distinguish a preference from accuracy
     total = sum(map(len, sides.values()))
     weighted = [one * (total / (2 * len(values)) if gold else 1) for values in sides.values() for one in values]
     return _share(weighted, seed)

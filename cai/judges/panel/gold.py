@@ -1,6 +1,6 @@
-"""Measure judges: on pairs that people have labelled, and on a run's own labels, where nobody knows what is right.
+"""Measure judges: on pairs that people have labelled, and on a run's own labels, where the right answer is unknown.
 
-A gold file is any file of preference pairs. What cannot be read, or be judged, is counted by its kind and no number.
+A gold file is any file of preference pairs. Rows that cannot be read or judged are counted by kind.
 
 Left out on purpose: mixing files. Each has a card of its own; a mean over two populations describes neither.
 """
@@ -24,7 +24,7 @@ from cai.judges.panel.panel import Panel
 from cai.runs.judge_card import JudgeFigures
 
 MOST = 10_000
-"""Labels of a run that its card counts, drawn by digest; an interval has little to gain from more."""
+"""Labels of a run that its card counts, drawn by digest; more would hardly narrow the intervals."""
 
 
 async def measure_judge(
@@ -34,7 +34,7 @@ async def measure_judge(
     lost = Counter[str]()
     rows = list(_drawn(_labelled(path, lost), limit, panel.seed))
     if not rows:
-        raise _nothing(path, lost)
+        raise _no_pairs(path, lost)
     judged: dict[int, list[Judged]] = {}
     waiting = enumerate(rows)
 
@@ -62,15 +62,15 @@ async def measure_judge(
 
 
 def check_gold(path: Path) -> None:
-    """Raises Mistake where a file holds no pair to judge, before anything is asked."""
+    """Raises Mistake where a file has no pair to judge, before any model call."""
     lost = Counter[str]()
     if not any(True for _ in _labelled(path, lost)):
-        raise _nothing(path, lost)
+        raise _no_pairs(path, lost)
 
 
-def _nothing(path: Path, lost: Counter[str]) -> Mistake:
+def _no_pairs(path: Path, lost: Counter[str]) -> Mistake:
     what = ", ".join(f"{count} {kind}" for kind, count in lost.most_common()) or "it is empty"
-    return Mistake(str(path), f"holds no pair to judge ({what})", "see `cai check`")
+    return Mistake(str(path), f"has no pair to judge ({what})", "see `cai check`")
 
 
 def _labelled(path: Path, lost: Counter[str]) -> Iterator[Preference]:
@@ -107,7 +107,7 @@ async def _judged(panel: Panel, row: Preference) -> list[Judged]:
     ]
 
 
-def of_labels(pairs: Iterable[Pair], writers: Mapping[str, str], seed: int) -> JudgeFigures:
+def label_figures(pairs: Iterable[Pair], writers: Mapping[str, str], seed: int) -> JudgeFigures:
     """The card of a run's own labels; `writers` names the model behind each role that pairs can name."""
     kept = heapq.nsmallest(MOST, _labels(pairs, writers), key=lambda row: uniform(seed, "labels", row.id))
     return judge_figures(sorted(kept, key=lambda row: row.id), gold=False, seed=seed)

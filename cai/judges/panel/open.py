@@ -13,7 +13,7 @@ from cai.core.plugins import NotLoaded, find_plugin
 from cai.core.types import Constitution, Model
 from cai.data.pairs import data_files
 from cai.judges.panel.ask import JudgeContext, load_judge_template
-from cai.judges.panel.gold import check_gold, measure_judge, of_labels
+from cai.judges.panel.gold import check_gold, label_figures, measure_judge
 from cai.judges.panel.panel import Juror, Panel
 from cai.runs.folder import Run
 from cai.runs.judge_card import JudgeDescription, JudgeSummary, TemplateName
@@ -42,9 +42,9 @@ def open_panel(recipe: Recipe, constitution: Constitution, models: Mapping[str, 
         return None
     for file in _gold(recipe.judge):
         check_gold(file)
-    asked = ((juror, models[_role(number)]) for number, juror in enumerate(recipe.judge.by, 1))
+    opened = ((juror, models[_role(number)]) for number, juror in enumerate(recipe.judge.by, 1))
     try:
-        jurors = tuple(_juror(juror, model, recipe, constitution) for juror, model in asked)
+        jurors = tuple(_juror(juror, model, recipe, constitution) for juror, model in opened)
     except NotLoaded:
         return None
     return Panel(jurors, constitution, recipe.judge, recipe.seed)
@@ -78,7 +78,7 @@ def _template_set(recipe: Recipe) -> str:
 async def judge_summary(panel: Panel, run: Run, models: Mapping[str, Mapping[str, str]]) -> JudgeSummary:
     """Who judged and how, the figures of the run's labels, and those of each gold file. Raises Mistake."""
     writers = {role: identity.get("model", "") for role, identity in models.items()}
-    labels = of_labels(run.pairs(), writers, panel.seed)
+    labels = label_figures(run.pairs(), writers, panel.seed)
     figures = {str(file): await measure_judge(panel, file) for file in _gold(panel.settings)}
     return replace(describe_judges(panel), labels=labels, gold=figures)
 

@@ -1,9 +1,9 @@
-"""Judge: how sure are we that one of two answers is better (arXiv 2212.08073, section 4; 2309.00267).
+"""Panel of judges: the probability that one of two answers is better (arXiv 2212.08073, section 4; 2309.00267).
 
-Wherever a judge sees both answers it is asked in both orders, and p = (p1 + 1 - p2) / 2: a preference for one place
-adds to p1 as much as to p2 and is gone. Principles are drawn for each pair by rendezvous hashing, as for critiques.
+A judge that sees both answers is asked in both orders, and p = (p1 + 1 - p2) / 2: a position bias adds as much to p1 as
+to p2 and cancels. Principles are drawn for each pair by rendezvous hashing, as for critiques.
 
-Left out on purpose: how a model is asked, which is a judge's (`cai/judges/`), and rounding: p is the label.
+Left out on purpose: how a model is asked (see the judges in `cai/judges/`), and rounding: p is the label.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from cai.runs.recipe import JudgeSettings
 
 @dataclass(frozen=True, slots=True)
 class Juror:
-    """One judge of a run: its record, what it is asked with, its options, and the model's name."""
+    """One judge of a run: its record, its context and options, and the model's name."""
 
     method: str
     record: Judge
-    context: Any  # the judge's own; nothing here looks inside
+    context: Any  # the judge's own type, not used here
     options: Any
     model: str
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The judges of a run, the principles they judge by, and how their verdicts become one."""
+    """The judges of a run, the principles they judge by, and how their verdicts are combined."""
 
     jurors: tuple[Juror, ...]
     constitution: Constitution
@@ -53,7 +53,7 @@ class Panel:
 
     @property
     def concurrency(self) -> int:
-        """How many pairs to have in hand, so that every model has as many requests as it wants."""
+        """How many pairs to judge at once, so that every model has as many requests as it can use."""
         return max(int(juror.context.model.concurrency) for juror in self.jurors)
 
     @property
@@ -68,7 +68,7 @@ class Panel:
         return min(self.settings.principles, len(able)) * orders * each
 
     async def verdict(self, prompt: Prompt, first: str, second: str, name: str) -> Verdict:
-        """Of all judges on two answers; chance hangs on `name`. Raises CallFailed, NoPrinciple."""
+        """The combined verdict on two answers; `name` is part of the random seed. Raises CallFailed, NoPrinciple."""
         verdicts = await together(self._one(juror, prompt, first, second, name) for juror in self.jurors)
         return verdicts[0] if len(verdicts) == 1 else combine_verdicts(verdicts, self.settings.combine)
 
@@ -93,7 +93,7 @@ class Panel:
         )
 
     def _turns(self, record: Judge, prompt: Prompt, name: str) -> tuple[bool, ...]:
-        """For each time to ask, whether the answers are swapped."""
+        """For each call, whether the answers are swapped."""
         if not record.order:
             return (False,)
         return (False, True) if self.settings.orders == "both" else (not self.shows_first(prompt, name),)
@@ -103,22 +103,22 @@ class Panel:
         return uniform(self.seed, prompt.id, "order", name) < 0.5
 
     def _worked(self, prompt: Prompt, name: str) -> tuple[Comparison, ...]:
-        """Comparisons worked out of the constitution's cases, each by a drawn principle of its own.
+        """Worked comparisons from the constitution's examples, each with a drawn principle of its own.
 
-        The better answer stands first and second in turn, or its place would be what there is to learn.
+        The better answer is shown first and second in alternation; otherwise its position could be imitated.
         """
-        able = [principle for principle in self.constitution.principles if principle.compare and _mended(principle)]
+        able = [principle for principle in self.constitution.principles if principle.compare and _example_of(principle)]
         try:
             drawn = ranked(able, prompt, self.seed, "worked", name)[: self.settings.examples]
-        except NoPrinciple:  # none of those with a case applies to this prompt: it is asked without one
+        except NoPrinciple:  # no principle with an example applies to this prompt
             return ()
         parity = uniform(self.seed, prompt.id, "worked", name) < 0.5
-        cases = [_case(principle, *mended) for principle in drawn if (mended := _mended(principle))]
+        cases = [_case(principle, *example) for principle in drawn if (example := _example_of(principle))]
         return tuple(case.swap() if place % 2 == parity else case for place, case in enumerate(cases))
 
 
-def _mended(principle: Principle) -> tuple[str, str, str] | None:
-    """Prompt, answer and revision of the principle's first case in which something was mended."""
+def _example_of(principle: Principle) -> tuple[str, str, str] | None:
+    """Prompt, answer and revision of the principle's first example with a revision."""
     cases = ((case.prompt, case.answer, case.revision) for case in principle.examples if case.revision)
     return next(cases, None)
 
@@ -132,8 +132,8 @@ def _case(principle: Principle, prompt: str, answer: str, revision: str) -> Comp
 def label_pair(pair: Pair, verdict: Verdict, settings: JudgeSettings) -> Pair | Failure:
     """The pair with its label; a Failure where the judge abstained, or the recipe drops what was judged worse.
 
-    `verdict` takes `pair.chosen` for the first. Samples are named by what was said of them; a revision stays the chosen
-    one, tagged, unless the recipe swaps it.
+    `verdict` has `pair.chosen` as the first answer. Samples are named by the verdict; a revision that was judged worse
+    stays chosen, tagged, unless the recipe swaps it.
     """
     if verdict.p is None:
         return Failure(pair.prompt.id, "judge", "abstained", "the judge would not say", sample=pair.sample)
@@ -142,12 +142,12 @@ def label_pair(pair: Pair, verdict: Verdict, settings: JudgeSettings) -> Pair | 
         return pair
     if pair.source.startswith("sample:"):
         return swapped(pair)
-    said = f"P(better) {verdict.p:.3f}"
+    detail = f"P(better) {verdict.p:.3f}"
     if settings.worse == "drop":
-        return Failure(pair.prompt.id, "pair", f"gate:{WORSE}", said, sample=pair.sample)
+        return Failure(pair.prompt.id, "pair", f"gate:{WORSE}", detail, sample=pair.sample)
     if settings.worse == "swap":
-        return replace(swapped(pair), gates=(*pair.gates, GateHit(WORSE, "repair", f"swapped: {said}")))
-    return replace(pair, gates=(*pair.gates, GateHit(WORSE, "tag", said)))
+        return replace(swapped(pair), gates=(*pair.gates, GateHit(WORSE, "repair", f"swapped: {detail}")))
+    return replace(pair, gates=(*pair.gates, GateHit(WORSE, "tag", detail)))
 
 
 WORSE = "judged_worse"
@@ -155,7 +155,7 @@ WORSE = "judged_worse"
 
 
 def swapped(pair: Pair) -> Pair:
-    """The same judged pair with chosen and rejected changed about."""
+    """The same judged pair with chosen and rejected exchanged."""
     source, sample = pair.source, pair.sample
     if source.startswith("sample:"):
         sample, chosen = sample_numbers(pair)
@@ -173,7 +173,7 @@ def swapped(pair: Pair) -> Pair:
 
 
 def name(pair: Pair) -> str:
-    """What chance hangs on for a pair: the two answers in it, whichever is called first."""
+    """The name of a pair for its random seed: the two answers in it, in either order."""
     if pair.source.startswith("sample:"):
         return "sample:" + "-".join(map(str, sorted(sample_numbers(pair))))
     return f"{pair.sample}:{pair.source}"

@@ -1,6 +1,6 @@
-"""The arithmetic of verdicts: opinions over orders and principles into one, and several judges' verdicts into one.
+"""The arithmetic of verdicts: combining opinions over orders and principles, and the verdicts of several judges.
 
-Left out on purpose: guessing. An opinion that is missing in one order is missing; half of it would be a position's.
+Left out on purpose: using one order alone where the other is missing; that would include the position bias.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 from cai.core.types import Opinion, Verdict
 
 EVEN = 1e-9
-"""What rounding may add to one half: closer than this is a tie."""
+"""Tolerance for rounding: p closer than this to one half is a tie."""
 
 
 def combine_opinions(opinions: Sequence[Opinion], turns: Sequence[bool]) -> Verdict:
@@ -40,7 +40,7 @@ def combine_opinions(opinions: Sequence[Opinion], turns: Sequence[bool]) -> Verd
 
 
 def combine_verdicts(verdicts: Sequence[Verdict], how: Literal["mean", "majority", "minimum"]) -> Verdict:
-    """One verdict from several judges', who stay with it; those who abstained have no say."""
+    """One verdict from those of several judges, kept as its parts; abstentions do not count."""
     votes = [verdict.p for verdict in verdicts if verdict.p is not None]
     flips = [verdict.flip for verdict in verdicts if verdict.flip is not None]
     return Verdict(
@@ -65,7 +65,7 @@ def _majority(votes: Sequence[float]) -> float:
 
 
 def _minimum(votes: Sequence[float]) -> float:
-    """The least sure where all agree; who disagree are no surer than a tie."""
+    """The p closest to one half where all agree; a tie where they disagree."""
     if min(votes) > 0.5:
         return min(votes)
     return max(votes) if max(votes) < 0.5 else 0.5

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 
 from cai.core.types import Completion, Constitution, Example, Judged, Principle, Prompt
 from cai.pipeline.stages.stage import Round, Stage
-from cai.templates.template import Untrusted, turns
+from cai.templates.sandbox import Untrusted, turns
 
 _VERDICT = re.compile(r"[\s*_#>]*verdict[\s*_]*:[\s*_]*(revise|keep)[\s*_.!]*", re.IGNORECASE)
 _MEANS: dict[str, Judged] = {"revise": "fault", "keep": "clean"}

@@ -16,7 +16,7 @@ from cai.core.types import Completion, Failure, Pair, Prompt, Trace, sample_numb
 from cai.gates.apply.gate import OpenGates
 from cai.pipeline.stages.stage import Stage
 from cai.runs.recipe import PairSettings
-from cai.templates.template import turns
+from cai.templates.sandbox import turns
 
 
 async def sample(stage: Stage, prompt: Prompt, number: int) -> Completion:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cai.core.errors import Permanent
-from cai.core.seeds import chance
+from cai.core.seeds import seed_and_nonce
 from cai.core.types import Completion, Example, JsonObject, Model, Principle, Prompt, Request, Sampling
-from cai.templates.template import Template, Untrusted, turns
+from cai.templates.sandbox import Untrusted, turns
+from cai.templates.template import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Stage:
 
         Raises Permanent("empty") where there is no text, CallFailed where the call failed.
         """
-        seed, nonce = chance(self.seed, self.name, *moment)
+        seed, nonce = seed_and_nonce(self.seed, self.name, *moment)
         messages = self.template.render(values, nonce)
         request = Request(messages, self.sampling, seed, self.template.plain)
         completion = await self.model.complete(request)

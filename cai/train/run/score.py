@@ -17,7 +17,7 @@ from cai.backends.local.reward_model import Combine, Scorer, combine_scores, ope
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Rows
 from cai.core.types import Message
-from cai.data.pairs import data_files, opened
+from cai.data.pairs import data_files, open_pairs
 from cai.data.training_rows import TrainingRow, answer_columns, gather_training_rows
 
 Said = list[tuple[float, ...]]
@@ -60,7 +60,7 @@ def score_file(
 
 def _kind(data: Path) -> Rows:
     first = next(iter(data_files(data)))
-    return "pairs" if opened(first).format else "messages"
+    return "pairs" if open_pairs(first).format else "messages"
 
 
 def _tokens(row: Mapping[str, Any], scorer: Scorer) -> int:

@@ -85,9 +85,7 @@ def options_of(method: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
     record = plugins.find_plugin("train", method, Method)
     found, problems = validate(Document(f"train {method}", dict(given), None), record.options)
     if found is None:
-        first = min(
-            problems, key=lambda problem: not problem.what.startswith("unknown")
-        )  # a slip explains what is missing
+        first = min(problems, key=lambda problem: problem.kind != "unknown_key")  # a slip explains what is missing
         raise Mistake(f"train {method}", first.what, first.fix.replace("docs/recipes.md", "docs/training.md"))
     return record, found
 
