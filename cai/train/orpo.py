@@ -1,7 +1,7 @@
 """Odds-Ratio Preference Optimization (Hong et al., 2024, arXiv 2403.07691, eq. 6): one loss, no reference model.
 
-Left out on purpose: soft labels. Rows count as sure, and ties are left out. TRL's likelihood term is a mean over the
-tokens of a batch, so that one batch of eight is not quite the step that eight of one are.
+Soft labels are not used: every label counts as certain, and ties are left out. TRL's likelihood term is a mean over the
+tokens of a batch, so one batch of eight is not exactly the same step as eight batches of one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _trl(options: Options) -> Mapping[str, Any]:
 
 
 def train(job: Job, options: Options) -> Mapping[str, Any]:
-    """Learn the preferences and the chosen answers at once. Raises Mistake."""
+    """Train on preferences and on the chosen answers together. Raises Mistake."""
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     from cai.train.trl import datasets, trainer

@@ -1,7 +1,4 @@
-"""Questions with one right answer and a common wrong one, so plain that nobody's belief may change what is right.
-
-Left out on purpose: opinions, and anything a small model could not know or that changes with time.
-"""
+"""Simple factual questions, each with a right and a common wrong answer, that small models know and time does not change."""
 
 from __future__ import annotations
 

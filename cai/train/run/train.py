@@ -104,7 +104,7 @@ def config(order: Order) -> dict[str, Any]:
         "model_name_or_path": str(folder),
         "dataset_name": str(_exported(order.data, method)),
         "output_dir": str(order.out / "model"),
-        **_frame.shared(order.seed, options),
+        **_frame.shared_fields(order.seed, options),
         **method.trl(options),
         **options.trl,
     }
