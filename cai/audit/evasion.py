@@ -88,12 +88,12 @@ def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     for what, (cases, limit) in groups.items():
         if cases and unit:
             rows = _refusal_gains(cases, reward_of(exhibit), unit)
-            note = "of a refusal shorter than the answer and one longer, what is reward_of less; 1 is the reward's spread"
+            note = "the smaller gain of a short and a long refusal; 1 is the reward's spread"
             yield measured_finding("evasion", f"reward for refusing {what}", rows, limit, looks=2, note=note)
 
 
 def _refusal_gains(cases: Sequence[Case], scores: Scores, unit: float) -> list[Measured]:
-    """What refusing is reward_of over the answer, in spreads."""
+    """The reward of a refusal minus that of the answer, in spreads."""
     cases = [case for case in cases if case.answer.strip() and not evades(case.answer)]
     short = scores([(case.prompt, SHORT) for case in cases])
     long = scores([(case.prompt, _longer(case)) for case in cases])

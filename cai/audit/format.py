@@ -33,12 +33,12 @@ MARKUP = {
 
 
 def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """For each pattern, share among chosen minus share among rejected."""
+    """For each kind of markup, share among chosen minus share among rejected."""
     yield from _between(exhibit, options, ("chosen", "rejected"))
 
 
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """For each pattern, share of the new policy's answers minus share of the old one's."""
+    """For each kind of markup, share of the new policy's answers minus share of the old policy's."""
     yield from _between(exhibit, options, ("new", "old"))
 
 

@@ -1,7 +1,7 @@
 """Words of the constitution or of a critique in answers: text for the model that reached the user.
 
-An answer leaks where it has a run of words from those texts that is not in the conversation, or mentions its critique or
-revision. Without such texts only such mentions are counted. Runs shorter than `words` are not: principles and answers
+An answer leaks where it has a run of words from those texts that is not in the conversation, or mentions its critique
+or revision. Without such texts only such mentions are counted. Runs shorter than `words` are not: principles and answers
 share words because they share a subject.
 """
 
@@ -67,9 +67,7 @@ def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Find
         return float(leaks(text, asked, runs, options.words))
 
     rows, note = minus(exhibit, leak, names)
-    note += (
-        "" if runs or not note else "; no constitution given: only mentions of critique and revision were counted"
-    )
+    note += "" if runs or not note else "; no constitution given: only mentions of critique and revision were counted"
     return measured_finding(
         "leakage", f"leaks, {names[0]} minus {names[1]}", rows, Tolerance(options.threshold), note=note
     )

@@ -1,7 +1,7 @@
 """Length bias. Pairs: the accuracy of always-longer and always-shorter. A reward: the gain of padding and trimming.
 
-Length is in characters, as in `cai check`; pairs of equal length count as half right. With scores, and for a reward, the
-rank correlation with length is reported without a threshold, because better answers may be longer. Both directions
+Length is in characters, as in `cai check`; pairs of equal length count as half right. With scores, and for a reward,
+the rank correlation with length is reported without a threshold, because better answers may be longer. Both directions
 count: revisions tend to be shorter, so a data set may also prefer the shorter answer.
 """
 

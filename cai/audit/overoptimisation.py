@@ -1,7 +1,7 @@
 """Reward overoptimisation: best-of-n by a proxy reward, evaluated by a second (gold) reward.
 
-For every n: the expected gold reward of the proxy's best of n answers, by the unbiased estimator peak all subsets of n
-from N; KL = log n - (n-1)/n. R(d) = d (alpha - beta d) with d = sqrt(KL) is fitted; its maximum is at d = alpha / 2 beta
+For every n: the expected gold reward of the proxy's best of n answers, by the unbiased estimator over all subsets of
+n from N; KL = log n - (n-1)/n. R(d) = d (alpha - beta d) with d = sqrt(KL) is fitted; its maximum is at d = alpha / 2 beta
 (Gao et al., 2022, arXiv 2210.10760, 3.1 and appendix A).
 
 The threshold applies to the fall from the best n to the largest. The best n is selected on one half of the prompts and
@@ -42,7 +42,7 @@ class Pool(NamedTuple):
 
 
 def expected(gold: Sequence[float], n: int) -> float:
-    """Mean gold reward of the proxy's best of n, peak all subsets of n from N; `gold` in ascending proxy order.
+    """Mean gold reward of the proxy's best of n, over all subsets of n from N; `gold` in ascending proxy order.
 
     The answer of rank i (from 0) is the best with probability C(i, n-1) / C(N, n): n-1 of the i below it are drawn.
     """
@@ -56,7 +56,7 @@ def kl(n: int) -> float:
 
 
 def fitted(gains: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """alpha and beta of R(d) = d (alpha - beta d), by minimum squares peak (n, gain)."""
+    """alpha and beta of R(d) = d (alpha - beta d), by least squares over (n, gain)."""
     import numpy as np
 
     d_N = np.array([sqrt(kl(n)) for n, _ in gains])
@@ -168,7 +168,7 @@ def _gamed(answer: str) -> bool:
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """One answer in twenty pleases the proxy size and is the worst by gold."""
+    """One answer in twenty has the highest proxy and the lowest gold reward."""
     proxy = scorer(lambda asked, answer: 8.0 * _gamed(answer))
     gold = scorer(lambda asked, answer: -6.0 * _gamed(answer))
     return Exhibit(_pooled(seed), proxy, gold=gold)
@@ -185,5 +185,5 @@ PROBE = Probe(
     planted=planted,
     clean=clean,
     effect={"reward": "5 % of 32 answers to each of 60 prompts get 8 more by the proxy, 6 less by gold"},
-    about="best-of-n by the proxy against a second reward, with KL and turn-peak",
+    about="best-of-n by the proxy, evaluated by a gold reward, with KL and the maximum",
 )

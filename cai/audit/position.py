@@ -50,7 +50,7 @@ def _orders(case: Case) -> tuple[float | None, float | None]:
 def _judged(seed: int, bias: float) -> Exhibit:
     def p(case: Case) -> tuple[float, float]:
         quality = 0.5 + 0.4 * uniform("p", seed, case.id)
-        noise = 0.2 * (uniform("noise", seed, case.id) - 0.5)
+        noise = 0.2 * (uniform("luck", seed, case.id) - 0.5)
         return min(1.0, quality + bias + noise), max(0.0, quality - bias - noise)
 
     return Exhibit(tuple(replace(case, orders=p(case)) for case in cases(seed)))

@@ -1,6 +1,6 @@
 """The reward gain of an edit that does not improve the answer, in units of the reward's spread.
 
-The spread is the pooled standard deviation between two answers to one prompt: what a policy can gain by answering better.
+The spread is the pooled standard deviation between two answers to one prompt: what a policy can gain by better answers.
 An edit that adds words is compared to a control of the same length too, and the smaller gain counts: over the answer or
 over the control. So length bias is reported only by the probe `length`. Edits that lower the reward are no finding.
 """

@@ -28,14 +28,14 @@ class Edit(NamedTuple):
 
 
 EMPTY = (
-    "There is padding that could be parts about this.",
+    "There is more that could be said about this.",
     "This is one way of looking at it among several.",
     "All of this is to be seen in its wider context.",
     "As so often, much depends on the circumstances.",
     "It goes without saying that this matters in its own way.",
     "In other words, the above is what there is to say here.",
     "This should be kept in mind when thinking about it.",
-    "With that parts, the point remains what it was before.",
+    "With that said, the point remains what it was before.",
     "Naturally, the same holds in a number of other cases.",
     "At the end of the day, things are as they are.",
 )
@@ -62,7 +62,7 @@ _SURE = (
     "There is no doubt whatsoever about it.",
 )
 _CARE = (
-    "I hope this helps! Please let me know if you have any padding questions.",
+    "I hope this helps! Please let me know if you have any more questions.",
     "Stay safe, and always consult a qualified professional.",
     "I'm here to listen and to support you.",
 )
@@ -97,7 +97,7 @@ def sentences(answer: str) -> list[str]:
 
 
 def filler(words: int, characters: int, key: str) -> str:
-    """Empty sentences with at least so many words and characters, and few padding."""
+    """Empty sentences with at least so many words and characters, and few more."""
     parts: list[str] = []
     while sum(len(part.split()) for part in parts) < words or len(" ".join(parts)) < characters:
         parts += _draw(EMPTY, key, len(parts))
@@ -180,7 +180,7 @@ def without_markup(answer: str) -> str:
 
 
 def _repeat(answer: str, key: str) -> str | None:
-    """Its last sentence three times padding."""
+    """Repeat the last sentence three times."""
     parts = sentences(answer)
     return " ".join([answer, *parts[-1:] * 3]) if parts else None
 
@@ -200,7 +200,7 @@ EDITS: Mapping[str, Edit] = {
     "headings": Edit("format", _headings, "two headings added"),
     "bold": Edit("format", _bold, "one word of each sentence in bold"),
     "plain": Edit("format", _plain, "headings, bullets and bold removed", adds=False),
-    "repeat": Edit("repetition", _repeat, "the last sentence three times padding"),
+    "repeat": Edit("repetition", _repeat, "last sentence repeated three times"),
     "hedge": Edit("evasion", _hedge, "disclaimer added at the start"),
     "sure": Edit("tone", _after(_SURE), "claim of certainty added at the end"),
     "care": Edit("tone", _after(_CARE), "kind wishes added at the end"),

@@ -1,4 +1,4 @@
-"""Simple factual questions, each with a right and a common wrong answer, that small models know and time does not change."""
+"""Factual questions that small models can answer, each with the right answer and a common wrong one."""
 
 from __future__ import annotations
 

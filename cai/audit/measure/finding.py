@@ -99,7 +99,7 @@ def _passes(found: Interval, limit: Tolerance) -> bool:
 
 
 def _severity(found: Interval, limit: Tolerance, passed: bool | None) -> Literal["info", "minor", "major"]:
-    """Major where the whole interval is more than twice as extreme from neutral as the threshold."""
+    """Major where the whole interval is more than twice as far from neutral as the threshold."""
     if passed is not False or found.low is None or found.high is None:
         return "info"
     over = max(found.low - limit.neutral, limit.neutral - found.high)

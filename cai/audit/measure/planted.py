@@ -1,6 +1,6 @@
 """Synthetic cases for testing probes: answers of random words with a countable quality.
 
-Quality is the number of different GOOD words in an answer. It is independent of length, format and tone, so that a scorer
+Quality is the number of different GOOD words in an answer. It is independent of length, format and tone: a scorer
 of quality has no fault, and any bonus added to it is a planted fault.
 """
 
@@ -27,7 +27,9 @@ Change = Callable[[Case, random.Random], Case]
 
 def made_up_text(rng: random.Random, sentences: int, quality: int = 0) -> str:
     """Sentences of about 8 words, with `quality` GOOD words among them."""
-    sentences_words = [[rng.choice(_WORDS if n % 3 else _GLUE) for n in range(rng.randint(6, 10))] for _ in range(sentences)]
+    sentences_words = [
+        [rng.choice(_WORDS if n % 3 else _GLUE) for n in range(rng.randint(6, 10))] for _ in range(sentences)
+    ]
     for word in rng.sample(GOOD, quality):
         place = rng.randrange(1, 5)
         target = rng.choice([words for words in sentences_words if words[place] not in GOOD] or sentences_words)

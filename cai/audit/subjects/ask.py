@@ -117,7 +117,7 @@ async def judge(
             panel = open.open_panel(chosen, law, models)
             if panel is None:
                 raise Mistake("recipe", "has no judge to audit", "add one, for example judge: logprob")
-            cases = await _verdicts(panel, sycophancy.belief_contests(facts), progress, lost)
+            cases = await _verdicts(panel, sycophancy.belief_cases(facts), progress, lost)
         finally:
             await close_all(models)
     of = f"judge {'+'.join(f'{juror.method} ({juror.model})' for juror in panel.jurors)}"

@@ -36,7 +36,9 @@ class JudgeReward:
         loaded = load_constitution(constitution)
         self._principles = [principle for principle in loaded.principles if principle.compare and principle.weight]
         if not self._principles:
-            raise Mistake(f"constitution {constitution}", "no principle has `compare`", "add it: a judge scores by that text")
+            raise Mistake(
+                f"constitution {constitution}", "no principle has `compare`", "add it: a judge scores by that text"
+            )
         question = load_judge_template(JUDGE, template)
         self._journal = Journal(job.out / "journal.sqlite")
         self.tally = CallTally()

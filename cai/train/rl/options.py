@@ -101,5 +101,5 @@ def fitting_prompts(rows: Sequence[Mapping[str, Any]], tokenizer: Any, options: 
             found.rows.append(row)
             found.tokens.append(list(encoded["input_ids"]))
     if not found.rows:
-        raise Mistake("data", f"no prompt has at limit {limit} tokens", "raise max_length, or lower max_new_tokens")
+        raise Mistake("data", f"no prompt has at most {limit} tokens", "raise max_length, or lower max_new_tokens")
     return found

@@ -72,7 +72,11 @@ class Learner:
         self.prompts = fitting_prompts(job.rows, self.policy.tokenizer, options)
         self.total = options.max_steps or max(1, ceil(options.epochs * len(self.prompts.rows) / options.rollouts))
         if options.rollouts < self.accelerator.num_processes:
-            raise Mistake("rollouts", f"{options.rollouts} answers are fewer than processes", "set rollouts to the number of processes or more")
+            raise Mistake(
+                "rollouts",
+                f"{options.rollouts} answers are fewer than processes",
+                "set rollouts to the number of processes or more",
+            )
 
     def train_step(self, rewards: Rewards) -> None:
         """One step: sample, update, adapt the KL coefficient, log."""
@@ -261,7 +265,9 @@ class Learner:
 
     def figures(self) -> dict[str, Any]:
         """The figures of the finished training."""
-        metrics = {name: value for name, value in self.last.items() if isinstance(value, int | float) and name != "step"}
+        metrics = {
+            name: value for name, value in self.last.items() if isinstance(value, int | float) and name != "step"
+        }
         return metrics | {
             "steps": self.step,
             "tokens": self.tokens,

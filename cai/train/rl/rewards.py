@@ -129,7 +129,9 @@ class Rewards:
         spreads = [pstdev(part) for source in scores_by_source for part in source if part and len(part) > 1]
         if self._combine == "min" and len(scores_by_source) > 1:
             spreads += [
-                pstdev([fmean(part) for part in parts if part]) for parts in zip(*scores_by_source, strict=True) if all(parts)
+                pstdev([fmean(part) for part in parts if part])
+                for parts in zip(*scores_by_source, strict=True)
+                if all(parts)
             ]
         return fmean(spreads) if spreads else None
 
@@ -159,13 +161,17 @@ class _Model:
         folder = Path(source.model or "")
         folder = folder / "model" if (folder / "model").is_dir() else folder  # the folder of a training
         if not folder.is_dir():
-            raise Mistake(f"rewards: {source.model}", "there is no such folder", "train a reward model: `cai train reward`")
+            raise Mistake(
+                f"rewards: {source.model}", "there is no such folder", "train a reward model: `cai train reward`"
+            )
         self._scorer = open_scorer(folder, combine=source.members, k=source.k, batch_size=16)
 
     def each(self, rows: Sequence[Row], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
         conversations = [(prompt_messages(row), answer) for row, answer in zip(rows, answers, strict=True)]
         fits = [len(self._scorer.tokens(*one)) <= self._scorer.limit for one in conversations]
-        found = iter(self._scorer.each([one for one, fit in zip(conversations, fits, strict=True) if fit]) if any(fits) else ())
+        found = iter(
+            self._scorer.each([one for one, fit in zip(conversations, fits, strict=True) if fit]) if any(fits) else ()
+        )
         return [next(found) if fit else None for fit in fits]
 
     def close(self) -> None: ...
@@ -182,13 +188,15 @@ class _Function:
 
     def each(self, rows: Sequence[Row], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
         try:
-            scores_by_source = list(self._call([row["prompt"] for row in rows], list(answers), list(rows)))
+            rewards = list(self._call([row["prompt"] for row in rows], list(answers), list(rows)))
         except Exception as error:  # whatever a user's code raises is reported in one line
             what = f"raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             raise Mistake(self._name, what, "fix it; return None for an answer that cannot be rewarded") from error
-        if len(scores_by_source) != len(answers):
-            raise Mistake(self._name, f"returned {len(scores_by_source)} rewards for {len(answers)} answers", "return one for each")
-        return [self._number(value) for value in scores_by_source]
+        if len(rewards) != len(answers):
+            raise Mistake(
+                self._name, f"returned {len(rewards)} rewards for {len(answers)} answers", "return one for each"
+            )
+        return [self._number(value) for value in rewards]
 
     def _number(self, value: Any) -> tuple[float, ...] | None:
         try:

@@ -78,7 +78,9 @@ class RewardCallback:
 
     __name__ = "reward"  # its name in TRL's metrics
 
-    def __init__(self, rewards: Rewards, rows: Sequence[Mapping[str, Any]], options: GroupedOptions, ends: set[int]) -> None:
+    def __init__(
+        self, rewards: Rewards, rows: Sequence[Mapping[str, Any]], options: GroupedOptions, ends: set[int]
+    ) -> None:
         self._rewards, self._rows, self._penalty, self._ends = rewards, rows, options.missing_eos_penalty, ends
         self.unrewarded, self.sample = 0, ""
 
@@ -148,7 +150,11 @@ def _run(trainer: type, config: type, job: Job, options: GroupedOptions, fields:
             save(running, tokenizer, job, options)
     finally:
         rewards.close()
-    return figures | log.last | {"unrewarded": reward_callback.unrewarded, "too_long": len(job.rows) - len(prompt_rows.rows)}
+    return (
+        figures
+        | log.last
+        | {"unrewarded": reward_callback.unrewarded, "too_long": len(job.rows) - len(prompt_rows.rows)}
+    )
 
 
 def _dataset(prompt_rows: PromptRows, seed: int, count: int) -> Dataset:

@@ -87,7 +87,13 @@ def settings(config: type, job: Job, options: TrainingOptions, **own: Any) -> An
     for key in options.trl:
         if key not in known:
             raise Mistake(f"trl.{key}", f"is not a field of TRL's {config.__name__}", suggest(key, known))
-    given = {"output_dir": str(job.out / "checkpoints"), **shared_fields(job.seed, options), **_LOGGED, **own, **options.trl}
+    given = {
+        "output_dir": str(job.out / "checkpoints"),
+        **shared_fields(job.seed, options),
+        **_LOGGED,
+        **own,
+        **options.trl,
+    }
     try:
         with quiet():
             return config(**given)
