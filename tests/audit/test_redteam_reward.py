@@ -99,6 +99,6 @@ def test_the_command_writes_pairs_that_can_be_learned_from(tmp_path: Path, tiny_
     assert done.returncode == 0, done.stderr
     rows = list(read_pairs(tmp_path / "found.jsonl"))
     assert rows and all(isinstance(row, Preference) for row in rows)
-    assert f"{len(rows)} edited answers are paid for" in done.stdout
+    assert f"{len(rows)} edited answers get a higher reward" in done.stdout
     said = json.loads(cai(tmp_path, *command, "--json").stdout)
     assert said["scored"] <= 600 and {"single", "chain", "held_out", "chains"} <= said.keys()

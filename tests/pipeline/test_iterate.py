@@ -18,7 +18,7 @@ from cai.core.errors import Mistake
 from cai.core.types import Message, Request
 from cai.data.training_rows import gather_training_rows
 from cai.pipeline import iterate
-from cai.pipeline.iterate import IterationRound, Loop, _mixed, _same, _why, run_iterations
+from cai.pipeline.iterate import IterationRound, Loop, _mixed, _keep_settings, _why, run_iterations
 from cai.runs.folder import Run
 from cai.runs.manifest import RowCounts
 from cai.runs.recipe import Recipe
@@ -112,11 +112,11 @@ def test_files_of_pairs_are_read_before_anything_is_computed(tmp_path: Path) -> 
 def test_a_file_of_pairs_that_changed_makes_it_another_loop(recipe: Recipe, tmp_path: Path) -> None:
     row = {"prompt": "Why?", "chosen": "because", "rejected": "never"}
     how = loop(pairs=[pairs_file(tmp_path / "own.jsonl", row)])
-    _same(tmp_path / "out", recipe, how)
-    _same(tmp_path / "out", recipe, how)
+    _keep_settings(tmp_path / "out", recipe, how)
+    _keep_settings(tmp_path / "out", recipe, how)
     pairs_file(tmp_path / "own.jsonl", row, row)
     with pytest.raises(Mistake, match="another loop"):
-        _same(tmp_path / "out", recipe, how)
+        _keep_settings(tmp_path / "out", recipe, how)
 
 
 def test_a_reward_model_learns_from_all_rounds_from_files_and_from_what_the_red_team_found_before(

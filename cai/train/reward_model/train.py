@@ -15,14 +15,14 @@ from cai.backends.local.reward_model import ENSEMBLE, open_scorer
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import seed, uniform
-from cai.runs.files import write_json
+from cai.runs.files import replaced_folder, write_json
 from cai.train.reward_model.evaluation import evaluate
 from cai.train.reward_model.length_bias import fit_biases, terms
 from cai.train.reward_model.options import Options
 from cai.train.trl import trainer as trainers
-from cai.train.trl.checkpoints import appearing
 from cai.train.trl.datasets import datasets, preferences, without_ties
-from cai.train.trl.trainer import ADAPTER, lora, merged, open_policy, open_tokenizer, quiet, run_trainer, save
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import ADAPTER, lora, merged, open_policy, quiet, run_trainer, save
 
 SHARE = 2 / 3
 """Share of the prompts that one member of an ensemble is trained on."""
@@ -130,7 +130,7 @@ def _named(log: Callable[[Mapping[str, Any]], None], member: str) -> Callable[[M
 
 def _gather(job: Job, names: Sequence[str]) -> None:
     """Write backbone/, one adapter folder a member and `ensemble.json`: all that scoring needs."""
-    with appearing(job.out / "model") as folder:
+    with replaced_folder(job.out / "model") as folder:
         tokenizer, model = open_tokenizer(job.model), job.model
         if (model / ADAPTER).is_file():
             merged(model).save_pretrained(folder / "backbone")

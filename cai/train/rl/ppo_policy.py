@@ -20,7 +20,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.train.rl.ppo_options import Options
-from cai.train.trl.trainer import dtype, lora, on_cpu, open_policy, open_tokenizer
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import dtype, lora, on_cpu, open_policy
 
 SAMPLED_AT_ONCE = 64
 """Answers generated in one batch."""

@@ -21,6 +21,7 @@ from cai.core.config import Knobs
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.data.training_rows import prompt_messages
+from cai.runs.files import restored
 from cai.runs.recipe import ModelChoice
 
 Row = Mapping[str, Any]
@@ -159,7 +160,8 @@ class _Model:
         from cai.backends.local.reward_model import open_scorer
 
         folder = Path(source.model or "")
-        folder = folder / "model" if (folder / "model").is_dir() else folder  # the folder of a training
+        inside = restored(folder / "model")  # of a training
+        folder = inside if inside.is_dir() else folder
         if not folder.is_dir():
             raise Mistake(
                 f"rewards: {source.model}", "there is no such folder", "train a reward model: `cai train reward`"

@@ -22,7 +22,8 @@ from cai.core.plugin_types import Job
 from cai.runs.files import write_json
 from cai.train.rl.options import NO_PENALTY, GroupedOptions, PromptRows, fitting_prompts
 from cai.train.rl.rewards import Rewards
-from cai.train.trl.trainer import Guarded, lora, open_policy, open_tokenizer, quiet, run_trainer, save, settings
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import Guarded, lora, open_policy, quiet, run_trainer, save, settings
 
 KL_STATE = "kl.json"
 METRIC_NAMES = {

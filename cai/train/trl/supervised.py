@@ -9,7 +9,8 @@ from typing import Any
 from transformers import set_seed
 
 from cai.core.plugin_types import Job
-from cai.train.trl.trainer import lora, open_policy, open_tokenizer, quiet, run_trainer, save
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import lora, open_policy, quiet, run_trainer, save
 
 Figures = Mapping[str, Any]
 Fields = Mapping[str, Any]

@@ -17,11 +17,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from cai.backends.local.weights import refuse_rewards
-from cai.core.errors import Mistake
+from cai.backends.local.weights import load_mistake, refuse_code, refuse_rewards
+from cai.core.errors import CaiError, Mistake
 from cai.core.plugin_types import Job
 from cai.core.plugins import suggest
-from cai.train.trl.checkpoints import appearing, last_checkpoint, seal
+from cai.runs.files import replaced_folder
+from cai.train.trl.checkpoints import last_checkpoint, seal
 from cai.train.trl.interrupt import Stop, interruptible
 from cai.train.trl.options import TrainingOptions
 
@@ -31,7 +32,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")  # the only switch that hides the bar of TRL's log-probability precomputation
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainerState
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, TrainerState
 
 ADAPTER = "adapter_config.json"
 STATE = "trainer_state.json"
@@ -96,25 +97,26 @@ def settings(config: type, job: Job, options: TrainingOptions, **own: Any) -> An
     }
     try:
         with quiet():
-            return config(**given)
+            made = config(**given)
     except (TypeError, ValueError) as error:
         raise Mistake("options", f"TRL rejects them: {str(error).splitlines()[0]}", "see `--print-config`") from error
+    _check_reporters(made.report_to)
+    return made
+
+
+def _check_reporters(names: list[str]) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    available = get_available_reporting_integrations()
+    for name in names:
+        if name not in available:
+            what = f"{name} is not installed or not known to transformers"
+            raise Mistake(
+                "trl.report_to", what, f"install it, or use one of: none, {', '.join(available)}".rstrip(", ")
+            )
 
 
 # --- Weights ----------------------------------------------------------------------------------------------------------
-
-
-def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder, with a chat template and a padding token. Raises Mistake."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise Mistake(str(folder), f"has no tokenizer: {_line(error)}", "name a folder with a whole model") from error
-    if not tokenizer.chat_template:
-        raise Mistake(str(folder), "its tokenizer has no chat template", "name the chat form of the model")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def open_policy(folder: Path, options: TrainingOptions, kind: Any = AutoModelForCausalLM, **loading: Any) -> Any:
@@ -124,15 +126,18 @@ def open_policy(folder: Path, options: TrainingOptions, kind: Any = AutoModelFor
         refuse_rewards(folder)
     try:
         return open_whole(folder, kind, dtype=held, **loading)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise Mistake(str(folder), f"cannot be loaded as a model: {_line(error)}", "check the folder") from error
+    except CaiError:
+        raise
+    except Exception as error:  # a damaged folder raises one of many unrelated classes
+        raise load_mistake(str(folder), error) from error
 
 
 def open_whole(folder: Path, kind: Any, **loading: Any) -> Any:
     """The model in a folder; an adapter is merged into its base model."""
     if (folder / ADAPTER).is_file():
         return merged(folder, kind, **loading)
-    return kind.from_pretrained(str(folder), **loading)
+    refuse_code(str(folder), folder)
+    return kind.from_pretrained(str(folder), trust_remote_code=False, **loading)
 
 
 def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = None, **loading: Any) -> Any:
@@ -175,7 +180,7 @@ def save(
     trainer.save_model(str(raw))  # gathers the shards of all processes
     trainer.accelerator.wait_for_everyone()
     if first:
-        with appearing(target) as folder:
+        with replaced_folder(target) as folder:
             if (raw / ADAPTER).is_file() and options.merge:
                 model = merged(raw, kind, job.model, **loading)
                 model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -287,7 +292,3 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
