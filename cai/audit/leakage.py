@@ -1,8 +1,8 @@
 """Words of the constitution or of a critique in answers: text for the model that reached the user.
 
 An answer leaks where it has a run of words from those texts that is not in the conversation, or mentions its critique
-or revision. Without such texts only such mentions are counted. Runs shorter than `words` are not: principles and answers
-share words because they share a subject.
+or revision. Without such texts only such mentions are counted. Runs shorter than `words` are not: principles and
+answers share words because they share a subject.
 """
 
 from __future__ import annotations

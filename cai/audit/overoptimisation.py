@@ -1,8 +1,8 @@
 """Reward overoptimisation: best-of-n by a proxy reward, evaluated by a second (gold) reward.
 
-For every n: the expected gold reward of the proxy's best of n answers, by the unbiased estimator over all subsets of
-n from N; KL = log n - (n-1)/n. R(d) = d (alpha - beta d) with d = sqrt(KL) is fitted; its maximum is at d = alpha / 2 beta
-(Gao et al., 2022, arXiv 2210.10760, 3.1 and appendix A).
+For every n: the expected gold reward of the proxy's best of n answers, by the unbiased estimator over all subsets of n
+from N; KL = log n - (n-1)/n. R(d) = d (alpha - beta d) with d = sqrt(KL) is fitted; its maximum is at d = alpha / 2
+beta (Gao et al., 2022, arXiv 2210.10760, 3.1 and appendix A).
 
 The threshold applies to the fall from the best n to the largest. The best n is selected on one half of the prompts and
 the fall measured on the other, and vice versa, so that selecting the maximum does not itself look like a fall.

@@ -1,4 +1,4 @@
-"""Iterated RLAIF: each round samples from the policy, labels by AI feedback, trains a reward model and a policy, audits.
+"""Iterated RLAIF: each round samples, labels by AI feedback, trains a reward model and a policy, and audits.
 
     round-1/labels/         a run: the policy's answers, compared by the recipe's judges
     round-1/pairs.jsonl     the pairs of this and earlier rounds, of files, and of earlier red-team runs

@@ -62,7 +62,7 @@ class SettingsData:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingSettings:
+class TrainingSettingsRecord:
     """Everything that decides the result of a training."""
 
     method: str = ""
@@ -88,7 +88,7 @@ class TrainingSettings:
         found["data"] = {key: value for key, value in data.items() if value is not None}
         return found if self.rewards else {key: value for key, value in found.items() if key != "rewards"}
 
-    def differences(self, other: TrainingSettings) -> list[str]:
+    def differences(self, other: TrainingSettingsRecord) -> list[str]:
         """Names of the fields in which two settings differ."""
         one, two = record_as_json(self), record_as_json(other)
         return [each.name for each in fields(self) if one[each.name] != two[each.name]]
@@ -98,9 +98,9 @@ class TrainingSettings:
         write_json(folder / SETTINGS, self.as_json())
 
     @staticmethod
-    def read(folder: Path) -> TrainingSettings:
+    def read(folder: Path) -> TrainingSettingsRecord:
         """The settings of the training in `folder`. Raises Mistake."""
-        return read_record(folder / SETTINGS, TrainingSettings, "train again into another folder")
+        return read_record(folder / SETTINGS, TrainingSettingsRecord, "train again into another folder")
 
 
 @dataclass(frozen=True, slots=True)

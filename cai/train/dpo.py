@@ -1,8 +1,9 @@
 """Direct Preference Optimization (Rafailov et al., 2023, arXiv 2305.18290, eq. 7), with soft labels and weights.
 
 The loss of a label p is -p log s(b d) - (1 - p) log s(-b d), where d is the log-ratio margin over the reference model.
-At p = 1 it is TRL's own loss; at p = 1/2 it prefers neither side (Mitchell, 2023, conservative DPO). The reference model
-is the initial model. The implicit reward b log(policy / reference) is logged as rewards/chosen and rewards/rejected.
+At p = 1 it is TRL's own loss; at p = 1/2 it prefers neither side (Mitchell, 2023, conservative DPO). The reference
+model is the initial model. The implicit reward b log(policy / reference) is logged as rewards/chosen and
+rewards/rejected.
 
 TRL's other losses take no soft labels: with them every label counts as certain, and ties are left out.
 """
@@ -10,7 +11,7 @@ TRL's other losses take no soft labels: with them every label counts as certain,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,7 +36,7 @@ class Options(TrainingOptions):
     """Compute the reference model's log-probabilities once, then free it; False computes them at every step."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's DPOConfig."""
     return {
         "max_length": options.max_length,
@@ -47,7 +48,7 @@ def trl(options: Options) -> Mapping[str, Any]:
     }
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train on preference pairs. Raises Mistake."""
     from trl import DPOConfig
 

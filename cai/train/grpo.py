@@ -7,7 +7,7 @@ no value head: the other answers to the same prompt are the baseline.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,12 +28,12 @@ class Options(GroupedOptions):
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's GRPOConfig."""
     return trl_fields(options) | {"loss_type": options.loss, "scale_rewards": options.scale}
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train the policy on its own answers. Raises Mistake."""
     from cai.train.rl.trl_online import train_grpo
 

@@ -9,7 +9,7 @@ Row weights are not used: TRL has one weight for each label.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ class Options(TrainingOptions):
     """Compute the reference model's log-probabilities once, then free it; False computes them at every step."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's KTOConfig."""
     return {
         "max_length": options.max_length,
@@ -43,7 +43,7 @@ def trl(options: Options) -> Mapping[str, Any]:
     }
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train on answers labelled good or bad. Raises Mistake."""
     from trl import KTOConfig, KTOTrainer
 

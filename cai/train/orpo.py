@@ -7,7 +7,7 @@ tokens of a batch, so one batch of eight is not exactly the same step as eight b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -20,12 +20,12 @@ class Options(TrainingOptions):
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain SFT on the chosen answers."""
 
 
-def _trl(options: Options) -> Mapping[str, Any]:
+def _trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's ORPOConfig."""
     return {"max_length": options.max_length, "beta": options.beta, "disable_dropout": True}
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train on preferences and on the chosen answers together. Raises Mistake."""
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al., arXiv 1707.06347) with a KL penalty to the reference model (1909.08593).
+"""Proximal policy optimisation (Schulman et al., arXiv 1707.06347) with a KL penalty to a reference model (1909.08593).
 
 TRL no longer has PPO, so it is implemented here: a policy with a value head, a frozen reference model, generalised
 advantage estimation and clipped losses. Dropout is off, so that the policy that is updated is the one that sampled.
@@ -7,13 +7,12 @@ advantage estimation and clipped losses. Dropout is off, so that the policy that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cai.core.plugin_types import Job, Method
 from cai.train.rl.ppo_options import Options
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train the policy on its own answers. Raises Mistake; KeyboardInterrupt after a checkpoint."""
     from cai.train.rl.ppo_loop import train_ppo
 

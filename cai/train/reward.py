@@ -5,19 +5,19 @@ the part that they predict; it is added to d during training, and the reward lea
 options this is TRL's own loss. An ensemble (Coste et al., 2023, arXiv 2310.02743) has one LoRA adapter for each member
 on one backbone, each with its own seed and two thirds of the prompts.
 
-Left out on purpose: several heads on one adapter; their disagreement was measured to be uninformative (docs/training.md).
+Left out on purpose: several heads on one adapter; their disagreement was measured to be uninformative
+(docs/training.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cai.core.plugin_types import Job, Method
 from cai.train.reward_model.options import Options
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's RewardConfig."""
     return {
         "max_length": options.max_length,
@@ -26,7 +26,7 @@ def trl(options: Options) -> Mapping[str, Any]:
     }
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train a reward model: a number for one answer. Raises Mistake."""
     from cai.train.reward_model.train import train_reward
 

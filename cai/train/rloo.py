@@ -7,7 +7,7 @@ There is no value head.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -22,12 +22,12 @@ class Options(GroupedOptions):
     """Normalise the advantages of a step to mean 0 and standard deviation 1."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's RLOOConfig."""
     return trl_fields(options) | {"normalize_advantages": options.normalize}
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train the policy on its own answers. Raises Mistake."""
     from cai.train.rl.trl_online import train_rloo
 

@@ -7,7 +7,7 @@ request (`trl: {packing: true}`). Row weights are not used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,19 +17,19 @@ from cai.train.trl.options import TrainingOptions
 
 class Options(TrainingOptions):
     revisions: Literal["last", "all"] = "last"
-    """Where the data is a run: train on the final answer of each trace, or on every accepted revision as in the paper."""
+    """For a run: train on the final answer of each trace, or on every accepted revision as in the paper."""
     mix: str = ""
     """A file or folder of helpful answers to train on as well, so that the model does not become evasive."""
     mix_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the rows of `mix` among all training rows."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's SFTConfig."""
     return {"max_length": options.max_length, "completion_only_loss": True}
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
+def train(job: Job, options: Options) -> Mapping[str, object]:
     """Train on completions. Raises Mistake."""
     from trl import SFTConfig, SFTTrainer
 

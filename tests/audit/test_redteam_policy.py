@@ -91,7 +91,7 @@ def test_all_of_few_prompts_is_no_certainty() -> None:
 
 
 def test_codings_can_be_read_back_and_other_braces_stay() -> None:
-    (turn,) = Wrapper(name="w", turns=("{base64} {braces} {rot13}",)).said("Wie {prompt} geht's, Zoë?")
+    (turn,) = Wrapper(name="w", turns=("{base64} {braces} {rot13}",)).wrap("Wie {prompt} geht's, Zoë?")
     coded, kept, *_ = turn.split(" ")
     assert base64.b64decode(coded).decode() == "Wie {prompt} geht's, Zoë?"
     assert kept == "{braces}" and "Jvr {cebzcg} trug'f" in turn

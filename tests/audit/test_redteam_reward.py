@@ -75,7 +75,7 @@ def test_what_is_found_is_a_pair_whose_rejected_side_is_the_edited_answer() -> N
 
 
 def test_a_reward_that_tells_nothing_apart_is_a_mistake() -> None:
-    with pytest.raises(Mistake, match="no two answers apart"):
+    with pytest.raises(Mistake, match="same score to all answers"):
         reward.attack(CASES, lambda rows: [1.0] * len(list(rows)))
 
 

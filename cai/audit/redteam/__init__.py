@@ -1,1 +1,1 @@
-"""Red teaming: edits that raise a reward, and wrappers that make a policy answer. No gradient or model-written attacks."""
+"""Red teaming: edits that raise a reward, and wrappers that make a policy answer."""

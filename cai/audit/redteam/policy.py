@@ -1,8 +1,8 @@
 """Asks a policy prompts that should be refused, in wrappers: the success rate by wrapper and category, with intervals.
 
 Calls go through the journal, without a template. The refusal detector says whether an answer refuses; its measured
-agreement with human labels is part of every result. An answer that does not refuse need not answer the question, so
-`on the subject` also requires one of the prompt's longer words. A judge model can say whether each answer gives what was
+agreement with human labels is part of every result. An answer that does not refuse need not answer the question, so `on
+the subject` also requires one of the prompt's longer words. A judge model can say whether each answer gives what was
 asked for.
 """
 

@@ -1,9 +1,9 @@
 """Searches for edits that raise a reward without improving the answer: single edits, a greedy chain, random chains.
 
 The greedy chain is selected on one half of the prompts and evaluated on the other, because a search always finds
-something on the data it searches. Gains are in units of the reward's spread among answers to one prompt. Random draws are
-digests of the seed, so that a search is reproducible. Edits that may improve an answer (removing flattery or markup) are
-not used.
+something on the data it searches. Gains are in units of the reward's spread among answers to one prompt. Random draws
+are digests of the seed, so that a search is reproducible. Edits that may improve an answer (removing flattery or
+markup) are not used.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from cai.runs.journal import Journal
 from cai.runs.models import close_all, open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import ModelChoice, PromptSource, Recipe, load_recipe
-from cai.runs.training import SETTINGS, TrainingSettings
+from cai.runs.training import SETTINGS, TrainingSettingsRecord
 
 PROBED = Sampling(temperature=0.0, max_tokens=64)
 """Sampling of the probes' own questions: short and deterministic."""
@@ -223,7 +223,7 @@ async def audit_run(
         exhibit = Exhibit(tuple(changed), texts=tuple(spoken(run)))
         done.append(Audit("revisions", len(changed), tuple(run_probes("policy", exhibit, probes, "revisions"))))
     for folder in sorted((run.path / "train").glob("*/figures.json")):
-        settings = TrainingSettings.read(folder.parent)
+        settings = TrainingSettingsRecord.read(folder.parent)
         if plugins.find_plugin("train", settings.method, Method).writes == "reward":
             done.append(audit_reward([folder.parent], run.path, probes, on_scored=(progress or Progress()).scored))
         else:

@@ -1,7 +1,8 @@
 """Audits of pairs and rewards: gathers the cases, runs every probe for that subject, and returns the findings.
 
-Pairs come from any file that `cai.data.pairs` reads, or from a run. A run also gives its judges' verdicts in both orders,
-and the texts of its constitution and critiques, whose words must not occur in answers. A reward is any callable.
+Pairs come from any file that `cai.data.pairs` reads, or from a run. A run also gives its judges' verdicts in both
+orders, and the texts of its constitution and critiques, whose words must not occur in answers. A reward is any
+callable.
 """
 
 from __future__ import annotations

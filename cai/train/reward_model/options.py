@@ -20,7 +20,7 @@ class Options(TrainingOptions):
     center: Annotated[float, Field(ge=0)] = 0.01
     """Weight of (r_chosen + r_rejected)^2, which centres rewards on 0."""
     length: Literal["none", "margin", "penalty"] = "none"
-    """`margin` explains length away by a fitted term; `penalty` penalises its correlation with the reward in a batch."""
+    """`margin` explains length away by a fitted term; `penalty` penalises its correlation with reward in a batch."""
     length_weight: Annotated[float, Field(ge=0)] = 0.3
     """Weight of the penalty."""
     nuisance: tuple[Feature, ...] = ()

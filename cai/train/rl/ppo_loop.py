@@ -36,7 +36,7 @@ KEPT_CHECKPOINTS = 2
 """Most recent checkpoints that are kept."""
 
 
-def train_ppo(job: Job, options: Options) -> Mapping[str, Any]:
+def train_ppo(job: Job, options: Options) -> Mapping[str, object]:
     """Train to the end, or to a checkpoint on Ctrl-C. Raises Mistake, KeyboardInterrupt."""
     rewards = Rewards(options.rewards, options.combine, job)  # first, so that a wrong name costs no compute
     try:

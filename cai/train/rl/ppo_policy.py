@@ -1,7 +1,8 @@
 """The policy of PPO: a language model with a value head, and the frozen reference model. Imports torch.
 
-Every answer is sampled with its own random generator, seeded by its prompt, so that neither the other answers of a batch
-nor the number of processes change it. There is no top-k, top-p or penalty: PPO assumes samples from the policy itself.
+Every answer is sampled with its own random generator, seeded by its prompt, so that neither the other answers of a
+batch nor the number of processes change it. There is no top-k, top-p or penalty: PPO assumes samples from the policy
+itself.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ RewardFunction = Callable[[Sequence[list[dict[str, str]]], Sequence[str], Sequen
 
 
 class RewardSource(Knobs):
-    """One of model, function and judge. A string is a function where it has the form `pkg.module:name`, else a model."""
+    """One of model, function and judge. A string of the form `pkg.module:name` is a function, any other a model."""
 
     model: str | None = None
     """Folder of a reward model, an ensemble or a training."""

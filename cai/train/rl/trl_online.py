@@ -102,7 +102,7 @@ class RewardCallback:
         ]
 
 
-def train_rloo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def train_rloo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, object]:
     """Train with RLOO. `fields` are the fields of TRL's config that the method sets."""
     from trl import RLOOConfig, RLOOTrainer
 
@@ -112,7 +112,7 @@ def train_rloo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> 
     return _run(Trainer, RLOOConfig, job, options, fields)
 
 
-def train_grpo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def train_grpo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, object]:
     """Train with GRPO. `fields` are the fields of TRL's config that the method sets."""
     from trl import GRPOConfig, GRPOTrainer
 

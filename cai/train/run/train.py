@@ -41,7 +41,7 @@ from cai.runs.training import (
     Provenance,
     ProvenanceData,
     SettingsData,
-    TrainingSettings,
+    TrainingSettingsRecord,
     read_provenance,
 )
 from cai.train.trl.tokenizer import open_tokenizer
@@ -184,9 +184,9 @@ def _counter(folder: Path) -> Callable[[TrainingRow], int]:
     return count
 
 
-def _settings(order: Order, options: Any, identity: Mapping[str, str]) -> TrainingSettings:
+def _settings(order: Order, options: Any, identity: Mapping[str, str]) -> TrainingSettingsRecord:
     mix = getattr(options, "mix", "")
-    return TrainingSettings(
+    return TrainingSettingsRecord(
         method=order.method,
         options=options.model_dump(mode="json"),
         model=InitialModel(order.model, identity=identity),
@@ -208,11 +208,11 @@ def _rewards(options: Any) -> dict[str, str]:
     return {text: digest([sha256(file) for file in files]) for text, files in weights.items() if files}
 
 
-def _begun(out: Path, settings: TrainingSettings) -> TrainingResult | None:
+def _begun(out: Path, settings: TrainingSettingsRecord) -> TrainingResult | None:
     """The result of a finished training in this folder; None where there is something to do. Raises Mistake."""
     if (out / SETTINGS).is_file():
         restored(out / "model")
-        changed = settings.differences(TrainingSettings.read(out))
+        changed = settings.differences(TrainingSettingsRecord.read(out))
         begun = any((out / name).exists() for name in ("model", "checkpoints", "members"))
         if changed and begun:
             what = f"holds another training: its {', '.join(changed)} differ"
@@ -292,7 +292,7 @@ def _system_errors(out: Path) -> Iterator[None]:
 
 
 def _provenance(
-    order: Order, method: Method, options: Any, rows: TrainingRows, settings: TrainingSettings, folder: Path
+    order: Order, method: Method, options: Any, rows: TrainingRows, settings: TrainingSettingsRecord, folder: Path
 ) -> Provenance:
     """How the model is made, with the provenance of the models it is made from."""
     others = {

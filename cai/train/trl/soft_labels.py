@@ -1,7 +1,7 @@
 """TRL's reward and DPO trainers with soft labels: two more columns, `p` and `weight`, and two losses.
 
-A row's loss is weight * (-p log s(d) - (1 - p) log s(-d)); a batch's loss is the mean over its rows. Weights have mean 1
-over the data set, so one batch of eight is the same step as eight batches of one. Without the columns, or with p = 1
+A row's loss is weight * (-p log s(d) - (1 - p) log s(-d)); a batch's loss is the mean over its rows. Weights have mean
+1 over the data set, so one batch of eight is the same step as eight batches of one. Without the columns, or with p = 1
 and weight 1, both are TRL's own losses. TRL's other DPO losses are used unchanged.
 """
 
