@@ -106,12 +106,20 @@ def redteam_policy_command(
     from cai.runs.files import write_text
     from cai.runs.recipe import PromptSource
 
-                source = PromptSource(path=prompts, limit=limit) with watched(quiet or as_json) as progress: attempts =
-                asyncio.run( red_team_policy( model, source, runs, wrappers=load_wrappers(wrappers),
-                max_tokens=max_tokens, judge=judge, run_seed=seed, progress=progress, ) )  # fmt: skip if out:
-                write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in
-                successes(attempts.attempts))) if as_json: print(json.dumps(attempts.summary().as_json(), indent=2))
-                else: _print_summary(attempts.summary())
+    source = PromptSource(path=prompts, limit=limit)
+    with watched(quiet or as_json) as progress:
+        attempts = asyncio.run(
+            red_team_policy(
+                model, source, runs, wrappers=load_wrappers(wrappers), max_tokens=max_tokens, judge=judge,
+                run_seed=seed, progress=progress,
+            )
+        )  # fmt: skip
+    if out:
+        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in successes(attempts.attempts)))
+    if as_json:
+        print(json.dumps(attempts.summary().as_json(), indent=2))
+    else:
+        _print_summary(attempts.summary())
 
 
 def _print_summary(found: PolicyRedTeam) -> None:

@@ -106,7 +106,7 @@ def test_files_of_pairs_are_read_before_anything_is_computed(tmp_path: Path) -> 
     assert iterate.loop({"pairs": [pairs_file(tmp_path / "good.jsonl", good)]}).pairs
     with pytest.raises(Mistake, match="nowhere"):
         iterate.loop({"pairs": [str(tmp_path / "nowhere.jsonl")]})
-    with pytest.raises(Mistake, match="holds no pair that can be learned from"):
+    with pytest.raises(Mistake, match="has no pair to train on"):
         iterate.loop({"pairs": [pairs_file(tmp_path / "held.jsonl", {**good, "split": "test"})]})
 
 

@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import planted_run
 import pytest
 from ruamel.yaml import YAML
 
 from cai.backends.local.model_folders import model_folder
 from cai.core import plugins
-from cai.core.config import overrides, read_yaml
+from cai.core.config import overridden, read_yaml
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Method
 from cai.core.plugins import PACKAGE
@@ -29,6 +30,7 @@ from cai.train.reward_model.length_bias import fit_biases, markup_feature, pream
 from cai.train.run.train import _begun, _Metrics, _mix, _rewards, options_of
 from cai.train.trl.checkpoints import last_checkpoint, seal
 from cai.train.trl.datasets import labelled_rows, preferences
+from cai.train.trl.tokenizer import open_tokenizer
 
 SUPERVISED = ("sft", "reward", "dpo", "kto", "orpo")
 
@@ -170,8 +172,7 @@ async def test_a_run_gives_rows_of_every_kind_and_splits_them_as_its_exports(rec
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"status": "running"}')
-    (tmp_path / "traces.jsonl").touch()
+    planted_run.plant(tmp_path, status="interrupted")
     with pytest.raises(Mistake, match="is not finished"):
         read(tmp_path)
 
@@ -182,7 +183,7 @@ def test_helpful_rows_are_mixed_in_the_stated_share(tmp_path: Path) -> None:
     _mix(rows, helpful, "b", 0.25, seed=0)
     mixed = [row for row in rows.rows if row["id"].startswith("mix:")]
     assert (len(mixed), len(rows.rows)) == (10, 40)
-    with pytest.raises(Mistake, match="has 50 rows to learn from, and mix_ratio 0.9 of all needs"):
+    with pytest.raises(Mistake, match="has 50 usable rows, and mix_ratio 0.9 needs"):
         _mix(rows, helpful, "b", 0.9, seed=0)
 
 
@@ -215,11 +216,11 @@ def test_every_method_has_a_record_and_says_which_option_was_meant(name: str) ->
 
 
 def test_options_come_from_the_command_line_as_yaml() -> None:
-    given = overrides(("learning_rate=1e-5", "trl.warmup_steps=5", "soft=false"))
+    given = overridden({}, ("learning_rate=1e-5", "trl.warmup_steps=5", "soft=false"))
     assert given == {"learning_rate": 1e-5, "trl": {"warmup_steps": 5}, "soft": False}
     assert options_of("dpo", given)[1].trl == {"warmup_steps": 5}
     with pytest.raises(Mistake, match="not of the form key=value"):
-        overrides(("beta",))
+        overridden({}, ("beta",))
 
 
 @pytest.mark.parametrize(
@@ -406,8 +407,8 @@ def test_another_reward_model_makes_another_training(tmp_path: Path) -> None:
 
 
 def test_options_that_contradict_each_other_are_one_mistake() -> None:
-    with pytest.raises(Mistake, match="trl is a value already"):
-        overrides(("trl=5", "trl.x=3"))
+    with pytest.raises(Mistake, match="'trl' is a single value"):
+        overridden({}, ("trl=5", "trl.x=3"))
 
 
 def test_a_folder_that_cannot_be_made_is_one_mistake(tmp_path: Path) -> None:
@@ -480,3 +481,21 @@ def test_accelerate_files_are_plain_mappings_for_several_processes() -> None:
         said = YAML(typ="safe").load(file)
         assert said["compute_environment"] == "LOCAL_MACHINE" and said["num_processes"] >= 1
         assert read_yaml(file).data["distributed_type"]
+
+
+# --- Model folders ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_ships_code_is_refused_and_its_code_is_not_run(tmp_path: Path) -> None:
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(Mistake, match="needs Python code of its own"):
+        open_tokenizer(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_tokenizer_is_one_mistake(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(Mistake, match="has no tokenizer that can be loaded"):
+        open_tokenizer(tmp_path)
