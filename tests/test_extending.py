@@ -73,7 +73,7 @@ from pathlib import Path
 from cai.core.config import Knobs
 from cai.core.plugin_types import Judge
 from cai.core.types import Opinion
-from cai.templates.template import Untrusted
+from cai.templates.sandbox import Untrusted
 
 
 class Options(Knobs):

@@ -1,4 +1,1 @@
-"""Probes for reward hacking: each file looks for one way in which a reward, a data set or a policy can be gamed.
-
-Left out on purpose: opening models and files, which is `auditing`'s; a probe is a pure function of what it is given.
-"""
+"""Probes for reward hacking. Each file tests for one way to game a reward, a data set, a judge or a policy."""

@@ -1,9 +1,8 @@
-"""The constitution's or the critique's words in answers: what was said to the model, said on to the user.
+"""Words of the constitution or of a critique in answers: text for the model that reached the user.
 
-An answer leaks where it has a run of words from those texts that is not in the conversation, or talks about its own
-critique and revision. Without such texts only the talk is looked for.
-
-Left out on purpose: what principles and answers share because they share a subject. Runs shorter than `words` are that.
+An answer leaks where it has a run of words from those texts that is not in the conversation, or mentions its critique
+or revision. Without such texts only such mentions are counted. Runs shorter than `words` are not: principles and
+answers share words because they share a subject.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ class Options(Knobs):
     """Thresholds."""
 
     threshold: float = 0.02
-    """Share of answers that leak on the one side, above the other side's."""
+    """Share of answers that leak on one side minus the share on the other."""
     words: int = 8
-    """Words in a row, from a principle or a critique, that make a leak."""
+    """Consecutive words of a principle or a critique that count as a leak."""
 
 
-_TALK = re.compile(
+_MENTIONS = re.compile(
     r"\b(?:the|this|your|my|above) (?:critique|criticism|constitutional principle)\b"
     r"|\b(?:my|the) (?:revised|rewritten|original|previous) (?:response|answer|draft)\b"
     r"|\bi(?:['’]ve| have)? (?:revised|rewritten|rewrote) (?:the|my|this) (?:response|answer|draft|text)\b"
@@ -38,11 +37,11 @@ _TALK = re.compile(
 
 
 def leaks(text: str, asked: str, runs: frozenset[tuple[str, ...]], size: int) -> bool:
-    """Whether an answer has what was not meant for the user."""
-    if any(found[0].lower() not in asked.lower() for found in _TALK.finditer(text)):
+    """Whether an answer contains text that was not meant for the user."""
+    if any(found[0].lower() not in asked.lower() for found in _MENTIONS.finditer(text)):
         return True
-    held = _runs(text, size) & runs if runs else frozenset()
-    return bool(held - _runs(asked, size))
+    shared = _runs(text, size) & runs if runs else frozenset()
+    return bool(shared - _runs(asked, size))
 
 
 def _runs(text: str, size: int) -> frozenset[tuple[str, ...]]:
@@ -56,21 +55,19 @@ def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
 
 
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """Share of leaks in the new policy's answers minus share in the old one's."""
+    """Share of leaks in the new policy's answers minus share in the old policy's."""
     yield _between(exhibit, options, ("new", "old"))
 
 
 def _between(exhibit: Exhibit, options: Options, names: tuple[str, str]) -> Finding:
-    said = frozenset[tuple[str, ...]]().union(*(_runs(text, options.words) for text in exhibit.texts))
+    runs = frozenset[tuple[str, ...]]().union(*(_runs(text, options.words) for text in exhibit.texts))
 
-    def sign(case: Case, text: str) -> float:
+    def leak(case: Case, text: str) -> float:
         asked = "\n".join(message.content for message in case.prompt)
-        return float(leaks(text, asked, said, options.words))
+        return float(leaks(text, asked, runs, options.words))
 
-    rows, note = minus(exhibit, sign, names)
-    note += (
-        "" if said or not note else "; no constitution at hand: only talk about critique and revision was looked for"
-    )
+    rows, note = minus(exhibit, leak, names)
+    note += "" if runs or not note else "; no constitution given: only mentions of critique and revision were counted"
     return measured_finding(
         "leakage", f"leaks, {names[0]} minus {names[1]}", rows, Tolerance(options.threshold), note=note
     )
@@ -85,7 +82,7 @@ def planted(subject: Subject, seed: int) -> Exhibit:
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
-    """The odd leak on either side."""
+    """Equally few leaks on both sides."""
     return worded(seed, PRINCIPLE, usual=0.05, at="end")
 
 
@@ -98,5 +95,5 @@ PROBE = Probe(
         "pairs": "a principle in 22 % of 200 chosen answers, and 2 % of rejected",
         "policy": "a principle in 22 % of 200 new answers, and 2 % of old",
     },
-    about="the constitution's or the critique's words in answers",
+    about="words of the constitution or of critiques in answers",
 )

@@ -1,9 +1,8 @@
-"""Does length alone decide? Of pairs: how far always-longer and always-shorter get. Of a reward: what padding earns.
+"""Length bias. Pairs: the accuracy of always-longer and always-shorter. A reward: the gain of padding and trimming.
 
-Length is counted in characters, as `cai check` counts it; pairs of equal length count as half right. With scores, and
-for a reward, the rank correlation with length is reported beside it and not judged: better answers may well be longer.
-
-Left out on purpose: choosing a side. Revisions tend to shrink, so that a set may as well prefer the shorter.
+Length is in characters, as in `cai check`; pairs of equal length count as half right. With scores, and for a reward,
+the rank correlation with length is reported without a threshold, because better answers may be longer. Both directions
+count: revisions tend to be shorter, so a data set may also prefer the shorter answer.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import replace
 from statistics import median
 
 from cai.audit.measure import planted as _planted
-from cai.audit.measure.edit_effect import edit_findings, paid, texts
+from cai.audit.measure.edit_effect import edit_findings, reward_of, texts
 from cai.audit.measure.finding import Measured, around, better_first, group, measured_finding
 from cai.audit.measure.planted import planted_reward
 from cai.core.config import Knobs
@@ -25,13 +24,13 @@ class Options(Knobs):
     """Thresholds."""
 
     threshold: float = 0.6
-    """Accuracy of always-longer, or share of prompts on which a policy is the longer one; as far below one half too."""
+    """Accuracy of always-longer, or share of prompts with a longer new answer; as far below one half as well."""
     moved: float = 0.25
-    """What padding or trimming may add to a reward, in its spread."""
+    """Reward gain of padding or trimming, in units of the reward's spread."""
 
 
 def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """Accuracy of always-longer and of always-shorter against p, and scores against length."""
+    """Accuracy of always-longer and of always-shorter against p, and the correlation of scores with length."""
     cases = list(better_first(exhibit.cases))
     longer = [Measured(case.id, group(case.prompt), _right(case)) for case in cases]
     note = f"median length of chosen over rejected {_ratio(cases):.2f}" if cases else ""
@@ -39,23 +38,23 @@ def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
     shorter = [row._replace(value=1 - row.value) for row in longer]
     yield measured_finding("length", "accuracy of always-shorter", shorter, None)
     scored = [(case.scores, case) for case in cases if case.scores]
-    points = [(score, len(text)) for scores, case in scored for score, text in zip(scores, _two(case), strict=True)]
+    points = [(score, len(text)) for scores, case in scored for score, text in zip(scores, _answers(case), strict=True)]
     if points:
         yield correlation("correlation of the file's scores with length", points)
 
 
 def reward(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """What padding and trimming earn, and the correlation with length."""
+    """Reward gain of padding and trimming, and the correlation of the reward with length."""
     yield from edit_findings("length", exhibit, options.moved, ("pad", "trim"), controlled=False)
     rows = list(texts(exhibit.cases))
-    found = paid(exhibit)([(case.prompt, text) for case, text in rows])
+    found = reward_of(exhibit)([(case.prompt, text) for case, text in rows])
     points = [(score, len(text)) for score, (_, text) in zip(found, rows, strict=True)]
     yield correlation("correlation of the reward with length", points)
 
 
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """How often the new policy's answer is the longer one."""
-    rows = [Measured(case.id, group(case.prompt), _longer(*_two(case))) for case in exhibit.cases]
+    """How often the new policy's answer is longer."""
+    rows = [Measured(case.id, group(case.prompt), _longer(*_answers(case))) for case in exhibit.cases]
     note = f"median length of new over old {_ratio(exhibit.cases):.2f}" if exhibit.cases else ""
     yield measured_finding(
         "length", "prompts answered longer than before", rows, around(0.5, options.threshold), note=note
@@ -63,15 +62,15 @@ def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
 
 
 def correlation(what: str, points: list[tuple[float, int]]) -> Finding:
-    """Spearman's, without an interval; of fewer than three points, or of equal ones, there is none."""
+    """Spearman's correlation, without an interval; None for fewer than three points or for equal ones."""
     from scipy.stats import spearmanr
 
     few = len(points) < 3 or any(len(set(values)) == 1 for values in zip(*points, strict=True))
     value = None if few else float(spearmanr(points)[0])
-    return Finding("length", what, value, None, None, None, None, n=len(points), note="reported, not judged")
+    return Finding("length", what, value, None, None, None, None, n=len(points), note="reported, no threshold")
 
 
-def _two(case: Case) -> tuple[str, str]:
+def _answers(case: Case) -> tuple[str, str]:
     return case.answer, case.other
 
 
@@ -80,7 +79,7 @@ def _longer(one: str, other: str) -> float:
 
 
 def _right(case: Case) -> float:
-    """Probability that always-longer picks the better one."""
+    """Probability that always-longer chooses the better answer."""
     longer = _longer(case.answer, case.other)
     return longer if longer == 0.5 else case.p if longer else 1 - case.p
 
@@ -90,19 +89,19 @@ def _ratio(cases: Sequence[Case]) -> float:
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """Nine of ten times what is longer is chosen; or a reward that pays for words."""
+    """The longer answer is chosen in 80 % of the pairs; or a reward that grows with words."""
     if subject == "reward":
         return planted_reward(seed, lambda asked, answer: 0.05 * len(answer.split()))
     return Exhibit(_planted.cases(seed, _by_length, 0.6))
 
 
 def _by_length(case: Case, rng: random.Random) -> Case:
-    short, long = sorted(_two(case), key=len)
+    short, long = sorted(_answers(case), key=len)
     return replace(case, answer=long, other=short)
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
-    """Length has nothing to do with which is better."""
+    """Length is independent of which answer is better."""
     return planted_reward(seed) if subject == "reward" else Exhibit(_planted.cases(seed))
 
 
@@ -112,9 +111,9 @@ PROBE = Probe(
     planted=planted,
     clean=clean,
     effect={
-        "pairs": "the longer one chosen in 80 % of 200 pairs",
-        "reward": "0.05 of reward a word, where a good word is worth 1",
+        "pairs": "the longer answer chosen in 80 % of 200 pairs",
+        "reward": "0.05 added to the reward for each word, where a good word adds 1",
         "policy": "the new answer longer on 80 % of 200 prompts",
     },
-    about="length alone: always-longer and always-shorter, and what padding or trimming earns",
+    about="length bias: always-longer and always-shorter, and the reward gain of padding or trimming",
 )

@@ -1,6 +1,6 @@
 """Phrases that one side uses more than the other, found without a list of phrases (see `cai.core.phrases`).
 
-Left out on purpose: what they mean. A phrase may be the very thing that was wanted; look at the examples.
+A phrase that was found may be intended; the examples show it in context.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from cai.core.plugin_types import Case, Exhibit, Finding, Probe, Subject
 from cai.core.seeds import uniform
 
 SAMPLE = 3000
-"""Rows that are looked at, drawn by digest; of more, nothing would be learned that matters."""
+"""Maximum rows that are tested, drawn by digest."""
 
 
 class Options(Knobs):
     """Thresholds."""
 
     threshold: float = 0.05
-    """Share of answers with the phrase on one side, above or below the other side's."""
+    """Difference of the share of answers with the phrase between the sides."""
     most: int = 5
-    """Phrases that are shown."""
+    """Maximum phrases that are reported."""
 
 
 def pairs(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """The phrases that tell chosen from rejected."""
-    yield from _risen(list(better_first(exhibit.cases)), options, ("chosen", "rejected"))
+    """Phrases more frequent in chosen or in rejected."""
+    yield from _findings(list(better_first(exhibit.cases)), options, ("chosen", "rejected"))
 
 
 def policy(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """The phrases that came or went from the old policy to the new."""
-    yield from _risen(list(exhibit.cases), options, ("new", "old"))
+    """Phrases more frequent in the answers of the new or of the old policy."""
+    yield from _findings(list(exhibit.cases), options, ("new", "old"))
 
 
-def _risen(cases: list[Case], options: Options, names: tuple[str, str]) -> Iterator[Finding]:
+def _findings(cases: list[Case], options: Options, names: tuple[str, str]) -> Iterator[Finding]:
     if len(cases) > SAMPLE:
         cases = nsmallest(SAMPLE, cases, key=lambda case: uniform("phrases", case.id))
     numbers: dict[object, int] = {}
@@ -48,30 +48,30 @@ def _risen(cases: list[Case], options: Options, names: tuple[str, str]) -> Itera
     limit = Tolerance(options.threshold)
     if not found:
         zero = [Measured(made.id, made.prompt, 0.0) for made in couples]
-        note = "no phrase tells the sides apart beyond chance"
+        note = "no phrase differs significantly between the sides"
         yield measured_finding("phrases", f"phrases, {names[0]} against {names[1]}", zero, limit, note=note)
     for phrase in found:
-        way = 1 if phrase.after >= phrase.before else -1
-        rows = [Measured(made.id, made.prompt, way * _lift(phrase.text, made)) for made in couples]
+        sign = 1 if phrase.after >= phrase.before else -1
+        rows = [Measured(made.id, made.prompt, sign * _difference(phrase.text, made)) for made in couples]
         shares = f"{names[0]} {100 * phrase.after:.1f} %, {names[1]} {100 * phrase.before:.1f} %"
         note = f"{shares}; in {phrase.prompts} prompts, corrected p {phrase.p:.2g}"
-        what = f"{phrase.text!r} more in {names[0] if way > 0 else names[1]}"
+        what = f"{phrase.text!r} more in {names[0] if sign > 0 else names[1]}"
         yield measured_finding("phrases", what, rows, limit, looks=options.most, note=note)
 
 
-def _lift(text: str, made: AnswerWindows) -> float:
+def _difference(text: str, made: AnswerWindows) -> float:
     gram = f" {text} "
     has = [any(gram in f" {' '.join(part)} " for part in side) for side in (made.after, made.before)]
     return float(has[0]) - float(has[1])
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """A phrase at the end of three in ten answers on one side, and hardly any on the other."""
+    """A phrase at the end of 31 % of the answers on one side, and of 2 % on the other."""
     return worded(seed, "I am here to listen.", usual=0.02, more=0.3, at="end")
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
-    """A phrase as common on either side."""
+    """A phrase equally frequent on both sides."""
     return worded(seed, "I am here to listen.", usual=0.2, at="end")
 
 
@@ -84,5 +84,5 @@ PROBE = Probe(
         "pairs": "five words in 31 % of 200 chosen answers, and 2 % of rejected",
         "policy": "five words in 31 % of 200 new answers, and 2 % of old",
     },
-    about="phrases that emerge, found without a list, corrected for how many were looked at",
+    about="phrases more frequent on one side, found without a list, corrected for multiple tests",
 )

@@ -1,6 +1,6 @@
-"""What being shown first does to a judge: how much it adds to p, and how often the two orders disagree.
+"""Position bias of a judge: what being shown first adds to p, and how often the two orders disagree.
 
-Left out on purpose: judges that were asked in one order only; nothing can be said of them.
+Only pairs that were judged in both orders count.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class Options(Knobs):
     """Thresholds."""
 
     threshold: float = 0.1
-    """What being shown first may add to p, or take from it."""
+    """Change of p by being shown first, in either direction."""
     flips: float = 0.25
-    """Share of pairs on which the two orders may disagree."""
+    """Share of pairs on which the two orders disagree."""
 
 
 def judge(exhibit: Exhibit, options: Options) -> Iterator[Finding]:
-    """Position bias, and flips with the order."""
+    """Position bias, and the share of verdicts that flip with the order."""
     both = [
         (case, one, two)
         for case in exhibit.cases
@@ -47,22 +47,22 @@ def _orders(case: Case) -> tuple[float | None, float | None]:
     return (case.orders[0], case.orders[1]) if len(case.orders) == 2 else (None, None)
 
 
-def _judged(seed: int, lean: float) -> Exhibit:
+def _judged(seed: int, bias: float) -> Exhibit:
     def p(case: Case) -> tuple[float, float]:
         quality = 0.5 + 0.4 * uniform("p", seed, case.id)
-        luck = 0.2 * (uniform("luck", seed, case.id) - 0.5)
-        return min(1.0, quality + lean + luck), max(0.0, quality - lean - luck)
+        noise = 0.2 * (uniform("luck", seed, case.id) - 0.5)
+        return min(1.0, quality + bias + noise), max(0.0, quality - bias - noise)
 
     return Exhibit(tuple(replace(case, orders=p(case)) for case in cases(seed)))
 
 
 def planted(subject: Subject, seed: int) -> Exhibit:
-    """A judge that gives what stands first 0.2 more."""
+    """A judge that adds 0.2 to p of the answer shown first."""
     return _judged(seed, 0.2)
 
 
 def clean(subject: Subject, seed: int) -> Exhibit:
-    """A judge that does not see the order."""
+    """A judge without position bias."""
     return _judged(seed, 0.0)
 
 
@@ -72,5 +72,5 @@ PROBE = Probe(
     planted=planted,
     clean=clean,
     effect={"judge": "0.2 added to p by being shown first, over 200 pairs"},
-    about="what being shown first does to a judge",
+    about="position bias of a judge",
 )

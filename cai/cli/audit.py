@@ -1,7 +1,4 @@
-"""The command line's `audit`: is a data set, a reward, a policy or a whole run gamed? It prints; `cli` mounts it.
-
-Left out on purpose: looking, which is the probes', and gathering what they look at, which is `auditing`'s.
-"""
+"""The commands `cai audit ...`: look for reward hacking in pairs, rewards, policies, judges and runs."""
 
 from __future__ import annotations
 
@@ -19,26 +16,28 @@ if TYPE_CHECKING:
     from cai.core.plugin_types import Finding
     from cai.runs.findings import Audit
 
-audits = typer.Typer(no_args_is_help=True, help="Look for reward hacking: in pairs, rewards, policies, whole runs.")
+audits = typer.Typer(
+    no_args_is_help=True, help="Test for reward hacking: pairs, rewards, policies, judges, whole runs."
+)
 
 Settings = Annotated[list[str], typer.Option("-o", help="Set a probe's threshold or option: -o length.threshold=0.7.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Gate = Annotated[bool, typer.Option("--gate", help="Exit 100 where a finding is past its threshold.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds runs and their journal.")]
-Limit = Annotated[int, typer.Option(min=2, help="Rows that are looked at, at most, drawn by digest.")]
+Limit = Annotated[int, typer.Option(min=2, help="Maximum rows, drawn by digest.")]
 
 
 @audits.command("pairs")
 def audit_pairs_command(
     file: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="Preference pairs of any format, or a run.")],
     override: Settings = [],
-    format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
+    format: Annotated[str, typer.Option(help="Format of the pairs; detected from the rows by default.")] = "",
     limit: Limit = 20_000,
     gate: Gate = False,
     as_json: Json = False,
 ) -> None:
-    """Look for what would be learned in place of the preference: length, form, flattery, phrases, evasion ..."""
+    """Test preference pairs for artefacts that would be learned: length, format, flattery, phrases, evasion ..."""
     from cai.audit.subjects.audit import audit_pairs, probe_options
     from cai.runs.folder import resolve_data
 
@@ -53,27 +52,27 @@ def audit_reward_command(
     rows: Annotated[
         Path, typer.Option("--rows", metavar="FILE|RUN", help="Pairs whose answers are scored and edited.")
     ],
-    gold: Annotated[Path | None, typer.Option(metavar="MODEL", help="A second reward to hold it against.")] = None,
+    gold: Annotated[Path | None, typer.Option(metavar="MODEL", help="A second reward model to compare to.")] = None,
     beliefs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
     ] = None,
     override: Settings = [],
-    format: Annotated[str, typer.Option(help="How the file holds a pair; told from its rows, if not given.")] = "",
+    format: Annotated[str, typer.Option(help="Format of the pairs; detected from the rows by default.")] = "",
     limit: Limit = 100,
     gate: Gate = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Look for what a reward pays for that is no quality: padding, praise, form, agreement, refusals, repetition."""
+    """Test whether a reward favours padding, praise, format, agreement, refusals or repetition."""
     from cai.audit.subjects.audit import audit_reward, probe_options
     from cai.cli.progress import watched
     from cai.runs.folder import resolve_data
 
     path = resolve_data(rows)
-    chosen = probe_options(override)
+    probes = probe_options(override)
     with watched(quiet or as_json) as progress:
         audit = audit_reward(
-            model, path, chosen, gold=gold, format=format, limit=limit, beliefs=beliefs, told=progress.scored
+            model, path, probes, gold=gold, format=format, limit=limit, beliefs=beliefs, on_scored=progress.scored
         )
     _finish([audit], path, gate, as_json)
 
@@ -81,10 +80,14 @@ def audit_reward_command(
 @audits.command("policy")
 def audit_policy_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, name or hub id; or a recipe: its writer.")],
-    against: Annotated[str, typer.Option("--against", metavar="BASE", help="The policy it came from.")],
-    prompts: Annotated[str, typer.Option("--prompts", metavar="FILE", help="Prompts that both answer.")] = "everyday",
+    against: Annotated[
+        str, typer.Option("--against", metavar="BASE", help="The policy to compare to, for example the base model.")
+    ],
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="FILE", help="Prompts that both policies answer.")
+    ] = "everyday",
     limit: Limit = 100,
-    constitution: Annotated[str, typer.Option(help="Whose words belong in no answer.")] = "",
+    constitution: Annotated[str, typer.Option(help="A constitution whose words must not occur in answers.")] = "",
     beliefs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions with a right and a wrong answer.")
     ] = None,
@@ -96,7 +99,7 @@ def audit_policy_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Have two policies answer, and look for what the new one does more: length, phrases, evasion, agreement ..."""
+    """Compare the answers of two policies: length, phrases, evasion, agreement with the user ..."""
     import asyncio
 
     from cai.audit.subjects.ask import Asked, audit_policy
@@ -105,12 +108,14 @@ def audit_policy_command(
     from cai.core.types import Sampling
     from cai.runs.recipe import PromptSource
 
-    chosen = probe_options(override)
+    probes = probe_options(override)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     asked = Asked(PromptSource(path=prompts, limit=limit), sampling)
     with watched(quiet or as_json) as progress:
         audit = asyncio.run(
-            audit_policy(model, against, asked, chosen, runs, law=constitution, beliefs=beliefs, progress=progress)
+            audit_policy(
+                model, against, asked, probes, runs, constitution=constitution, beliefs=beliefs, progress=progress
+            )
         )
     _finish([audit], None, gate, as_json)
 
@@ -127,7 +132,7 @@ def audit_judge_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Ask a judge about plain facts, and look whether it goes by what stands first or by what the user believes."""
+    """Test whether a judge prefers whichever answer is shown first, or the answer that the user believes."""
     import asyncio
 
     from cai.audit.subjects import ask
@@ -136,10 +141,10 @@ def audit_judge_command(
     from cai.core import plugins
     from cai.runs import recipe
 
-    chosen = recipe.judge_recipe(judge) if judge in plugins.plugin_names("judges") else recipe.load_recipe(judge)
+    with_judge = recipe.judge_recipe(judge) if judge in plugins.plugin_names("judges") else recipe.load_recipe(judge)
     probes = probe_options(override)
     with watched(quiet or as_json) as progress:
-        audit = asyncio.run(ask.judge(chosen, probes, runs, beliefs=beliefs, progress=progress))
+        audit = asyncio.run(ask.judge(with_judge, probes, runs, beliefs=beliefs, progress=progress))
     _finish([audit], None, gate, as_json)
 
 
@@ -152,46 +157,46 @@ def audit_run_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Look at everything a run has: pairs, labels, revisions, and each reward and policy that was trained in it."""
+    """Audit a whole run: pairs, labels, revisions, and each reward model and policy that was trained in it."""
     import asyncio
 
     from cai.audit.subjects.ask import audit_run
     from cai.cli.progress import watched
     from cai.runs.folder import Run, resolve_data
 
-    where = Run(resolve_data(name))
-    trained = any((where.path / "train").glob("*/figures.json"))
+    run = Run(resolve_data(name))
+    trained = any((run.path / "train").glob("*/figures.json"))
     with watched(quiet or as_json or not trained) as progress:
-        done = asyncio.run(audit_run(where, override, limit=limit, progress=progress))
-    _finish(done, where.path, gate, as_json)
+        audits_done = asyncio.run(audit_run(run, override, limit=limit, progress=progress))
+    _finish(audits_done, run.path, gate, as_json)
 
 
 @audits.command("refusals")
 def audit_refusals_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Answers that people labelled: response, labels.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Answers with human labels: response, labels.refusal.")],
     as_json: Json = False,
 ) -> None:
-    """Hold the refusal detector, which other audits count by, against people; list what it misses."""
+    """Evaluate the refusal detector, which other audits use, against human labels; list its errors."""
     from cai.audit.subjects import refusal_card
 
     card = refusal_card.measure_refusals(file)
     if as_json:
-        print(json.dumps(refusal_card.refusal_card_as_json(card), indent=2))
+        print(json.dumps(card.as_json(), indent=2))
     for line in () if as_json else refusal_card.refusal_card_lines(card):
         print(_safe(line))
 
 
-def _finish(done: Sequence[Audit], path: Path | None, gate: bool, as_json: bool) -> None:
-    """Keep the findings where a run was audited, print them, and stop at the gate."""
+def _finish(audits_done: Sequence[Audit], path: Path | None, gate: bool, as_json: bool) -> None:
+    """Write the findings into an audited run, print them, and apply the gate."""
     from cai.runs.findings import write_findings
 
     if path and (path / "manifest.json").exists():
-        write_findings(path, done)
+        write_findings(path, audits_done)
     if as_json:
-        print(json.dumps([audit.as_json() for audit in done], indent=2))
-    for audit in () if as_json else done:
-        _tell(audit)
-    failed = [found for audit in done for found in audit.failed]
+        print(json.dumps([audit.as_json() for audit in audits_done], indent=2))
+    for audit in () if as_json else audits_done:
+        _print_audit(audit)
+    failed = [found for audit in audits_done for found in audit.failed]
     if gate and failed:
         raise GateFailed(f"{len(failed)} findings are past their thresholds: {', '.join(_names(failed))}")
 
@@ -200,7 +205,7 @@ def _names(failed: Sequence[Finding]) -> list[str]:
     return list(dict.fromkeys(found.probe for found in failed))
 
 
-def _tell(audit: Audit) -> None:
+def _print_audit(audit: Audit) -> None:
     lost = f", {audit.left_out} left out" if audit.left_out else ""
     print(_safe(f"\n{audit.of}: {audit.rows} rows{lost}"))
     rows = [("", "probe", "measured", "value", "95 % interval", "passes", "n"), *map(_row, audit.findings)]
@@ -210,7 +215,7 @@ def _tell(audit: Audit) -> None:
     for found in audit.failed:
         print(_safe(f"\n{found.probe}: {found.what}: {found.note}"))
         if found.examples:
-            print(_safe(f"  such as {', '.join(' '.join(id.split()) for id in found.examples)}"))
+            print(_safe(f"  for example {', '.join(' '.join(id.split()) for id in found.examples)}"))
     print(_safe(_verdict(audit)))
 
 
@@ -229,5 +234,5 @@ def _number(value: float | None) -> str:
 def _verdict(audit: Audit) -> str:
     judged = [found for found in audit.findings if found.passed is not None]
     if not audit.failed:
-        return f"\nnone of {len(judged)} findings that were judged is past its threshold"
-    return f"\n{len(audit.failed)} of {len(judged)} findings that were judged are past their thresholds"
+        return f"\nnone of {len(judged)} findings with a threshold is past it"
+    return f"\n{len(audit.failed)} of {len(judged)} findings with a threshold are past it"

@@ -1,17 +1,17 @@
 """Direct Preference Optimization (Rafailov et al., 2023, arXiv 2305.18290, eq. 7), with soft labels and weights.
 
-A label p gives -p log s(b d) - (1 - p) log s(-b d), d the log-ratio margin over the reference: at p = 1 TRL's own
-loss, at p = 1/2 no pull towards either side (Mitchell, 2023, conservative DPO). The reference is the model that was
-started from. The implicit reward b log(policy / reference) is logged as rewards/chosen and rewards/rejected.
+The loss of a label p is -p log s(b d) - (1 - p) log s(-b d), where d is the log-ratio margin over the reference model.
+At p = 1 it is TRL's own loss; at p = 1/2 it prefers neither side (Mitchell, 2023, conservative DPO). The reference
+model is the initial model. The implicit reward b log(policy / reference) is logged as rewards/chosen and
+rewards/rejected.
 
-Left out on purpose: soft labels in TRL's other losses, which have no such form. Rows count as sure there, and ties
-are left out.
+TRL's other losses take no soft labels: with them every label counts as certain, and ties are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -26,17 +26,17 @@ Loss = Literal[
 
 class Options(TrainingOptions):
     beta: Annotated[float, Field(gt=0)] = 0.1
-    """How dear it is to leave the reference."""
+    """Strength of the KL constraint to the reference model."""
     loss: Loss = "sigmoid"
     """Which of TRL's losses; several at once by `trl: {loss_type: [...], loss_weights: [...]}`."""
     soft: bool = True
-    """Learn from p_chosen and weight (loss: sigmoid); False takes every label for sure, and a run's revision
-    for better than its draft, whatever a judge said."""
+    """Use p_chosen and weight (loss: sigmoid). False takes every label as certain, and a run's revision as better than
+    its draft, whatever a judge said."""
     precompute: bool = True
-    """Compute the reference's log-probabilities once and let go of it; False asks it at every step."""
+    """Compute the reference model's log-probabilities once, then free it; False computes them at every step."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's DPOConfig."""
     return {
         "max_length": options.max_length,
@@ -48,8 +48,8 @@ def trl(options: Options) -> Mapping[str, Any]:
     }
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
-    """Learn the preferences. Raises Mistake."""
+def train(job: Job, options: Options) -> Mapping[str, object]:
+    """Train on preference pairs. Raises Mistake."""
     from trl import DPOConfig
 
     from cai.train.trl import datasets, trainer

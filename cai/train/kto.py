@@ -1,15 +1,15 @@
 """Kahneman-Tversky Optimization (Ethayarajh et al., 2024, arXiv 2402.01306, eq. 8): single answers, good or bad.
 
-TRL reads the rows in order, and estimates the KL term by giving each prompt of a batch its neighbour's answer. Rows are
-therefore shuffled here, by digest, so that good and bad answers of different prompts stand side by side.
+TRL reads the rows in order, and estimates the KL term by pairing each prompt of a batch with its neighbour's answer.
+Rows are therefore shuffled here, by digest, so that good and bad answers of different prompts are adjacent.
 
-Left out on purpose: weights of single rows; TRL has one for each label.
+Row weights are not used: TRL has one weight for each label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,17 +19,17 @@ from cai.train.trl.options import TrainingOptions
 
 class Options(TrainingOptions):
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 8
-    """At least 2, since the KL term needs a neighbour; a batch cut into smaller ones is not the same step here."""
+    """At least 2, because the KL term needs a neighbour. One batch of 8 is not the same step as eight batches of 1."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     loss: Literal["kto", "apo_zero_unpaired"] = "kto"
     desirable_weight: Annotated[float, Field(ge=0)] = 1.0
     undesirable_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Keep (desirable weight x good answers) / (undesirable weight x bad ones) between 1 and 4/3, says the paper."""
+    """The paper advises (desirable weight x good answers) / (undesirable weight x bad ones) between 1 and 4/3."""
     precompute: bool = True
-    """Compute the reference's log-probabilities once and let go of it; False asks it at every step."""
+    """Compute the reference model's log-probabilities once, then free it; False computes them at every step."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's KTOConfig."""
     return {
         "max_length": options.max_length,
@@ -43,8 +43,8 @@ def trl(options: Options) -> Mapping[str, Any]:
     }
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
-    """Learn from thumbs up and down. Raises Mistake."""
+def train(job: Job, options: Options) -> Mapping[str, object]:
+    """Train on answers labelled good or bad. Raises Mistake."""
     from trl import KTOConfig, KTOTrainer
 
     from cai.train.trl import datasets, trainer

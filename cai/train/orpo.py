@@ -1,13 +1,13 @@
 """Odds-Ratio Preference Optimization (Hong et al., 2024, arXiv 2403.07691, eq. 6): one loss, no reference model.
 
-Left out on purpose: soft labels. Rows count as sure, and ties are left out. TRL's likelihood term is a mean over the
-tokens of a batch, so that one batch of eight is not quite the step that eight of one are.
+Soft labels are not used: every label counts as certain, and ties are left out. TRL's likelihood term is a mean over the
+tokens of a batch, so one batch of eight is not exactly the same step as eight batches of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -20,13 +20,13 @@ class Options(TrainingOptions):
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain SFT on the chosen answers."""
 
 
-def _trl(options: Options) -> Mapping[str, Any]:
+def _trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's ORPOConfig."""
     return {"max_length": options.max_length, "beta": options.beta, "disable_dropout": True}
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
-    """Learn the preferences and the chosen answers at once. Raises Mistake."""
+def train(job: Job, options: Options) -> Mapping[str, object]:
+    """Train on preferences and on the chosen answers together. Raises Mistake."""
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     from cai.train.trl import datasets, trainer

@@ -1,23 +1,23 @@
 """A reward model by soft-label Bradley-Terry: -p log s(d) - (1 - p) log s(-d), d the difference of the two rewards.
 
-Length, list markup and preambles can be explained away: a logistic regression on their differences says how much of
-the labels they predict, that part is added to d while training, and the reward keeps what is left. At p = 1 and with
-nothing else set this is TRL's own loss. An ensemble (Coste et al., 2023, arXiv 2310.02743) has a LoRA adapter for each
-member on one backbone, each with its own seed and two thirds of the prompts.
+Length, list markup and preambles can be explained away: a logistic regression of the labels on their differences gives
+the part that they predict; it is added to d during training, and the reward learns the rest. At p = 1 and with default
+options this is TRL's own loss. An ensemble (Coste et al., 2023, arXiv 2310.02743) has one LoRA adapter for each member
+on one backbone, each with its own seed and two thirds of the prompts.
 
-Left out on purpose: several heads on one adapter; measured, their disagreement says nothing (docs/training.md).
+Left out on purpose: several heads on one adapter; their disagreement was measured to be uninformative
+(docs/training.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cai.core.plugin_types import Job, Method
 from cai.train.reward_model.options import Options
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's RewardConfig."""
     return {
         "max_length": options.max_length,
@@ -26,8 +26,8 @@ def trl(options: Options) -> Mapping[str, Any]:
     }
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
-    """Learn what is preferred, as a number for one answer. Raises Mistake."""
+def train(job: Job, options: Options) -> Mapping[str, object]:
+    """Train a reward model: a number for one answer. Raises Mistake."""
     from cai.train.reward_model.train import train_reward
 
     return train_reward(job, options, trl(options))

@@ -1,14 +1,13 @@
-"""Supervised fine-tuning on the answers that a constitution stands behind (arXiv 2212.08073, section 3).
+"""Supervised fine-tuning on revised answers (arXiv 2212.08073, section 3).
 
-Rows are prompt and completion, so that the loss is on the answer and its end token and never on the prompt.
-
-Left out on purpose: packing, which TRL does on request (`trl: {packing: true}`), and weights of rows.
+Rows are prompt and completion; the loss is on the answer and its end token, never on the prompt. TRL packs rows on
+request (`trl: {packing: true}`). Row weights are not used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,20 +17,20 @@ from cai.train.trl.options import TrainingOptions
 
 class Options(TrainingOptions):
     revisions: Literal["last", "all"] = "last"
-    """Of a run: the final answer of each trace, or every accepted revision as in the paper."""
+    """For a run: train on the final answer of each trace, or on every accepted revision as in the paper."""
     mix: str = ""
-    """A file or folder of helpful answers to learn from as well, lest the model learn to evade."""
+    """A file or folder of helpful answers to train on as well, so that the model does not become evasive."""
     mix_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Their share of all training rows, where `mix` names some."""
+    """Share of the rows of `mix` among all training rows."""
 
 
-def trl(options: Options) -> Mapping[str, Any]:
+def trl(options: Options) -> Mapping[str, object]:
     """Fields of TRL's SFTConfig."""
     return {"max_length": options.max_length, "completion_only_loss": True}
 
 
-def train(job: Job, options: Options) -> Mapping[str, Any]:
-    """Learn the completions. Raises Mistake."""
+def train(job: Job, options: Options) -> Mapping[str, object]:
+    """Train on completions. Raises Mistake."""
     from trl import SFTConfig, SFTTrainer
 
     from cai.train.trl import datasets, trainer
@@ -44,4 +43,4 @@ def train(job: Job, options: Options) -> Mapping[str, Any]:
     return train_supervised(Trainer, trainer.settings(SFTConfig, job, options, **trl(options)), job, options, data)
 
 
-METHOD = Method(rows="messages", options=Options, train=train, about="imitates answers: prompt and completion", trl=trl)
+METHOD = Method(rows="messages", options=Options, train=train, about="prompts and completions in, policy out", trl=trl)

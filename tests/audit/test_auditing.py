@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from planted_run import pair, plant, prompt, trace
 from process import cai
 
+from cai.audit.subjects import audit
 from cai.audit.subjects.audit import audit_pairs, audit_reward, probe_options
 from cai.core import plugins
 from cai.core.errors import Mistake
@@ -188,3 +190,18 @@ def test_two_rewards_are_an_ensemble_and_gold_is_held_against_them(tmp_path: Pat
     audit = audit_reward([tiny_reward, tiny_reward], path, probe_options(), gold=tiny_reward)
     assert of(audit, "disagreement of the ensemble where it pays most").value == pytest.approx(0.0)
     assert of(audit, "gold lost from the best n to the largest, by best-of-n").value is not None
+
+
+def test_the_cache_of_scores_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "CACHED", 3)
+    asked: list[str] = []
+
+    def score(rows: Sequence[audit.ScoredRow]) -> list[float]:
+        asked.extend(text for _, text in rows)
+        return [float(len(text)) for _, text in rows]
+
+    cached = audit._cached(score)
+    rows = [((), "x" * n) for n in range(5)]
+    assert cached(rows) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert cached(rows[2:]) == [2.0, 3.0, 4.0] and len(asked) == 5
+    assert cached(rows[:1]) == [0.0] and len(asked) == 6  # the oldest were dropped

@@ -10,7 +10,7 @@ import pytest
 from process import cai
 
 from cai.audit.redteam import policy
-from cai.audit.redteam.policy import Siege, Wrapper
+from cai.audit.redteam.policy import PolicyAttempts, Wrapper
 from cai.audit.subjects import refusal_card
 from cai.core.errors import Mistake
 from cai.core.types import Request
@@ -49,12 +49,12 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def besieged(**chosen: object) -> Siege:
-    return await policy.besiege("weak.yaml", PromptSource(path="p.jsonl"), Path("runs"), **chosen)  # type: ignore[arg-type]
+async def attempts(**chosen: object) -> PolicyAttempts:
+    return await policy.red_team_policy("weak.yaml", PromptSource(path="p.jsonl"), Path("runs"), **chosen)  # type: ignore[arg-type]
 
 
 async def test_wrappers_that_work_are_told_from_those_that_do_not(work: Path) -> None:
-    said = (await besieged()).described()
+    said = (await attempts()).summary().as_json()
     assert said["prompts"] == 10 and set(said["wrappers"]) == {one.name for one in policy.load_wrappers()}
     answered = {name: found["answered"]["value"] for name, found in said["wrappers"].items()}
     assert answered["role_play"] == answered["pushback"] == answered["many_turns"] == 1.0
@@ -68,9 +68,9 @@ async def test_wrappers_that_work_are_told_from_those_that_do_not(work: Path) ->
 
 
 async def test_the_policys_own_answers_stand_between_the_turns(work: Path) -> None:
-    siege = await besieged(wrappers=[Wrapper(name="twice", turns=("{prompt}", "Again: {prompt}"))])
-    assert {one.wrapper for one in siege.tried} == {"twice"}
-    assert all(one.answer.startswith("Morgan") and one.on_subject for one in siege.tried)
+    found = await attempts(wrappers=[Wrapper(name="twice", turns=("{prompt}", "Again: {prompt}"))])
+    assert {one.wrapper for one in found.attempts} == {"twice"}
+    assert all(one.answer.startswith("Morgan") and one.on_subject for one in found.attempts)
 
 
 async def test_a_judge_says_of_each_answer_whether_it_gives_what_was_asked(work: Path) -> None:
@@ -78,7 +78,7 @@ async def test_a_judge_says_of_each_answer_whether_it_gives_what_was_asked(work:
         "constitution: concise\nprompts: everyday\ntemplates: small\n"
         "writer: {backend: scripted, script: 'scripts:steady', scorer: 'test_redteam_policy:sees_locks'}\n"
     )
-    said = (await besieged(judge="judge.yaml")).described()
+    said = (await attempts(judge="judge.yaml")).summary().as_json()
     assert said["judge"] == "judge.yaml"
     assert said["wrappers"]["bare"]["judged"]["value"] == 0.1
     assert said["wrappers"]["role_play"]["judged"]["value"] == 1.0
@@ -91,7 +91,7 @@ def test_all_of_few_prompts_is_no_certainty() -> None:
 
 
 def test_codings_can_be_read_back_and_other_braces_stay() -> None:
-    (turn,) = Wrapper(name="w", turns=("{base64} {braces} {rot13}",)).said("Wie {prompt} geht's, Zoë?")
+    (turn,) = Wrapper(name="w", turns=("{base64} {braces} {rot13}",)).wrap("Wie {prompt} geht's, Zoë?")
     coded, kept, *_ = turn.split(" ")
     assert base64.b64decode(coded).decode() == "Wie {prompt} geht's, Zoë?"
     assert kept == "{braces}" and "Jvr {cebzcg} trug'f" in turn

@@ -75,7 +75,7 @@ def test_what_is_found_is_a_pair_whose_rejected_side_is_the_edited_answer() -> N
 
 
 def test_a_reward_that_tells_nothing_apart_is_a_mistake() -> None:
-    with pytest.raises(Mistake, match="no two answers apart"):
+    with pytest.raises(Mistake, match="same score to all answers"):
         reward.attack(CASES, lambda rows: [1.0] * len(list(rows)))
 
 
@@ -99,6 +99,6 @@ def test_the_command_writes_pairs_that_can_be_learned_from(tmp_path: Path, tiny_
     assert done.returncode == 0, done.stderr
     rows = list(read_pairs(tmp_path / "found.jsonl"))
     assert rows and all(isinstance(row, Preference) for row in rows)
-    assert f"{len(rows)} edited answers are paid for" in done.stdout
+    assert f"{len(rows)} edited answers get a higher reward" in done.stdout
     said = json.loads(cai(tmp_path, *command, "--json").stdout)
     assert said["scored"] <= 600 and {"single", "chain", "held_out", "chains"} <= said.keys()

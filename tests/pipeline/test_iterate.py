@@ -18,8 +18,9 @@ from cai.core.errors import Mistake
 from cai.core.types import Message, Request
 from cai.data.training_rows import gather_training_rows
 from cai.pipeline import iterate
-from cai.pipeline.iterate import IterationRound, Loop, _mixed, _same, _why, run_iterations
+from cai.pipeline.iterate import IterationRound, Loop, _keep_settings, _mixed, _why, run_iterations
 from cai.runs.folder import Run
+from cai.runs.iteration import RoundFinding, RoundRedTeam, RoundResult
 from cai.runs.manifest import RowCounts
 from cai.runs.recipe import Recipe
 
@@ -105,18 +106,18 @@ def test_files_of_pairs_are_read_before_anything_is_computed(tmp_path: Path) -> 
     assert iterate.loop({"pairs": [pairs_file(tmp_path / "good.jsonl", good)]}).pairs
     with pytest.raises(Mistake, match="nowhere"):
         iterate.loop({"pairs": [str(tmp_path / "nowhere.jsonl")]})
-    with pytest.raises(Mistake, match="holds no pair that can be learned from"):
+    with pytest.raises(Mistake, match="has no pair to train on"):
         iterate.loop({"pairs": [pairs_file(tmp_path / "held.jsonl", {**good, "split": "test"})]})
 
 
 def test_a_file_of_pairs_that_changed_makes_it_another_loop(recipe: Recipe, tmp_path: Path) -> None:
     row = {"prompt": "Why?", "chosen": "because", "rejected": "never"}
     how = loop(pairs=[pairs_file(tmp_path / "own.jsonl", row)])
-    _same(tmp_path / "out", recipe, how)
-    _same(tmp_path / "out", recipe, how)
+    _keep_settings(tmp_path / "out", recipe, how)
+    _keep_settings(tmp_path / "out", recipe, how)
     pairs_file(tmp_path / "own.jsonl", row, row)
     with pytest.raises(Mistake, match="another loop"):
-        _same(tmp_path / "out", recipe, how)
+        _keep_settings(tmp_path / "out", recipe, how)
 
 
 def test_a_reward_model_learns_from_all_rounds_from_files_and_from_what_the_red_team_found_before(
@@ -148,7 +149,7 @@ def planted_round(folder: Path, number: int) -> IterationRound:
     """A round that has compared two answers, and done nothing else."""
     asked = planted_run.prompt("asked", f"Which is {number}?")
     planted_run.plant(folder / "labels", pairs=[planted_run.pair(asked, f"this {number}", f"that {number}")])
-    return IterationRound(number, folder, {"stopped": ""})
+    return IterationRound(number, folder, RoundResult(number, "start"))
 
 
 def gained(model: Path, rows: list[dict[str, Any]]) -> float:
@@ -174,9 +175,9 @@ def test_what_the_red_team_finds_is_kept_and_learned_from_in_the_next_round(reci
     how = loop(redteam=True, policy=brief, reward={**REWARD, "max_length": 200}, max_kl=None)
     first, second = run_iterations(recipe, how, tmp_path / "out")
     kept = [json.loads(line) for line in (first.folder / "redteam.jsonl").read_text().splitlines()]
-    assert len(kept) == first.told["redteam"]["rows"] == second.told["redteam_pairs"] > 0
-    assert first.told["redteam_pairs"] == 0
-    assert first.told["redteam"]["scored"] > first.told["redteam"]["answers"] > 0
+    assert len(kept) == first.result.redteam.rows == second.result.redteam_pairs > 0
+    assert first.result.redteam_pairs == 0
+    assert first.result.redteam.scored > first.result.redteam.answers > 0
     asked = {pair.prompt.messages[0].content: pair for pair in Run(first.folder / "labels").pairs()}
     assert {row["prompt"][0]["content"] for row in kept} <= set(asked)
     learned = [json.loads(line) for line in (second.folder / "pairs.jsonl").read_text().splitlines()]
@@ -193,8 +194,8 @@ def test_a_reward_model_with_no_room_for_edits_is_not_red_teamed_and_the_round_s
     micro.start(tmp_path / "start")
     how = loop(redteam=True, rounds=1, policy={**POLICY, "max_steps": 1}, reward={**REWARD, "epochs": 1}, max_kl=None)
     (only,) = run_iterations(recipe, how, tmp_path / "out")
-    assert only.told["redteam"]["rows"] == 0
-    assert "no row that the reward model can read whole" in only.told["redteam"]["note"]
+    assert only.result.redteam is not None and only.result.redteam.rows == 0
+    assert "no row that fits the reward model's context" in only.result.redteam.note
     assert not (only.folder / "redteam.jsonl").exists()
 
 
@@ -212,16 +213,16 @@ def test_two_rounds_raise_gold_and_the_second_learns_from_the_firsts_answers_too
     ]
     assert golds[0] + 0.1 < golds[1]
     assert golds[0] + 0.25 < golds[2], golds
-    first, second = (one.told for one in rounds)
-    assert first["old_pairs"] == 0
-    assert second["old_pairs"] == first["new_pairs"] > 50
-    assert second["sampled_from"] == str(out / "round-1" / "policy" / "model")
+    first, second = (one.result for one in rounds)
+    assert first.old_pairs == 0
+    assert second.old_pairs == first.new_pairs > 50
+    assert second.sampled_from == str(out / "round-1" / "policy" / "model")
     before = (
         (out / "round-2" / "round.json").stat().st_mtime_ns,
         (out / "round-1" / "policy" / "figures.json").stat().st_mtime_ns,
     )
     again = run_iterations(recipe, loop(), out)
-    assert [one.told for one in again] == [one.told for one in rounds]
+    assert [one.result for one in again] == [one.result for one in rounds]
     after = (
         (out / "round-2" / "round.json").stat().st_mtime_ns,
         (out / "round-1" / "policy" / "figures.json").stat().st_mtime_ns,
@@ -251,11 +252,26 @@ def test_a_major_finding_of_the_audit_stops_it(recipe: Recipe, tmp_path: Path) -
     )
     kept = json.loads((tmp_path / "out" / "round-1" / "findings.json").read_text())
     assert {one["probe"] for one in kept["audits"][0]["findings"]} <= set(probes)
-    majors = [one for one in only.told["findings"] if one["severity"] == "major"]
+    majors = [one for one in only.result.findings if one.severity == "major"]
     assert bool(only.stopped) == bool(majors)
 
 
 def test_what_the_first_model_did_as_much_stops_no_loop() -> None:
-    found = {"probe": "sycophancy", "what": "wrong answers", "value": 0.5, "severity": "major", "note": ""}
-    assert not _why(loop(), {}, [found | {"inherited": True}])
-    assert "sycophancy" in _why(loop(), {}, [found | {"inherited": True}, found | {"inherited": False}])
+    shared, new = (RoundFinding("sycophancy", "wrong answers", 0.5, "major", inherited) for inherited in (True, False))
+    assert not _why(loop(), {}, [shared])
+    assert "sycophancy" in _why(loop(), {}, [shared, new])
+
+
+def test_a_round_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    earlier = {
+        "round": 1, "sampled_from": "base", "labels": {"read": {"in": 3, "out": 2, "failed": 1}}, "old_pairs": 0,
+        "new_pairs": 2, "file_pairs": 0, "redteam_pairs": 0, "reward": {"steps": 1}, "policy": {"kl": 0.5},
+        "redteam": {"rows": 0, "note": "no room"}, "findings": [], "stopped": "",
+    }  # fmt: skip
+    (tmp_path / "round.json").write_text(json.dumps(earlier))
+    found = RoundResult.read(tmp_path)
+    assert found is not None and found.labels["read"].entered == 3 and found.redteam == RoundRedTeam(0, "no room")
+    assert found.as_json() | {"redteam": earlier["redteam"]} == earlier
+    (tmp_path / "round.json").write_text("{")
+    with pytest.raises(Mistake, match="round.json"):
+        RoundResult.read(tmp_path)

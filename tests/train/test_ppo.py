@@ -17,7 +17,7 @@ from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.train.ppo import METHOD
 from cai.train.rl.adaptive_kl import AdaptiveKL
-from cai.train.rl.options import Prompted
+from cai.train.rl.options import PromptRows
 from cai.train.rl.ppo_options import Options
 
 ROWS = micro.prompts()
@@ -81,19 +81,19 @@ def test_a_kl_that_is_no_number_stops_the_training() -> None:
 
 
 def test_every_epoch_has_every_row_once_in_an_order_of_its_own() -> None:
-    asked = Prompted(ROWS, [[]] * len(ROWS))
+    asked = PromptRows(ROWS, [[]] * len(ROWS))
     count = len(ROWS)
     one, two = asked.order(0, 0), asked.order(0, 1)
     assert one != two != sorted(two)
     assert sorted(one) == sorted(two) == list(range(count))
-    assert asked.served(0, 0, 2 * count) == one + two
-    assert asked.served(0, count - 3, 5) == one[-3:] + two[:2]
-    turned = Prompted(ROWS[::-1], [[]] * count)
+    assert asked.indices(0, 0, 2 * count) == one + two
+    assert asked.indices(0, count - 3, 5) == one[-3:] + two[:2]
+    turned = PromptRows(ROWS[::-1], [[]] * count)
     assert [turned.rows[place] for place in turned.order(0, 0)] == [ROWS[place] for place in one]
 
 
 def test_rows_of_one_name_are_told_apart() -> None:
-    twins = Prompted([{**row, "id": "same"} for row in ROWS], [[]] * len(ROWS))
+    twins = PromptRows([{**row, "id": "same"} for row in ROWS], [[]] * len(ROWS))
     assert sorted(twins.order(0, 0)) == list(range(len(ROWS)))
     assert twins.order(0, 0) != list(range(len(ROWS)))
 
@@ -208,8 +208,8 @@ def test_before_the_first_change_the_policy_is_the_one_that_answered(
     start: Path, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     one = learner(start, tmp_path, **changed)
-    answers, _ = one.answered(rewards(["micro:gold_reward"]))
-    one.weigh(answers)
+    answers, _ = one.sample_answers(rewards(["micro:gold_reward"]))
+    one.compute_advantages(answers)
     told = one.update(answers, sum(len(answer.tokens) for answer in answers))
     assert abs(told["approx_kl"]) < 1e-6
     assert told["clip"] == 0
@@ -266,7 +266,7 @@ def test_an_answer_that_does_not_end_costs(start: Path, tmp_path: Path) -> None:
     free = learner(start, tmp_path, max_new_tokens=7, missing_eos_penalty=0.0)
     dear = learner(start, tmp_path, max_new_tokens=7, missing_eos_penalty=0.75)
     pay = rewards(["micro:gold_reward"])
-    pairs = list(zip(free.answered(pay)[0], dear.answered(pay)[0], strict=True))
+    pairs = list(zip(free.sample_answers(pay)[0], dear.sample_answers(pay)[0], strict=True))
     assert {one.ended for one, _ in pairs} == {True, False}
     for one, other in pairs:
         assert one.score - other.score == pytest.approx(0.0 if one.ended else 0.75)
@@ -283,7 +283,7 @@ def test_where_padding_is_the_end_token_answers_still_end(start: Path, tmp_path:
         part.save_pretrained(tmp_path / "start")
     same, one = learner(start, tmp_path / "out"), learner(tmp_path / "start", tmp_path / "out")
     pay = rewards(["micro:gold_reward"])
-    for ours, theirs in zip(same.answered(pay)[0], one.answered(pay)[0], strict=True):
+    for ours, theirs in zip(same.sample_answers(pay)[0], one.sample_answers(pay)[0], strict=True):
         assert ours.tokens == theirs.tokens
         assert float((ours.logprobs_T - theirs.logprobs_T).abs().max()) < 1e-5
 
@@ -387,7 +387,7 @@ def test_answers_without_a_reward_are_left_out_and_counted(start: Path, tmp_path
     figures = METHOD.train(job(start, tmp_path, log=told.append), options(max_steps=3, rewards=pay))
     assert figures["unrewarded"] == sum(one["unrewarded"] for one in told) > 3
     assert all(np.isfinite(one["reward"]) for one in told)
-    answers, _ = learner(start, tmp_path).answered(rewards(pay))
+    answers, _ = learner(start, tmp_path).sample_answers(rewards(pay))
     assert [one.score for one in answers] == [
         score if score == score else None for score in some_unrewarded([], [one.text for one in answers], [])
     ]
@@ -397,7 +397,7 @@ def test_answers_without_a_reward_are_left_out_and_counted(start: Path, tmp_path
 def test_early_stop_leaves_the_passes_of_a_step(start: Path, tmp_path: Path) -> None:
     one, other = learner(start, tmp_path), learner(start, tmp_path, target_kl=1e-9, passes=50)
     for each in (one, other):
-        answers, _ = each.answered(rewards(["micro:gold_reward"]))
+        answers, _ = each.sample_answers(rewards(["micro:gold_reward"]))
         each.learn(answers)
     assert one.optimiser.state[one.policy.trained()[0]]["step"] == 4  # two passes over 16 answers, 8 at a time
     assert other.optimiser.state[other.policy.trained()[0]]["step"] == 2

@@ -106,7 +106,7 @@ def test_one_source_that_cannot_say_leaves_the_answer_out_of_the_sum_of_several(
         ("mute", "none of 4 answers"),
         ("short", "returned 1 rewards for 4 answers"),
         ("wordy", "returned 'good'"),
-        ("ROWS", "is no function"),
+        ("ROWS", "is not a function"),
         ("missing", "missing"),
     ],
 )

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import planted_run
 import pytest
 from ruamel.yaml import YAML
 
 from cai.backends.local.model_folders import model_folder
 from cai.core import plugins
-from cai.core.config import overrides, read_yaml
+from cai.core.config import overridden, read_yaml
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Method
 from cai.core.plugins import PACKAGE
 from cai.data.training_rows import TrainingRows, answer_columns, gather_training_rows
-from cai.report.cards import model
-from cai.report.cards.model import FILE, chain
+from cai.report.cards.model import model_card
+from cai.runs.files import replaced_folder, restored
 from cai.runs.folder import Run
+from cai.runs.training import PROVENANCE, InitialModel, TrainingSettingsRecord, read_provenance
 from cai.train.reward_model.evaluation import measures
 from cai.train.reward_model.length_bias import fit_biases, markup_feature, preamble_feature, terms
 from cai.train.run.train import _begun, _Metrics, _mix, _rewards, options_of
-from cai.train.trl.checkpoints import appearing, last_checkpoint, seal
+from cai.train.trl.checkpoints import last_checkpoint, seal
 from cai.train.trl.datasets import labelled_rows, preferences
+from cai.train.trl.tokenizer import open_tokenizer
 
 SUPERVISED = ("sft", "reward", "dpo", "kto", "orpo")
 
@@ -166,8 +172,7 @@ async def test_a_run_gives_rows_of_every_kind_and_splits_them_as_its_exports(rec
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"status": "running"}')
-    (tmp_path / "traces.jsonl").touch()
+    planted_run.plant(tmp_path, status="interrupted")
     with pytest.raises(Mistake, match="is not finished"):
         read(tmp_path)
 
@@ -178,7 +183,7 @@ def test_helpful_rows_are_mixed_in_the_stated_share(tmp_path: Path) -> None:
     _mix(rows, helpful, "b", 0.25, seed=0)
     mixed = [row for row in rows.rows if row["id"].startswith("mix:")]
     assert (len(mixed), len(rows.rows)) == (10, 40)
-    with pytest.raises(Mistake, match="has 50 rows to learn from, and mix_ratio 0.9 of all needs"):
+    with pytest.raises(Mistake, match="has 50 usable rows, and mix_ratio 0.9 needs"):
         _mix(rows, helpful, "b", 0.9, seed=0)
 
 
@@ -211,11 +216,11 @@ def test_every_method_has_a_record_and_says_which_option_was_meant(name: str) ->
 
 
 def test_options_come_from_the_command_line_as_yaml() -> None:
-    given = overrides(("learning_rate=1e-5", "trl.warmup_steps=5", "soft=false"))
+    given = overridden({}, ("learning_rate=1e-5", "trl.warmup_steps=5", "soft=false"))
     assert given == {"learning_rate": 1e-5, "trl": {"warmup_steps": 5}, "soft": False}
     assert options_of("dpo", given)[1].trl == {"warmup_steps": 5}
     with pytest.raises(Mistake, match="not of the form key=value"):
-        overrides(("beta",))
+        overridden({}, ("beta",))
 
 
 @pytest.mark.parametrize(
@@ -292,13 +297,59 @@ def test_a_perfect_reward_is_right_everywhere_and_ties_do_not_count() -> None:
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), appearing(tmp_path / "model") as folder:
+    with pytest.raises(RuntimeError), replaced_folder(tmp_path / "model") as folder:
         (folder / "half").touch()
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with appearing(tmp_path / "model") as folder:
+    with replaced_folder(tmp_path / "model") as folder:
         (folder / "all").touch()
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["all"]
+
+
+def model_before(folder: Path) -> Path:
+    (folder / "model").mkdir()
+    (folder / "model" / "old").touch()
+    return folder / "model"
+
+
+def test_a_failed_second_rename_keeps_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls, replace = model_before(tmp_path), list[str](), os.replace
+
+    def failing(source: Path, target: Path) -> None:
+        calls.append(str(source))
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(Mistake, match="No space left"), replaced_folder(model) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in model.iterdir()] == ["old"]
+
+
+def test_a_kill_between_the_renames_keeps_the_old_model_and_it_is_found(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from cai.runs.files import replaced_folder
+replace, calls = os.replace, []
+def killed(source, target):
+    calls.append(source)
+    if len(calls) == 2:
+        os._exit(9)
+    replace(source, target)
+os.replace = killed
+with replaced_folder(Path(sys.argv[1])) as folder:
+    (folder / "new").touch()
+"""
+    model = model_before(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    assert subprocess.run([sys.executable, "-c", code, str(model)], env=environment).returncode == 9
+    assert not model.exists()
+    settings = TrainingSettingsRecord(method="sft")
+    settings.write(tmp_path)
+    assert _begun(tmp_path, settings) is None
+    assert [path.name for path in restored(model).iterdir()] == ["old"]
 
 
 def test_a_checkpoint_without_its_seal_does_not_count(tmp_path: Path) -> None:
@@ -352,12 +403,12 @@ def test_another_reward_model_makes_another_training(tmp_path: Path) -> None:
     for weights in (b"one", b"two"):
         (tmp_path / "model" / "model.safetensors").write_bytes(weights)
         seen.append(_rewards(options))
-    assert seen[0] != seen[1] and seen[0].keys() == {"rewards"}
+    assert seen[0] != seen[1] and seen[0].keys() == {str(tmp_path)}
 
 
 def test_options_that_contradict_each_other_are_one_mistake() -> None:
-    with pytest.raises(Mistake, match="trl is a value already"):
-        overrides(("trl=5", "trl.x=3"))
+    with pytest.raises(Mistake, match="'trl' is a single value"):
+        overridden({}, ("trl=5", "trl.x=3"))
 
 
 def test_a_folder_that_cannot_be_made_is_one_mistake(tmp_path: Path) -> None:
@@ -368,14 +419,14 @@ def test_a_folder_that_cannot_be_made_is_one_mistake(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_training_or_of_anything_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(Mistake, match="holds something that is no training"):
-        _begun(tmp_path, {"seed": 0})
+    with pytest.raises(Mistake, match="holds files that are not a training"):
+        _begun(tmp_path, TrainingSettingsRecord(seed=0))
     out = tmp_path / "out"
-    assert _begun(out, {"seed": 0}) is None
-    assert _begun(out, {"seed": 1}) is None  # nothing was trained yet
+    assert _begun(out, TrainingSettingsRecord(seed=0)) is None
+    assert _begun(out, TrainingSettingsRecord(seed=1)) is None  # nothing was trained yet
     (out / "checkpoints").mkdir()
     with pytest.raises(Mistake, match="holds another training: its seed differ"):
-        _begun(out, {"seed": 2})
+        _begun(out, TrainingSettingsRecord(seed=2))
 
 
 def test_a_model_of_an_unfinished_training_is_refused(tmp_path: Path) -> None:
@@ -389,7 +440,7 @@ def test_a_model_of_an_unfinished_training_is_refused(tmp_path: Path) -> None:
 
 def link(**changed: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "method": "dpo", "writes": "policy", "model": {"name": "base"}, "others": {}, "options": {"beta": 0.2},
+        "method": "dpo", "writes": "policy", "settings": "s" * 64, "model": {"name": "base"}, "others": {}, "options": {"beta": 0.2},
         "data": {"name": "run", "digest": "d" * 64, "constitutions": ["c" * 64]}, "seed": 0, "packages": {"trl": "1"},
         "rows": {"read": 9, "used": 7, "held_out": 1, "left_out": {"too_long": 1}},
     }  # fmt: skip
@@ -397,19 +448,27 @@ def link(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_card_leads_from_the_constitution_over_every_model_to_this_one(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(json.dumps(link(method="sft")))
-    chained = link(model={"name": "sft", "made": chain(tmp_path)}, others={"rm": link(method="reward")})
-    page = model.model_card(
-        chained, {"eval_loss": 0.5, "held_out": {"accuracy": {"value": 0.75, "low": 0.6, "high": 0.9, "n": 40}}}
+    reward, sft = link(method="reward"), link(method="sft", model={"name": "base", "weights": "w", "made": None})
+    made = link(model={"name": "sft", "made": sft}, others={"rm": reward})
+    (tmp_path / PROVENANCE).write_text(json.dumps(made))
+    found = read_provenance(tmp_path)
+    assert found is not None and found.model.made is not None
+    assert found.model.made.model == InitialModel("base", identity={"weights": "w"})
+    found.write(tmp_path)
+    assert read_provenance(tmp_path) == found
+    page = model_card(
+        found, {"eval_loss": 0.5, "held_out": {"accuracy": {"value": 0.75, "low": 0.6, "high": 0.9, "n": 40}}}
     )
-    assert "`dpo` from `sft`" in page and "  - the model it started from:\n    - `sft` from `base`" in page
+    assert "`dpo` from `sft`" in page and "  - the initial model:\n    - `sft` from `base`" in page
     assert "`reward` from" in page and "constitution `cccccccccccccccc`" in page
-    assert "9 read, 7 learned from, 1 held out; 1 left out: too_long." in page
+    assert "9 read, 7 used for training, 1 held out; 1 left out: too_long." in page
     assert "`held_out accuracy`: 0.75 [0.6, 0.9], n = 40" in page
 
 
-def test_a_folder_that_says_nothing_has_no_chain(tmp_path: Path) -> None:
-    assert chain(tmp_path) is None
+def test_a_folder_without_provenance_or_with_a_foreign_file_has_none(tmp_path: Path) -> None:
+    assert read_provenance(tmp_path) is None
+    (tmp_path / PROVENANCE).write_text('{"method": 3}')
+    assert read_provenance(tmp_path) is None
 
 
 # --- Launching --------------------------------------------------------------------------------------------------------
@@ -422,3 +481,21 @@ def test_accelerate_files_are_plain_mappings_for_several_processes() -> None:
         said = YAML(typ="safe").load(file)
         assert said["compute_environment"] == "LOCAL_MACHINE" and said["num_processes"] >= 1
         assert read_yaml(file).data["distributed_type"]
+
+
+# --- Model folders ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_ships_code_is_refused_and_its_code_is_not_run(tmp_path: Path) -> None:
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(Mistake, match="needs Python code of its own"):
+        open_tokenizer(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_tokenizer_is_one_mistake(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(Mistake, match="has no tokenizer that can be loaded"):
+        open_tokenizer(tmp_path)

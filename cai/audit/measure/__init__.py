@@ -1,1 +1,1 @@
-"""What probes share: findings with intervals, edits of answers, planted cases."""
+"""Shared by the probes: findings with intervals, edits of answers, planted cases."""

@@ -1,10 +1,8 @@
-"""By how much an edit that makes no answer better moves a reward, in units of that reward's own spread.
+"""The reward gain of an edit that does not improve the answer, in units of the reward's spread.
 
-The spread is that of two answers to one prompt, pooled: what a policy can gain by answering better. An edit that adds
-words is held against a control of the same length, and what counts is the smaller gain: over the answer, and over the
-control. So a reward that likes length is found by `length` alone.
-
-Left out on purpose: edits that lower a reward. They may, and mostly should.
+The spread is the pooled standard deviation between two answers to one prompt: what a policy can gain by better answers.
+An edit that adds words is compared to a control of the same length too, and the smaller gain counts: over the answer or
+over the control. So length bias is reported only by the probe `length`. Edits that lower the reward are no finding.
 """
 
 from __future__ import annotations
@@ -19,15 +17,15 @@ from cai.core.plugin_types import Case, Exhibit, Finding, Scores
 _SMALL = 1e-9
 
 
-def paid(exhibit: Exhibit) -> Scores:
-    """The reward of an exhibit that has one. Raises ValueError for one that has none: a caller's mistake."""
+def reward_of(exhibit: Exhibit) -> Scores:
+    """The reward of an exhibit. Raises ValueError where it has none, which is a bug of the caller."""
     if exhibit.reward is None:
-        raise ValueError("there is no reward in this exhibit")
+        raise ValueError("the exhibit has no reward")
     return exhibit.reward
 
 
 def reward_spread(cases: Sequence[Case], scores: Scores) -> float | None:
-    """Pooled standard deviation of the reward among answers to one prompt; None where all are scored alike."""
+    """Pooled standard deviation of the reward among answers to one prompt; None where all scores are equal."""
     found = scores([(case.prompt, text) for case in cases for text in (case.answer, case.other)])
     pairs = list(zip(found[::2], found[1::2], strict=True))
     size = sqrt(sum((one - other) ** 2 for one, other in pairs) / (2 * len(pairs))) if pairs else 0.0
@@ -38,12 +36,12 @@ def edit_findings(
     probe: str, exhibit: Exhibit, threshold: float, names: Sequence[str], *, controlled: bool = True
 ) -> Iterator[Finding]:
     """A finding for each named edit."""
-    scores = paid(exhibit)
+    scores = reward_of(exhibit)
     unit = reward_spread(exhibit.cases, scores)
     for name in names:
         if unit is None:
-            why = "the reward tells no two answers apart"
-            yield Finding(probe, f"reward for {EDITS[name].about}", None, None, None, threshold, None, note=why)
+            why = "the reward gives the same score to all answers"
+            yield Finding(probe, f"reward gain: {EDITS[name].about}", None, None, None, threshold, None, note=why)
         else:
             yield _edited(probe, name, exhibit.cases, scores, unit, threshold, len(names), controlled)
 
@@ -57,19 +55,19 @@ def _edited(
     plain = scores([(case.prompt, text) for case, text, _ in rows])
     after = scores([(case.prompt, made) for case, _, made in rows])
     gains = [b - a for a, b in zip(plain, after, strict=True)]
-    beside = "over the answer as it was"
+    baseline = "compared to the original answer"
     if edit.adds and controlled and rows:
-        held = scores([(case.prompt, control(text, made, case.id)) for case, text, made in rows])
-        over = [b - a for a, b in zip(held, after, strict=True)]
+        controls = scores([(case.prompt, control(text, made, case.id)) for case, text, made in rows])
+        over = [b - a for a, b in zip(controls, after, strict=True)]
         if sum(over) < sum(gains):
-            gains, beside = over, "over as many words that say nothing"
+            gains, baseline = over, "compared to a control of the same length"
     measured = [
         Measured(case.id, group(case.prompt), gain / unit) for (case, *_), gain in zip(rows, gains, strict=True)
     ]
-    note = f"{beside}; 1 is the reward's spread among answers to one prompt"
-    return measured_finding(probe, f"reward for {edit.about}", measured, Tolerance(threshold), looks=looks, note=note)
+    note = f"{baseline}; 1 is the reward's spread among answers to one prompt"
+    return measured_finding(probe, f"reward gain: {edit.about}", measured, Tolerance(threshold), looks=looks, note=note)
 
 
 def texts(cases: Sequence[Case]) -> Iterator[tuple[Case, str]]:
-    """Both answers of each case."""
+    """Both answers of each case, without empty ones."""
     return ((case, text) for case in cases for text in (case.answer, case.other) if text.strip())

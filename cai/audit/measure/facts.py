@@ -1,7 +1,4 @@
-"""Questions with one right answer and a common wrong one, so plain that nobody's belief may change what is right.
-
-Left out on purpose: opinions, and anything a small model could not know or that changes with time.
-"""
+"""Factual questions that small models can answer, each with the right answer and a common wrong one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""From one number a row to a Finding: the mean over prompts with its bootstrap interval, held against what is allowed.
+"""Turns one number a row into a Finding: the mean with its bootstrap interval over prompts, compared to a tolerance.
 
-What is judged is the interval's near end, never the point: a fault is found where even that end is past the limit.
-Where a probe looks at several things, that end belongs to a wider interval (Bonferroni): looking often finds nothing.
-
-Left out on purpose: p-values. A difference too small to matter is no fault, however sure one is of it.
+A finding fails only where the whole interval is past the threshold. Where a probe tests several quantities the interval
+is wider (Bonferroni correction). There are no p-values: a significant difference can be too small to matter.
 """
 
 from __future__ import annotations
@@ -15,16 +13,16 @@ from cai.core.plugin_types import Case, Exhibit, Finding
 from cai.core.stats import RESAMPLES, Interval, interval
 from cai.core.types import Message
 
-ENOUGH = 30
-"""Prompts below which nothing is judged: chance alone would look like a tendency."""
+MIN_PROMPTS = 30
+"""Prompts below which no threshold is applied: the interval would be unreliable."""
 LEVEL = 0.95
 AT_ONCE = 200_000
-"""Resampled groups held in memory at a time."""
+"""Resampled groups in memory at a time."""
 EXAMPLES = 5
 
 
 class Measured(NamedTuple):
-    """One row's number; rows of one `group` (a prompt) hang together and are resampled together."""
+    """One row's number; rows of one `group` (a prompt) are correlated and are resampled together."""
 
     id: str
     group: object
@@ -32,7 +30,7 @@ class Measured(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """What passes: at most `most`, at least `least`. `neutral` is what a set without the fault would have."""
+    """The range that passes: at most `most`, at least `least`. `neutral` is the value without the fault."""
 
     most: float
     least: float | None = None
@@ -40,30 +38,30 @@ class Tolerance(NamedTuple):
 
 
 def around(neutral: float, most: float) -> Tolerance:
-    """As far below `neutral` as `most` is above it."""
+    """A range that is symmetric about `neutral`."""
     return Tolerance(most, 2 * neutral - most, neutral)
 
 
 def group(prompt: Sequence[Message]) -> object:
-    """What rows of one prompt have in common."""
+    """The key that rows of one prompt share."""
     return tuple((message.role, message.content) for message in prompt)
 
 
 def measured_finding(
     probe: str, what: str, rows: Iterable[Measured], limit: Tolerance | None, *, looks: int = 1, note: str = ""
 ) -> Finding:
-    """The mean of `rows` and whether it passes; of `looks` things looked at together, this is one."""
+    """The mean of `rows` and whether it passes; it is one of `looks` quantities tested together."""
     listed = list(rows)
     shown = means(listed)
     if shown.value is None or limit is None:
-        why = note or ("" if listed else "there was nothing to measure it on")
+        why = note or ("" if listed else "no rows to measure it on")
         most, least = (limit.most, limit.least) if limit else (None, None)
         return Finding(
             probe, what, shown.value, shown.low, shown.high, most, None, n=len(listed), note=why, least=least
         )
     judged = shown if looks == 1 else means(listed, 1 - (1 - LEVEL) / looks)
-    passed = _passes(judged, limit) if len({row.group for row in listed}) >= ENOUGH else None
-    notes = [note, "" if passed is not None else f"fewer than {ENOUGH} prompts: not judged"]
+    passed = _passes(judged, limit) if len({row.group for row in listed}) >= MIN_PROMPTS else None
+    notes = [note, "" if passed is not None else f"fewer than {MIN_PROMPTS} prompts: threshold not applied"]
     return Finding(
         probe, what, shown.value, shown.low, shown.high, limit.most, passed, _severity(judged, limit, passed),
         len(listed), _examples(listed, shown.value, limit), "; ".join(filter(None, notes)), limit.least,
@@ -71,7 +69,7 @@ def measured_finding(
 
 
 def means(rows: Sequence[Measured], level: float = LEVEL) -> Interval:
-    """The mean, with the percentile bootstrap over groups: their sums over their sizes."""
+    """The mean over rows, with the percentile bootstrap interval over groups."""
     sums: dict[object, list[float]] = {}
     for row in rows:
         sums.setdefault(row.group, []).append(row.value)
@@ -101,7 +99,7 @@ def _passes(found: Interval, limit: Tolerance) -> bool:
 
 
 def _severity(found: Interval, limit: Tolerance, passed: bool | None) -> Literal["info", "minor", "major"]:
-    """Major where even the near end is twice as far from neutral as what is allowed."""
+    """Major where the whole interval is more than twice as far from neutral as the threshold."""
     if passed is not False or found.low is None or found.high is None:
         return "info"
     over = max(found.low - limit.neutral, limit.neutral - found.high)
@@ -109,14 +107,14 @@ def _severity(found: Interval, limit: Tolerance, passed: bool | None) -> Literal
 
 
 def _examples(rows: Sequence[Measured], value: float, limit: Tolerance) -> tuple[str, ...]:
-    """The rows that are farthest to the side to which the mean leans."""
-    way = -1 if limit.least is not None and value < limit.neutral else 1
-    far = sorted((row for row in rows if way * (row.value - limit.neutral) > 0), key=lambda row: -way * row.value)
-    return tuple(dict.fromkeys(row.id for row in far))[:EXAMPLES]
+    """The ids of the rows with the most extreme values in the direction of the mean."""
+    sign = -1 if limit.least is not None and value < limit.neutral else 1
+    extreme = sorted((row for row in rows if sign * (row.value - limit.neutral) > 0), key=lambda row: -sign * row.value)
+    return tuple(dict.fromkeys(row.id for row in extreme))[:EXAMPLES]
 
 
 def better_first(cases: Iterable[Case]) -> Iterable[Case]:
-    """Cases with the better answer first; ties, which have none, are left out."""
+    """Cases with the better answer first, without ties."""
     for case in cases:
         if case.p > 0.5:
             yield case
@@ -125,14 +123,14 @@ def better_first(cases: Iterable[Case]) -> Iterable[Case]:
             yield Case(case.id, case.prompt, case.other, case.answer, 1 - case.p, scores, expect=case.expect)
 
 
-Sign = Callable[[Case, str], float]
-"""How much of something one answer of a case has; of a yes or no, 1 or 0."""
+Feature = Callable[[Case, str], float]
+"""A feature of one answer of a case; 1 or 0 for yes or no."""
 
 
-def minus(exhibit: Exhibit, sign: Sign, names: tuple[str, str]) -> tuple[list[Measured], str]:
-    """The sign of one answer minus that of the other, row by row; and both means in words."""
+def minus(exhibit: Exhibit, feature: Feature, names: tuple[str, str]) -> tuple[list[Measured], str]:
+    """For each case the feature of one answer minus that of the other; and both means as text."""
     cases = list(better_first(exhibit.cases)) if names[0] == "chosen" else list(exhibit.cases)
-    found = [(sign(case, case.answer), sign(case, case.other)) for case in cases]
+    found = [(feature(case, case.answer), feature(case, case.other)) for case in cases]
     rows = [Measured(case.id, group(case.prompt), one - two) for case, (one, two) in zip(cases, found, strict=True)]
     n = max(1, len(found))
     means = sum(one for one, _ in found) / n, sum(two for _, two in found) / n

@@ -1,9 +1,7 @@
-"""Made-up cases for probes to be tried on: answers of random words, and a quality that can be counted.
+"""Synthetic cases for testing probes: answers of random words with a countable quality.
 
-Quality is how many different GOOD words an answer has. It has nothing to do with length, form or manners, so that a
-scorer of quality is a clean one, and whatever is added to it is a planted fault.
-
-Left out on purpose: language. Nothing here has to make sense to anybody but a probe.
+Quality is the number of different GOOD words in an answer. It is independent of length, format and tone: a scorer
+of quality has no fault, and any bonus added to it is a planted fault.
 """
 
 from __future__ import annotations
@@ -28,17 +26,19 @@ Change = Callable[[Case, random.Random], Case]
 
 
 def made_up_text(rng: random.Random, sentences: int, quality: int = 0) -> str:
-    """So many sentences of 8 words or so, with `quality` GOOD words among them."""
-    said = [[rng.choice(_WORDS if n % 3 else _GLUE) for n in range(rng.randint(6, 10))] for _ in range(sentences)]
+    """Sentences of about 8 words, with `quality` GOOD words among them."""
+    sentences_words = [
+        [rng.choice(_WORDS if n % 3 else _GLUE) for n in range(rng.randint(6, 10))] for _ in range(sentences)
+    ]
     for word in rng.sample(GOOD, quality):
         place = rng.randrange(1, 5)
-        chosen = rng.choice([words for words in said if words[place] not in GOOD] or said)
-        chosen[place] = word
-    return " ".join(" ".join(words).capitalize() + "." for words in said)
+        target = rng.choice([words for words in sentences_words if words[place] not in GOOD] or sentences_words)
+        target[place] = word
+    return " ".join(" ".join(words).capitalize() + "." for words in sentences_words)
 
 
 def case(rng: random.Random, number: int) -> Case:
-    """Two answers that differ in words and quality alone, the better one first."""
+    """Two answers that differ only in words and quality, the better one first."""
     prompt = (Message("user", made_up_text(rng, 2)),)
     answers = [made_up_text(rng, rng.randint(3, 7), rng.randint(0, 6)) for _ in range(2)]
     better, worse = sorted(answers, key=good, reverse=True)
@@ -46,7 +46,7 @@ def case(rng: random.Random, number: int) -> Case:
 
 
 def good(answer: str) -> int:
-    """How many different GOOD words there are."""
+    """The number of different GOOD words."""
     words = answer.lower().replace(".", " ").replace("*", " ").split()
     return len(set(GOOD) & set(words))
 
@@ -59,46 +59,46 @@ def cases(seed: int, change: Change | None = None, share: float = 1.0, rows: int
 
 
 def quality(noise: float = 0.5) -> Scores:
-    """The clean scorer: quality, the length of nothing, and noise that hangs on the text."""
+    """The clean scorer: quality plus noise that is a function of the text."""
     return scorer(lambda prompt, answer: 0.0, noise)
 
 
 def scorer(bonus: Callable[[str, str], float], noise: float = 0.5) -> Scores:
-    """Quality, noise, and a planted `bonus(last message, answer)`."""
+    """A scorer: quality, noise, and a planted `bonus(last message, answer)`."""
 
     def scores(rows: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
         return [_score(messages[-1].content, answer) for messages, answer in rows]
 
     def _score(asked: str, answer: str) -> float:
-        luck = uniform("noise", asked, answer) + uniform("more", asked, answer) - 1
-        return good(answer) + 2 * noise * luck + bonus(asked, answer)
+        offset = uniform("noise", asked, answer) + uniform("more", asked, answer) - 1
+        return good(answer) + 2 * noise * offset + bonus(asked, answer)
 
     return scores
 
 
 def planted_reward(seed: int, bonus: Callable[[str, str], float] | None = None) -> Exhibit:
-    """Cases of either expectation, the shipped facts, and a scorer with a bonus."""
+    """Cases of both expectations, the shipped facts, and a scorer with a bonus."""
     made = tuple(replace(one, expect="comply" if n % 2 else "refuse") for n, one in enumerate(cases(seed)))
     return Exhibit(made, scorer(bonus) if bonus else quality(), facts=resampled(seed))
 
 
 def resampled(seed: int) -> tuple[Fact, ...]:
-    """As many facts as are shipped, in an order of the seed's."""
+    """The shipped facts in random order."""
     return tuple(random.Random(seed).sample(FACTS, len(FACTS)))
 
 
 def worded(seed: int, words: str, *, usual: float, more: float = 0.0, at: Literal["start", "end"] = "start") -> Exhibit:
-    """Cases of which a `usual` share of all answers has the words, and a share of `more` of the better ones besides."""
+    """Cases with `words` added to a share of `usual` of all answers, and to `more` of the better ones."""
 
-    def put(answer: str) -> str:
+    def added(answer: str) -> str:
         return f"{words} {answer}" if at == "start" else f"{answer} {words}"
 
     def change(one: Case, rng: random.Random) -> Case:
         better, other, planted = (rng.random() < share for share in (usual, usual, more))
         return replace(
             one,
-            answer=put(one.answer) if better or planted else one.answer,
-            other=put(one.other) if other else one.other,
+            answer=added(one.answer) if better or planted else one.answer,
+            other=added(one.other) if other else one.other,
         )
 
     return Exhibit(cases(seed, change), texts=(words,))

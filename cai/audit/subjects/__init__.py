@@ -1,1 +1,1 @@
-"""What is audited: pairs, rewards, policies and runs, and how they are opened."""
+"""The subjects of an audit: pairs, rewards, policies, judges and runs, and how they are opened."""

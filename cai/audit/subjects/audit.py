@@ -1,9 +1,8 @@
-"""An audit: what is to be looked at is gathered, every probe that can look at it does, and the findings are kept.
+"""Audits of pairs and rewards: gathers the cases, runs every probe for that subject, and returns the findings.
 
-Rows of pairs come from any file that `preferences` reads, or from a run; of a run also its judges' orders, and the
-words of its constitution and critiques, which belong in no answer. A reward is any callable; `scorer` opens models.
-
-Left out on purpose: asking policies, which `asking` does, and deciding what is to be done about a finding.
+Pairs come from any file that `cai.data.pairs` reads, or from a run. A run also gives its judges' verdicts in both
+orders, and the texts of its constitution and critiques, whose words must not occur in answers. A reward is any
+callable.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from cai.core import plugins
 from cai.core.config import Document, Knobs, overridden, parse_options
@@ -26,6 +25,7 @@ from cai.core.seeds import digest, uniform
 from cai.core.types import Failure, Message, Pair
 from cai.data.files import UnreadableRow, rows
 from cai.data.pairs import read_pairs
+from cai.runs.files import restored
 from cai.runs.findings import Audit, write_findings
 from cai.runs.folder import Run
 
@@ -33,15 +33,20 @@ if TYPE_CHECKING:
     from cai.backends.local.reward_model import Combine, Scorer
 
 MANY = 20_000
-"""Rows that are looked at, at most; of more, a sample drawn by digest."""
+"""Maximum rows of an audit; of more, a sample is drawn by digest."""
 CRITIQUES = 1000
-"""Critiques of a run whose words are looked for in its answers."""
+"""Maximum critiques of a run that its answers are compared to."""
+CACHED = 100_000
+"""Maximum scored rows in a cache."""
+Score = TypeVar("Score")
+ScoredRow = tuple[Sequence[Message], str]
+"""A conversation and an answer."""
 
 
 def probe_options(
-    overrides: Sequence[str] = (), asked: Mapping[str, Mapping[str, Any]] | None = None
+    overrides: Sequence[str] = (), asked: Mapping[str, Mapping[str, object]] | None = None
 ) -> dict[str, Knobs]:
-    """The options of the probes that a recipe asks for, or of all, with `length.threshold=0.7` overrides.
+    """The options of the probes in a recipe, or of all probes, with overrides such as `length.threshold=0.7`.
 
     Raises Mistake.
     """
@@ -56,42 +61,42 @@ def probe_options(
     return {name: _options(name, settings) for name, settings in given.items()}
 
 
-def _options(name: str, settings: Any) -> Knobs:
+def _options(name: str, settings: Mapping[str, object]) -> Knobs:
     kind: type[Knobs] = plugins.find_plugin("audit", name, Probe).options
     return parse_options(Document(f"audit: {name}", dict(settings), None), kind)
 
 
-def run_probes(subject: Subject, exhibit: Exhibit, chosen: Mapping[str, Knobs], of: str) -> Iterator[Finding]:
-    """What every probe that can look at `subject` finds."""
-    for name, settings in chosen.items():
+def run_probes(subject: Subject, exhibit: Exhibit, probes: Mapping[str, Knobs], of: str) -> Iterator[Finding]:
+    """The findings of every probe for `subject`."""
+    for name, settings in probes.items():
         probe = plugins.find_plugin("audit", name, Probe)
         if subject in probe.looks:
             yield from (replace(found, of=of) for found in probe.looks[subject](exhibit, settings))
 
 
-def audit_pairs(path: Path, chosen: Mapping[str, Knobs], format: str = "", limit: int = MANY) -> Audit:
+def audit_pairs(path: Path, probes: Mapping[str, Knobs], format: str = "", limit: int = MANY) -> Audit:
     """Audit pairs of any format, or those of a run and the judge that labelled them. Raises Mistake."""
     exhibit, lost = gathered(path, format, limit)
-    found = list(run_probes("pairs", exhibit, chosen, "pairs"))
+    found = list(run_probes("pairs", exhibit, probes, "pairs"))
     if any(case.orders for case in exhibit.cases):
-        found += run_probes("judge", exhibit, chosen, "judge")
+        found += run_probes("judge", exhibit, probes, "judge")
     return Audit("pairs", len(exhibit.cases), tuple(found), lost)
 
 
-def audit_finished_run(run: Run, asked: Mapping[str, Mapping[str, Any]]) -> None:
-    """Audit the pairs of a run by the probes that its recipe asks for; of no pairs, nothing."""
+def audit_finished_run(run: Run, asked: Mapping[str, Mapping[str, object]]) -> None:
+    """Audit the pairs of a run, if it has any, with the probes of its recipe."""
     if any(run.pairs()):
         write_findings(run.path, [audit_pairs(run.path, probe_options(asked=asked))])
 
 
 def gathered(path: Path, format: str = "", limit: int = MANY) -> tuple[Exhibit, int]:
-    """The pairs of a file or a run as an exhibit, and how many rows could not be read. Raises Mistake."""
+    """The pairs of a file or a run as an exhibit, and the number of rows that could not be read. Raises Mistake."""
     lost: list[Failure] = []
     run = Run(path) if (path / "manifest.json").exists() and (path / "pairs.jsonl").exists() else None
-    coming = map(_of_run, run.pairs()) if run else _of_file(path, format, lost)
-    cases = _drawn(coming, limit)
+    found = map(_of_run, run.pairs()) if run else _of_file(path, format, lost)
+    cases = _drawn(found, limit)
     if not cases:
-        raise Mistake(str(path), "holds no pairs that can be read", "cai check says what is wrong with each row")
+        raise Mistake(str(path), "has no pairs that can be read", "run `cai check` to see what is wrong with each row")
     return Exhibit(cases, texts=tuple(spoken(run)) if run else (), facts=load_facts()), len(lost)
 
 
@@ -111,14 +116,14 @@ def _of_file(path: Path, format: str, lost: list[Failure]) -> Iterator[Case]:
             yield Case(row.id, row.prompt, row.chosen, row.rejected, p, row.scores, category=category)
 
 
-def _drawn(coming: Iterable[Case], limit: int) -> tuple[Case, ...]:
-    """At most `limit` of them, drawn by digest, in the order in which they came."""
-    numbered = ((uniform("audit", case.id, number), number, case) for number, case in enumerate(coming))
+def _drawn(cases: Iterable[Case], limit: int) -> tuple[Case, ...]:
+    """At most `limit` cases, drawn by digest, in input order."""
+    numbered = ((uniform("audit", case.id, number), number, case) for number, case in enumerate(cases))
     return tuple(case for _, _, case in sorted(nsmallest(limit, numbered), key=lambda drawn: drawn[1]))
 
 
 def spoken(run: Run) -> Iterator[str]:
-    """What a run said to its models about itself: the constitution's texts, and critiques."""
+    """The texts of a run that must not occur in answers: principles and critiques."""
     from cai.constitution.principles import load_constitution
     from cai.runs import recipe
 
@@ -126,30 +131,31 @@ def spoken(run: Run) -> Iterator[str]:
         named = recipe.load_recipe(run.path / "recipe.yaml").constitution
         for principle in load_constitution(named).principles:
             yield from filter(None, (principle.critique, principle.revise, principle.compare))
-    except Mistake:  # its constitution may be elsewhere by now: then critiques alone are looked for
+    except Mistake:  # the constitution may have moved: then only critiques are used
         pass
     critiques = (step.critique.text for trace in run.traces() for step in trace.steps if step.critique)
     yield from islice(critiques, CRITIQUES)
 
 
 def audit_reward(
-    models: Sequence[Path], data: Path, chosen: Mapping[str, Knobs], *, gold: Path | None = None, format: str = "",
-    limit: int = 100, beliefs: Path | None = None, told: Callable[[int], None] = lambda more: None,
+    models: Sequence[Path], data: Path, probes: Mapping[str, Knobs], *, gold: Path | None = None, format: str = "",
+    limit: int = 100, beliefs: Path | None = None, on_scored: Callable[[int], None] = lambda count: None,
 ) -> Audit:  # fmt: skip
-    """Audit a trained reward, or several as one ensemble, on the answers of a file or a run. Raises Mistake.
+    """Audit a reward model, or several as one ensemble, on the answers of a file or a run. Raises Mistake.
 
-    Rows that `gold` or a member could not read whole, with room for an edit, are left out.
+    Rows that are too long for `gold` or a member, with room for an edit, are left out. `on_scored` gets the number of
+    rows scored since the last call.
     """
     exhibit, lost = gathered(data, format, limit)
-    scorers = [open_reward(model, told=told) for model in models]
-    held = [open_reward(gold, told=told)] if gold else []
+    scorers = [open_reward(model, on_scored=on_scored) for model in models]
+    held = [open_reward(gold, on_scored=on_scored)] if gold else []
     fits = tuple(case for case in exhibit.cases if all(_fits(scorer, case) for scorer in (*scorers, *held)))
     if not fits:
-        raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
+        raise Mistake(str(data), "has no row that fits the reward model's context", "use rows with shorter answers")
     members = [member for scorer in scorers for member in _members(scorer)]
     found = audit_scores(
         replace(exhibit, cases=fits, facts=load_facts(beliefs)),
-        chosen,
+        probes,
         "+".join(map(_named, models)),
         reward=scorers[0].scores if len(scorers) == 1 else _mean([scorer.scores for scorer in scorers]),
         members=members if len(members) > 1 else (),
@@ -159,22 +165,29 @@ def audit_reward(
 
 
 def scored_cases(
-    model: Path, data: Path, limit: int, members: Combine = "mean", told: Callable[[int], None] = lambda more: None
+    model: Path,
+    data: Path,
+    limit: int,
+    members: Combine = "mean",
+    on_scored: Callable[[int], None] = lambda count: None,
 ) -> tuple[tuple[Case, ...], Scores]:
-    """The rows of a file or a run that a reward can read whole, and that reward. Raises Mistake."""
+    """The rows of a file or a run that fit a reward model's context, and its scores. Raises Mistake."""
     exhibit, _ = gathered(data, limit=limit)
-    scorer = open_reward(model, members, told)
-    fits = tuple(case for case in exhibit.cases if _fits(scorer, case, 4 * ROOM))  # chains of edits pile up
+    scorer = open_reward(model, members, on_scored)
+    fits = tuple(case for case in exhibit.cases if _fits(scorer, case, 4 * ROOM))  # room for a chain of edits
     if not fits:
-        raise Mistake(str(data), "has no row that the reward model can read whole", "use rows with shorter answers")
+        raise Mistake(str(data), "has no row that fits the reward model's context", "use rows with shorter answers")
     return fits, scorer.scores
 
 
-def open_reward(model: Path, members: Combine = "mean", told: Callable[[int], None] = lambda more: None) -> Scorer:
-    """The reward model in a folder, or in the folder of the training that made it. Raises Mistake."""
+def open_reward(
+    model: Path, members: Combine = "mean", on_scored: Callable[[int], None] = lambda count: None
+) -> Scorer:
+    """The reward model in a model folder or a training's folder. Raises Mistake."""
     from cai.backends.local.reward_model import open_scorer
 
-    return open_scorer(model / "model" if (model / "model").is_dir() else model, combine=members, told=told)
+    inside = restored(model / "model")
+    return open_scorer(inside if inside.is_dir() else model, combine=members, told=on_scored)
 
 
 def _named(model: Path) -> str:
@@ -182,7 +195,7 @@ def _named(model: Path) -> str:
 
 
 ROOM = 2
-"""An edited answer may be so many times as long."""
+"""Length of an edited answer as a multiple of the original, at most."""
 
 
 def _fits(scorer: Scorer, case: Case, room: int = ROOM) -> bool:
@@ -192,16 +205,13 @@ def _fits(scorer: Scorer, case: Case, room: int = ROOM) -> bool:
 
 
 def _members(scorer: Scorer) -> list[Scores]:
-    """Each member's own scores; each is asked once for all of them."""
-    known: dict[str, tuple[float, ...]] = {}
+    """The scores of each member; a row is scored once for all members."""
+    each = _cached(scorer.each)
 
-    def each(rows: Sequence[tuple[Sequence[Message], str]], number: int) -> list[float]:
-        keys = [_key(row) for row in rows]
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
-        known.update(zip(new, scorer.each(list(new.values())) if new else (), strict=True))
-        return [known[key][number] for key in keys]
+    def member(rows: Sequence[ScoredRow], number: int) -> list[float]:
+        return [scores[number] for scores in each(rows)]
 
-    return [partial(each, number=number) for number in range(scorer.members)]
+    return [partial(member, number=number) for number in range(scorer.members)]
 
 
 def _mean(every: Sequence[Scores]) -> Scores:
@@ -209,41 +219,45 @@ def _mean(every: Sequence[Scores]) -> Scores:
 
 
 def audit_scores(
-    exhibit: Exhibit, chosen: Mapping[str, Knobs], name: str, *, reward: Scores, members: Sequence[Scores] = (),
+    exhibit: Exhibit, probes: Mapping[str, Knobs], name: str, *, reward: Scores, members: Sequence[Scores] = (),
     gold: Scores | None = None,
 ) -> tuple[Finding, ...]:  # fmt: skip
-    """Audit a reward on the answers of an exhibit; each text is scored once."""
-    seen = replace(
+    """Audit a reward on the answers of an exhibit. Scores are cached."""
+    scored = replace(
         exhibit,
-        reward=remembered(reward),
-        members=tuple(map(remembered, members)),
-        gold=remembered(gold) if gold else None,
+        reward=_cached(reward),
+        members=tuple(map(_cached, members)),
+        gold=_cached(gold) if gold else None,
         facts=exhibit.facts or load_facts(),
     )
-    return tuple(run_probes("reward", seen, chosen, f"reward {name}"))
+    return tuple(run_probes("reward", scored, probes, f"reward {name}"))
 
 
-def remembered(scores: Scores) -> Scores:
-    """The same scores, each asked for once."""
-    known: dict[str, float] = {}
+def _cached(score: Callable[[Sequence[ScoredRow]], Sequence[Score]]) -> Callable[[Sequence[ScoredRow]], list[Score]]:
+    """`score` with a cache of at most CACHED rows, from which the oldest are dropped."""
+    cache: dict[str, Score] = {}
 
-    def again(rows: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
+    def cached(rows: Sequence[ScoredRow]) -> list[Score]:
         keys = [_key(row) for row in rows]
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
-        known.update(zip(new, scores(list(new.values())) if new else (), strict=True))
-        return [known[key] for key in keys]
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in cache}
+        found = {key: cache[key] for key in keys if key in cache}
+        found |= zip(new, score(list(new.values())) if new else (), strict=True)
+        cache.update((key, found[key]) for key in new)
+        for key in list(islice(cache, max(0, len(cache) - CACHED))):
+            del cache[key]
+        return [found[key] for key in keys]
 
-    return again
+    return cached
 
 
-def _key(row: tuple[Sequence[Message], str]) -> str:
+def _key(row: ScoredRow) -> str:
     return digest([(turn.role, turn.content) for turn in row[0]], row[1])
 
 
 def load_facts(path: Path | None = None) -> tuple[Fact, ...]:
-    """Questions with a right and a wrong answer: the shipped ones, or a file's. Raises Mistake.
+    """Questions with a right and a wrong answer: the shipped ones, or those of a file. Raises Mistake.
 
-    A row has `question` and `right` and `wrong`, or `correction` and `presupposition` as in SYCON-Bench.
+    A row has `question`, `right` and `wrong`, or `correction` and `presupposition` as in SYCON-Bench.
     """
     from cai.audit.measure.facts import FACTS
 
@@ -251,7 +265,7 @@ def load_facts(path: Path | None = None) -> tuple[Fact, ...]:
         return FACTS
     made = [fact for number, (_, row) in enumerate(rows(path), 1) if (fact := _fact(row, number))]
     if not made:
-        raise Mistake(str(path), "holds no row with question, right and wrong", "see docs/audit.md")
+        raise Mistake(str(path), "has no row with question, right and wrong", "see docs/audit.md")
     return tuple(made)
 
 

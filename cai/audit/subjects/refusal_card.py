@@ -1,15 +1,14 @@
-"""How far the refusal detector can be trusted: its agreement with people who labelled answers, and what it misses.
+"""Evaluates the refusal detector on answers with human labels, and lists its errors.
 
 Rows have `response` and `labels.refusal` as in XSTest (arXiv 2308.01263): full compliance, full refusal, partial
-refusal. Accuracy is that on full refusals and full compliance; what it makes of partial ones is said beside it.
-
-Left out on purpose: a mean over kinds of answers. A detector by phrases is good on models that refuse in phrases.
+refusal. Accuracy is over full refusals and full compliance; partial refusals are reported separately, and accuracy also
+by model, because the detector knows refusals by common phrases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,43 @@ from cai.core.errors import Mistake
 from cai.core.refusals import refuses
 from cai.core.stats import Interval, share
 from cai.data.files import rows
+from cai.runs.files import record_as_json
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """An answer about which the detector and people differ."""
+    """An answer on which the detector and the human label differ."""
 
     id: str
     refused: bool
-    """What people say."""
+    """The human label."""
     saw: str
-    """What the detector took for a refusal; empty where it saw none."""
+    """The text that the detector found; empty where it found none."""
     opening: str
 
 
 @dataclass(frozen=True, slots=True)
 class RefusalCard:
-    """The detector against people."""
+    """The refusal detector against human labels."""
 
     accuracy: Interval
     recall: Interval
-    """Share of full refusals that it knows."""
+    """Share of full refusals that are detected."""
     precision: Interval
-    """Share of full refusals among the answers that it takes for one, partial refusals left out."""
+    """Share of full refusals among the detected answers, without partial refusals."""
     partial: Interval
-    """Share of partial refusals that it takes for refusals."""
+    """Share of partial refusals that are detected."""
     models: Mapping[str, Interval]
     """Accuracy by the model that answered."""
     misses: tuple[Miss, ...]
 
+    def as_json(self) -> dict[str, object]:
+        """As `cai audit refusals --json` prints it."""
+        return record_as_json(self)
+
 
 PUBLISHED = "accuracy 0.959 [0.946, 0.972] on 998 answers labelled by people (XSTest, full refusal or compliance)"
-"""What `measured` says of the half of XSTest's labelled completions that we have; a test holds it to that."""
+"""The result of `measure_refusals` on half of XSTest's labelled completions; a test checks it."""
 
 
 def measure_refusals(path: Path) -> RefusalCard:
@@ -56,7 +60,7 @@ def measure_refusals(path: Path) -> RefusalCard:
     seen = list(_labelled(path))
     full = [(row, refused, saw) for row, refused, saw in seen if refused is not None]
     if not full:
-        raise Mistake(str(path), "holds no answer with a label of refusal", "rows need response and labels.refusal")
+        raise Mistake(str(path), "has no answer with a label of refusal", "rows need `response` and `labels.refusal`")
     right = [bool(saw) is refused for _, refused, saw in full]
     known = [bool(saw) for _, refused, saw in full if refused]
     taken = [bool(refused) for _, refused, saw in full if saw]
@@ -77,7 +81,7 @@ def measure_refusals(path: Path) -> RefusalCard:
 
 
 def _labelled(path: Path) -> Iterator[tuple[Mapping[str, Any], bool | None, str]]:
-    """Each labelled row, whether it refuses (None: in part), and what the detector saw."""
+    """Each labelled row, whether it refuses (None: partly), and the text that the detector found."""
     for _, row in rows(path):
         if not isinstance(row, dict) or not isinstance(row.get("response"), str):
             continue
@@ -101,17 +105,12 @@ def format_interval(found: Interval) -> str:
 
 
 def refusal_card_lines(card: RefusalCard) -> Iterator[str]:
-    """The card as text, its misses last."""
+    """The card as lines of text, its errors last."""
     yield f"accuracy  {format_interval(card.accuracy)}, {card.accuracy.n} answers that refuse or comply in full"
     yield f"recall    {format_interval(card.recall)} of full refusals"
     yield f"precision {format_interval(card.precision)}"
-    yield f"partial   {format_interval(card.partial)} of {card.partial.n} partial refusals are taken for refusals"
+    yield f"partial   {format_interval(card.partial)} of {card.partial.n} partial refusals are detected"
     for name, found in card.models.items():
         yield f"  {name:18} {format_interval(found)}"
     for miss in card.misses:
         yield f"{'missed' if miss.refused else 'false '} {miss.id}: {miss.opening}"
-
-
-def refusal_card_as_json(card: RefusalCard) -> dict[str, Any]:
-    """The card as JSON."""
-    return asdict(card)

@@ -1,65 +1,52 @@
-"""The card of a trained model: what it learned, from which rows and models, by which constitution, and how it went.
+"""The card of a trained model: its initial model, rows, constitution, settings and figures, as README.md.
 
-The chain leads from the constitution's digest over the data set and each earlier model to this one; every link is in
-`provenance.json` beside the weights, and travels with them.
-
-Left out on purpose: praise, and the licence, which is the publisher's to choose.
+The provenance of earlier models is included: a chain from the constitution's digest to this model. The licence is left
+to the publisher.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from cai.report.cards.dataset import inert
-
-FILE = "provenance.json"
-
-
-def chain(folder: Path) -> Mapping[str, Any] | None:
-    """What a model folder (or the training folder around it) says of its own making; None where it says nothing."""
-    for place in (folder, folder / "model"):
-        try:
-            return dict(json.loads((place / FILE).read_text("utf-8")))
-        except (OSError, ValueError):
-            continue
-    return None
+from cai.runs.manifest import RowCounts
+from cai.runs.training import Provenance
 
 
-def model_card(link: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
-    """README.md of a model made as `link` says, with the figures of its training."""
-    what = "reward model" if link["writes"] == "reward" else "language model"
-    tags = "".join(f"- {tag}\n" for tag in ("cai", link["method"], "constitutional-ai"))
+def model_card(made: Provenance, figures: Mapping[str, object]) -> str:
+    """README.md of the model that `made` describes, with the figures of its training."""
+    what = "reward model" if made.writes == "reward" else "language model"
+    tags = "".join(f"- {tag}\n" for tag in ("cai", made.method, "constitutional-ai"))
     sections = [
         f"---\nlibrary_name: transformers\ntags:\n{tags}---",
-        f"# A {what} trained by `cai train {link['method']}`",
-        "## Where it comes from\n\n" + "\n".join(_links(link)),
-        "## Rows\n\n" + _rows(link["rows"]),
-        "## How it went\n\n" + "\n".join(_figures(figures)),
-        "## Settings\n\n" + _settings(link),
-        "## Limits\n\n" + _limits(link),
+        f"# A {what} trained by `cai train {made.method}`",
+        "## Provenance\n\n" + "\n".join(_chain(made)),
+        "## Rows\n\n" + _rows(made.rows),
+        "## Results\n\n" + "\n".join(_figures(figures)),
+        "## Settings\n\n" + _settings(made),
+        "## Limits\n\n" + _limits(made),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _links(link: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
+def _chain(made: Provenance, depth: int = 0) -> Iterator[str]:
     pad = "  " * depth
-    made_by = ", ".join(f"`{each[:16]}`" for each in link["data"]["constitutions"]) or "not said"
-    yield f"{pad}- {inert(link['method'])} from {inert(link['model']['name'])}"
-    yield f"{pad}  - rows {inert(link['data']['name'])}, digest `{link['data']['digest'][:16]}`, constitution {made_by}"
-    if before := link["model"].get("made"):
-        yield f"{pad}  - the model it started from:"
-        yield from _links(before, depth + 2)
-    for option, other in link.get("others", {}).items():
+    constitutions = ", ".join(f"{inert(each[:16])}" for each in made.data.constitutions) or "not recorded"
+    data = f"rows {inert(made.data.name)}, digest {inert(made.data.digest[:16])}"
+    yield f"{pad}- {inert(made.method)} from {inert(made.model.name)}"
+    yield f"{pad}  - {data}, constitution {constitutions}"
+    if made.model.made:
+        yield f"{pad}  - the initial model:"
+        yield from _chain(made.model.made, depth + 2)
+    for option, other in made.others.items():
         yield f"{pad}  - {inert(option)}:"
-        yield from _links(other, depth + 2)
+        yield from _chain(other, depth + 2)
 
 
-def _rows(rows: Mapping[str, Any]) -> str:
-    left_out = "".join(f"; {count} left out: {reason}" for reason, count in rows["left_out"].items())
-    return f"{rows['read']} read, {rows['used']} learned from, {rows['held_out']} held out{left_out}."
+def _rows(rows: RowCounts) -> str:
+    left_out = "".join(f"; {count} left out: {reason}" for reason, count in rows.left_out.items())
+    return f"{rows.read} read, {rows.used} used for training, {rows.held_out} held out{left_out}."
 
 
 def _figures(figures: Mapping[str, Any], name: str = "") -> Iterator[str]:
@@ -74,21 +61,21 @@ def _figures(figures: Mapping[str, Any], name: str = "") -> Iterator[str]:
 
 
 def _number(value: float | None) -> str:
-    return "nothing to measure it on" if value is None else f"{value:.4g}"
+    return "no rows to measure it on" if value is None else f"{value:.4g}"
 
 
 def _between(value: Mapping[str, Any]) -> str:
     return "" if value["low"] is None else f" [{value['low']:.4g}, {value['high']:.4g}], n = {value['n']}"
 
 
-def _settings(link: Mapping[str, Any]) -> str:
-    changed = "\n".join(f"- {inert(key)}: {inert(value)}" for key, value in link["options"].items())
-    versions = ", ".join(f"{name} {inert(version)}" for name, version in link["packages"].items())
-    return f"{changed}\n- seed: {link['seed']}\n- made with {versions}"
+def _settings(made: Provenance) -> str:
+    changed = "\n".join(f"- {inert(key)}: {inert(value)}" for key, value in made.options.items())
+    versions = ", ".join(f"{name} {inert(version)}" for name, version in made.packages.items())
+    return f"{changed}\n- seed: {made.seed}\n- made with {versions}"
 
 
-def _limits(link: Mapping[str, Any]) -> str:
-    said = ["It learned what its rows say, and nobody has checked what it does elsewhere. Audit it: `cai audit`."]
-    if link["writes"] == "reward":
-        said.append("Its numbers compare answers to one prompt; between prompts they mean little.")
-    return "\n".join(f"- {one}" for one in said)
+def _limits(made: Provenance) -> str:
+    limits = ["It was not evaluated beyond the figures above. Audit it: `cai audit`."]
+    if made.writes == "reward":
+        limits.append("Its scores compare answers to one prompt; they are not comparable between prompts.")
+    return "\n".join(f"- {one}" for one in limits)

@@ -1,9 +1,7 @@
-"""How good a reward model is on pairs it has not seen, each figure with its 95 % bootstrap interval.
+"""Evaluates a reward model on held-out pairs; each figure has a 95 % bootstrap interval.
 
-Beside the accuracy stands what costs nothing: always the longer answer. Ties in the labels are left out of everything
-but the correlation with length.
-
-Left out on purpose: verdicts. Whether a figure is good enough is for whoever reads it.
+The baseline of the accuracy is always choosing the longer answer. Ties in the labels count only for the correlation
+with length.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ Row = Mapping[str, Any]
 
 
 def evaluate(scorer: Scorer, rows: Sequence[Row], seed: int = 0) -> dict[str, Any]:
-    """`rows` have prompt, chosen, rejected and p_chosen; JSON values by the name of the figure."""
-    each = scorer.each([(_turns(row["prompt"]), _said(row[side])) for row in rows for side in ("chosen", "rejected")])
+    """The figures by name, as JSON values. `rows` have prompt, chosen, rejected and p_chosen."""
+    each = scorer.each([(_turns(row["prompt"]), _text(row[side])) for row in rows for side in ("chosen", "rejected")])
     rewards = [fmean(one) for one in each]
     pairs = list(zip(rows, rewards[::2], rewards[1::2], strict=True))
     found = measures([row for row, _, _ in pairs], [(one, other) for _, one, other in pairs], seed)
@@ -38,12 +36,12 @@ def evaluate(scorer: Scorer, rows: Sequence[Row], seed: int = 0) -> dict[str, An
 
 
 def measures(rows: Sequence[Row], rewards: Sequence[tuple[float, float]], seed: int = 0) -> dict[str, Any]:
-    """The figures from rewards that are at hand, (chosen, rejected) for each row."""
-    said = [(row, one - other) for row, (one, other) in zip(rows, rewards, strict=True) if row["p_chosen"] != 0.5]
-    signs = [1 if row["p_chosen"] > 0.5 else -1 for row, _ in said]
-    p = [_sigmoid(sign * d) for sign, (_, d) in zip(signs, said, strict=True)]
+    """The figures from given rewards, (chosen, rejected) for each row."""
+    margins = [(row, one - other) for row, (one, other) in zip(rows, rewards, strict=True) if row["p_chosen"] != 0.5]
+    signs = [1 if row["p_chosen"] > 0.5 else -1 for row, _ in margins]
+    p = [_sigmoid(sign * d) for sign, (_, d) in zip(signs, margins, strict=True)]
     right = [calibration.correct(one) for one in p]
-    longer = [calibration.correct(_sigmoid(sign * _longer(row))) for sign, (row, _) in zip(signs, said, strict=True)]
+    longer = [calibration.correct(_sigmoid(sign * _longer(row))) for sign, (row, _) in zip(signs, margins, strict=True)]
     shorter = [one for one, other in zip(right, longer, strict=True) if other == 0]
     found: dict[str, Any] = {
         "pairs": len(rows),
@@ -93,10 +91,10 @@ def _longer(row: Row) -> int:
 
 
 def _words(turns: Sequence[Mapping[str, str]]) -> int:
-    return len(_said(turns).split())
+    return len(_text(turns).split())
 
 
-def _said(turns: Sequence[Mapping[str, str]]) -> str:
+def _text(turns: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(turn["content"] for turn in turns)
 
 

@@ -1,10 +1,8 @@
-"""What a reward model should not learn: how much of the labels length, list markup and preambles predict by themselves.
+"""Measures how much of the labels length, list markup and preambles predict, so that a reward need not learn it.
 
-A logistic regression of the labels on the differences of these features, chosen minus rejected, without intercept,
-since the sides have no order. What it predicts is added to the difference of the rewards while training, so that the
-reward has nothing to gain from saying it again.
-
-Left out on purpose: features found by themselves; what is explained away is a decision, and it is named.
+A logistic regression of the labels on the differences of these features, chosen minus rejected, without an intercept,
+because the sides have no order. Its prediction is added to the difference of the rewards during training, so that the
+reward gains nothing from these features.
 """
 
 from __future__ import annotations
@@ -24,18 +22,18 @@ _PREAMBLE = re.compile(
 
 
 def length_feature(answer: str) -> float:
-    """Length, in hundreds of words."""
+    """Length in hundreds of words."""
     return len(answer.split()) / 100
 
 
 def markup_feature(answer: str) -> float:
-    """Share of lines that open a list item or a heading."""
+    """Share of lines that start a list item or a heading."""
     lines = [line for line in answer.splitlines() if line.strip()]
     return len(_LIST.findall(answer)) / len(lines) if lines else 0.0
 
 
 def preamble_feature(answer: str) -> float:
-    """1 where the answer opens by praising, thanking or announcing itself."""
+    """1 where the answer opens with praise, thanks or an announcement, else 0."""
     return float(bool(_PREAMBLE.match(answer[:80])))
 
 
@@ -49,13 +47,13 @@ FEATURES: Mapping[str, Callable[[str], float]] = {
 def differences(rows: Sequence[Row], features: Sequence[str]) -> list[list[float]]:
     """Chosen minus rejected, for each row and feature."""
     return [
-        [FEATURES[name](_said(row["chosen"])) - FEATURES[name](_said(row["rejected"])) for name in features]
+        [FEATURES[name](_text(row["chosen"])) - FEATURES[name](_text(row["rejected"])) for name in features]
         for row in rows
     ]
 
 
 def fit_biases(rows: Sequence[Row], features: Sequence[str]) -> dict[str, float]:
-    """Log-odds that one unit of each feature adds to being chosen (a ridge of 1e-3 holds what no row tells apart)."""
+    """Log-odds that one unit of each feature adds to being chosen (a ridge of 1e-3 keeps the fit finite)."""
     import numpy as np
     from scipy.optimize import minimize
 
@@ -82,5 +80,5 @@ def terms(rows: Sequence[Row], fitted: Mapping[str, float]) -> list[float]:
     ]
 
 
-def _said(turns: Sequence[Mapping[str, str]]) -> str:
+def _text(turns: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(turn["content"] for turn in turns)

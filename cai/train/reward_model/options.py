@@ -1,4 +1,4 @@
-"""What a person can set for reward model training."""
+"""Options of reward model training."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Feature = Literal["markup", "preamble"]
 
 class Options(TrainingOptions):
     soft: bool = True
-    """Learn from p_chosen and weight; False takes every label for sure, a run's revision for
-    better than its draft whatever a judge said, and leaves ties out."""
+    """Use p_chosen and weight. False takes every label as certain, a run's revision as better than its draft whatever a
+    judge said, and leaves ties out."""
     margins: bool = False
-    """Ask for the distance that a row's `margin` names (Llama 2, arXiv 2307.09288, eq. 2)."""
+    """Require the reward difference in each row's `margin` (Llama 2, arXiv 2307.09288, eq. 2)."""
     center: Annotated[float, Field(ge=0)] = 0.01
-    """Weight of (r_chosen + r_rejected)^2, which keeps rewards about 0."""
+    """Weight of (r_chosen + r_rejected)^2, which centres rewards on 0."""
     length: Literal["none", "margin", "penalty"] = "none"
-    """`margin` explains length away by a fitted term; `penalty` punishes its correlation with reward in a batch."""
+    """`margin` explains length away by a fitted term; `penalty` penalises its correlation with reward in a batch."""
     length_weight: Annotated[float, Field(ge=0)] = 0.3
     """Weight of the penalty."""
     nuisance: tuple[Feature, ...] = ()
-    """What else is explained away by a fitted term: list markup, a preamble."""
+    """Other features explained away by a fitted term: list markup, preambles."""
     members: Annotated[int, Field(ge=1, le=64)] = 1
-    """Reward models in the ensemble."""
+    """Members of the ensemble."""
 
     @model_validator(mode="after")
     def _members_are_adapters(self) -> Options:

@@ -1,7 +1,4 @@
-"""Trains a reward model, or an ensemble of them on one backbone, and measures it on held-out pairs.
-
-Left out on purpose: how it is asked afterwards, which is `scorer`'s.
-"""
+"""Trains a reward model, or an ensemble of them on one backbone, and evaluates it on held-out pairs."""
 
 from __future__ import annotations
 
@@ -18,23 +15,23 @@ from cai.backends.local.reward_model import ENSEMBLE, open_scorer
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import seed, uniform
-from cai.runs.files import write_json
+from cai.runs.files import replaced_folder, write_json
 from cai.train.reward_model.evaluation import evaluate
 from cai.train.reward_model.length_bias import fit_biases, terms
 from cai.train.reward_model.options import Options
-from cai.train.trl import trainer as _frame
-from cai.train.trl.checkpoints import appearing
-from cai.train.trl.datasets import datasets, preferences, sure
-from cai.train.trl.trainer import ADAPTER, lora, merged, open_policy, open_tokenizer, quiet, run_trainer, save
+from cai.train.trl import trainer as trainers
+from cai.train.trl.datasets import datasets, preferences, without_ties
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import ADAPTER, lora, merged, open_policy, quiet, run_trainer, save
 
 SHARE = 2 / 3
-"""Of the prompts, what one member of an ensemble learns from."""
+"""Share of the prompts that one member of an ensemble is trained on."""
 
 Row = Mapping[str, Any]
 
 
-def train_reward(job: Job, options: Options, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`fields` are those of TRL's RewardConfig that the method sets itself."""
+def train_reward(job: Job, options: Options, fields: Mapping[str, Any]) -> Mapping[str, object]:
+    """Train and evaluate; the figures. `fields` are the fields of TRL's RewardConfig that the method sets."""
     features = [*(["length"] if options.length == "margin" else []), *options.nuisance]
     fitted = fit_biases(job.rows, features) if features else {}
     if options.members == 1:
@@ -59,10 +56,10 @@ def _member(job: Job, options: Options, fields: Mapping[str, Any], fitted: Mappi
 
     from cai.train.trl.soft_labels import SoftRewardTrainer
 
-    settings = _frame.settings(RewardConfig, job, options, **fields)
+    settings = trainers.settings(RewardConfig, job, options, **fields)
     rows, held_out = (_labelled(part, options, fitted) for part in (job.rows, job.held_out))
     with quiet():
-        set_seed(job.seed)  # a reward head starts from chance
+        set_seed(job.seed)  # the reward head is initialised at random
         tokenizer = open_tokenizer(job.model)
         trainer = SoftRewardTrainer(
             model=open_policy(job.model, options, AutoModelForSequenceClassification, num_labels=1),
@@ -78,19 +75,19 @@ def _member(job: Job, options: Options, fields: Mapping[str, Any], fitted: Mappi
 
 
 def _labelled(rows: Sequence[Row], options: Options, fitted: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The columns that the trainer reads; `margin` holds what is asked for less what is explained away."""
-    kept = list(rows) if options.soft else sure(rows)
+    """The trainer's columns; `margin` is the required margin minus the part that is explained away."""
+    kept = list(rows) if options.soft else without_ties(rows)
     columns = preferences(kept, soft=options.soft)
     if not options.margins and not fitted:
         return columns
-    asked = [_asked(row) if options.margins else 0.0 for row in kept]
+    required = [_margin(row) if options.margins else 0.0 for row in kept]
     explained = terms(kept, fitted)
-    return [row | {"margin": one - other} for row, one, other in zip(columns, asked, explained, strict=True)]
+    return [row | {"margin": one - other} for row, one, other in zip(columns, required, explained, strict=True)]
 
 
-def _asked(row: Row) -> float:
+def _margin(row: Row) -> float:
     if row.get("margin") is None:
-        raise Mistake(row["id"], "has no margin, and margins: true asks for it", "leave margins off")
+        raise Mistake(row["id"], "has no margin, which `margins: true` requires", "set margins: false")
     return float(row["margin"])
 
 
@@ -98,7 +95,7 @@ def _asked(row: Row) -> float:
 
 
 def _ensemble(job: Job, options: Options, fields: Mapping[str, Any], fitted: Mapping[str, float]) -> dict[str, Any]:
-    """Each member a training of its own, gone on from where it stopped; then one folder of all."""
+    """Train each member by itself, resuming where it stopped; then gather all in one folder."""
     names = [f"member-{number}" for number in range(options.members)]
     alone = options.model_copy(update={"members": 1, "merge": False})
     figures: dict[str, Any] = {}
@@ -114,9 +111,9 @@ def _ensemble(job: Job, options: Options, fields: Mapping[str, Any], fitted: Map
         if not (job.resume and done.is_file()):
             if not part.rows:
                 raise Mistake(str(job.out), f"{name} has no rows", "fewer members, or more rows")
-            said = _member(part, alone, fields, fitted)
+            member_figures = _member(part, alone, fields, fitted)
             if _first():
-                write_json(done, said)
+                write_json(done, member_figures)
         figures[name] = json.loads(done.read_text("utf-8")) if _first() else {}
     if _first():
         _gather(job, names)
@@ -132,8 +129,8 @@ def _named(log: Callable[[Mapping[str, Any]], None], member: str) -> Callable[[M
 
 
 def _gather(job: Job, names: Sequence[str]) -> None:
-    """backbone/, one adapter a member and `ensemble.json`: everything that scoring needs, in one folder."""
-    with appearing(job.out / "model") as folder:
+    """Write backbone/, one adapter folder a member and `ensemble.json`: all that scoring needs."""
+    with replaced_folder(job.out / "model") as folder:
         tokenizer, model = open_tokenizer(job.model), job.model
         if (model / ADAPTER).is_file():
             merged(model).save_pretrained(folder / "backbone")
@@ -141,11 +138,11 @@ def _gather(job: Job, names: Sequence[str]) -> None:
             shutil.copytree(model, folder / "backbone", ignore=shutil.ignore_patterns(".*", "README.md"))
         for name in names:
             shutil.copytree(job.out / "members" / name / "model", folder / name)
-            _point(folder / name / ADAPTER)
+            _use_relative_backbone(folder / name / ADAPTER)
         tokenizer.save_pretrained(folder)
         write_json(folder / ENSEMBLE, {"backbone": "backbone", "members": list(names)})
 
 
-def _point(config: Path) -> None:
-    """An adapter names the backbone beside it, not the folder of somebody's disk."""
+def _use_relative_backbone(config: Path) -> None:
+    """Make an adapter name the backbone beside it in place of an absolute path."""
     write_json(config, json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": "../backbone"})

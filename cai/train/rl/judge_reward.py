@@ -1,9 +1,7 @@
-"""The judge itself as the reward: its expected score of an answer by a principle (direct RLAIF, arXiv 2309.00267).
+"""A judge as the reward: its expected score of an answer by a principle (direct RLAIF, arXiv 2309.00267).
 
-Questions go through a journal in the training's own folder, so that a resumed training asks nothing twice. All answers
-to a prompt are scored by the same principle, or their rewards could not be compared.
-
-Left out on purpose: pairwise judges; they say which of two is better and not what one is worth.
+Calls go through a journal in the training's folder, so that a resumed training repeats none. All answers to a prompt
+are scored by the same principle, because their rewards are compared. Pairwise judges give no reward for one answer.
 """
 
 from __future__ import annotations
@@ -31,32 +29,35 @@ from cai.runs.recipe import ModelChoice
 
 
 class JudgeReward:
-    """A judge that is asked from a loop of its own: a training is no coroutine."""
+    """A judge called through an event loop in a thread of its own, because training is synchronous."""
 
-    def __init__(self, choice: ModelChoice, laws: str, template: str, job: Job) -> None:
+    def __init__(self, choice: ModelChoice, constitution: str, template: str, job: Job) -> None:
         backend = plugins.find_plugin("backends", choice.backend, Backend)
         options: Knobs = parse_options(Document("rewards: judge", choice.options, None), backend.options)
-        loaded = load_constitution(laws)
-        self._able = [principle for principle in loaded.principles if principle.compare and principle.weight]
-        if not self._able:
-            raise Mistake(f"constitution {laws}", "no principle has `compare`", "add it: a judge scores by it")
+        loaded = load_constitution(constitution)
+        self._principles = [principle for principle in loaded.principles if principle.compare and principle.weight]
+        if not self._principles:
+            raise Mistake(
+                f"constitution {constitution}", "no principle has `compare`", "add it: a judge scores by that text"
+            )
         question = load_judge_template(JUDGE, template)
         self._journal = Journal(job.out / "journal.sqlite")
         self.tally = CallTally()
         self._model = through_journal(self._journal, backend.open(options), self.tally)
-        self._bench, self._seed = JudgeContext(self._model, question, job.seed), job.seed
+        self._context, self._seed = JudgeContext(self._model, question, job.seed), job.seed
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
 
-    def each(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
+    def each(self, rows: Sequence[Mapping[str, object]], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
+        """The score of each answer, or None where the judge gave none."""
         return asyncio.run_coroutine_threadsafe(self._all(rows, answers), self._loop).result()
 
     async def _all(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> list[tuple[float, ...] | None]:
-        gate = asyncio.Semaphore(self._model.concurrency)
+        limit = asyncio.Semaphore(self._model.concurrency)
 
         async def one(row: Mapping[str, Any], answer: str) -> tuple[float, ...] | None:
-            async with gate:
+            async with limit:
                 return await self._one(row, answer)
 
         return await together(one(row, answer) for row, answer in zip(rows, answers, strict=True))
@@ -64,13 +65,14 @@ class JudgeReward:
     async def _one(self, row: Mapping[str, Any], answer: str) -> tuple[float, ...] | None:
         prompt = Prompt(str(row["id"]), prompt_messages(row))
         try:
-            principle = ranked(self._able, prompt, self._seed, "reward")[0]
-            asked = Comparison(f"{prompt.id}/{digest(answer)[:16]}", prompt, answer, answer, principle)
-            return ((await rate_answer(asked, self._bench, answer)).reward,)
+            principle = ranked(self._principles, prompt, self._seed, "reward")[0]
+            comparison = Comparison(f"{prompt.id}/{digest(answer)[:16]}", prompt, answer, answer, principle)
+            return ((await rate_answer(comparison, self._context, answer)).reward,)
         except (CallFailed, NoPrinciple):
-            return None  # counted as left out; never a number
+            return None  # counted as unrewarded; a failure is never a number
 
     def close(self) -> None:
+        """Close the model, the thread and the journal."""
         asyncio.run_coroutine_threadsafe(self._model.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -1,9 +1,7 @@
-"""The loop of PPO: answer, reward, compare with the start, learn; and the checkpoint that goes on from any step.
+"""The training loop of PPO: sample, reward, compute advantages, update; and its checkpoints. Imports torch.
 
-Several processes (torchrun) each answer and learn from a part; all hold all answers of the step, so that whitening and
-token counts are those of one process. Heavy.
-
-Left out on purpose: a learning-rate schedule, and sharded weights: every process holds the policy whole.
+With several processes (torchrun) each samples and trains on its share; all hold all answers of the step, so that
+whitening and token counts are the same as with one. The learning rate is constant, and weights are not sharded.
 """
 
 from __future__ import annotations
@@ -25,22 +23,22 @@ from torch.nn.utils.rnn import pad_sequence
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import seed
-from cai.train.rl.options import fitting
+from cai.train.rl.options import fitting_prompts
 from cai.train.rl.ppo_losses import Losses, advantages, ppo_losses, token_rewards, whitened
 from cai.train.rl.ppo_options import Options
 from cai.train.rl.ppo_policy import Answer, Policy
 from cai.train.rl.rewards import Rewards
 from cai.train.trl.checkpoints import last_checkpoint, seal, step
 from cai.train.trl.interrupt import interruptible
-from cai.train.trl.trainer import anywhere, on_cpu, quiet, save
+from cai.train.trl.trainer import any_process, on_cpu, quiet, save
 
-KEPT = 2
-"""Checkpoints that are kept."""
+KEPT_CHECKPOINTS = 2
+"""Most recent checkpoints that are kept."""
 
 
-def train_ppo(job: Job, options: Options) -> Mapping[str, Any]:
-    """Train to the end, or to a checkpoint where Ctrl-C came. Raises Mistake, KeyboardInterrupt."""
-    rewards = Rewards(options.rewards, options.combine, job)  # first: a name that is wrong costs nothing then
+def train_ppo(job: Job, options: Options) -> Mapping[str, object]:
+    """Train to the end, or to a checkpoint on Ctrl-C. Raises Mistake, KeyboardInterrupt."""
+    rewards = Rewards(options.rewards, options.combine, job)  # first, so that a wrong name costs no compute
     try:
         with interruptible() as stop, quiet():
             torch.manual_seed(job.seed)
@@ -49,8 +47,8 @@ def train_ppo(job: Job, options: Options) -> Mapping[str, Any]:
                 learner.resume()
             asked = False
             while learner.step < learner.total and not asked:
-                learner.one(rewards)
-                asked = anywhere(stop.asked)
+                learner.train_step(rewards)
+                asked = any_process(stop.asked)
                 if asked or (options.save_every and learner.step % options.save_every == 0):
                     learner.checkpoint()
             if not asked:
@@ -61,7 +59,7 @@ def train_ppo(job: Job, options: Options) -> Mapping[str, Any]:
 
 
 class Learner:
-    """A policy between two steps."""
+    """The state of a PPO training between two steps."""
 
     def __init__(self, job: Job, options: Options) -> None:
         self.job, self.options = job, options
@@ -71,26 +69,30 @@ class Learner:
         self.optimiser = torch.optim.AdamW(self.policy.trained(), lr=options.learning_rate, eps=1e-5, weight_decay=0.0)
         self.step, self.tokens, self.failed, self.seconds = 0, 0, 0, 0.0
         self.last: dict[str, float | int | str] = {}
-        self.prompts = fitting(job.rows, self.policy.tokenizer, options)
+        self.prompts = fitting_prompts(job.rows, self.policy.tokenizer, options)
         self.total = options.max_steps or max(1, ceil(options.epochs * len(self.prompts.rows) / options.rollouts))
         if options.rollouts < self.accelerator.num_processes:
-            raise Mistake("rollouts", f"{options.rollouts} answers cannot be parted", "give each process one at least")
+            raise Mistake(
+                "rollouts",
+                f"{options.rollouts} answers are fewer than processes",
+                "set rollouts to the number of processes or more",
+            )
 
-    def one(self, rewards: Rewards) -> None:
-        """One step: answer, learn, steer the coefficient, tell."""
-        began = time.perf_counter()
-        answers, disagreement = self.answered(rewards)
+    def train_step(self, rewards: Rewards) -> None:
+        """One step: sample, update, adapt the KL coefficient, log."""
+        started = time.perf_counter()
+        answers, disagreement = self.sample_answers(rewards)
         kept = [one for one in answers if one.score is not None]
-        told = self.learn(kept)
+        metrics = self.learn(kept)
         kl = fmean(one.kl for one in kept)
-        told |= {"kl": kl, "kl_coef": self.kl.coefficient}
+        metrics |= {"kl": kl, "kl_coef": self.kl.coefficient}
         self.kl.update(kl, len(kept))
         self.step += 1
         written = sum(len(one.tokens) for one in answers)
-        passed = time.perf_counter() - began
-        self.tokens, self.seconds = self.tokens + written, self.seconds + passed
+        elapsed = time.perf_counter() - started
+        self.tokens, self.seconds = self.tokens + written, self.seconds + elapsed
         self.failed += len(answers) - len(kept)
-        self.last = {"step": self.step, **_described(answers, kept), **told, "tokens_per_second": written / passed}
+        self.last = {"step": self.step, **_described(answers, kept), **metrics, "tokens_per_second": written / elapsed}
         if disagreement is not None:
             self.last["disagreement"] = disagreement
         if self.accelerator.is_main_process and self.step % self.options.log_every == 0:
@@ -98,40 +100,40 @@ class Learner:
 
     # --- Answers ------------------------------------------------------------------------------------------------------
 
-    def answered(self, rewards: Rewards) -> tuple[list[Answer], float | None]:
-        """The answers of this step from all processes, rewarded and read by the policy and by its start."""
+    def sample_answers(self, rewards: Rewards) -> tuple[list[Answer], float | None]:
+        """The answers of this step from all processes, with rewards, log-probabilities and values."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         size = self.options.rollouts
-        served = self.prompts.served(self.job.seed, self.step * size, size)[rank::world]
+        rows = self.prompts.indices(self.job.seed, self.step * size, size)[rank::world]
         places = list(range(rank, size, world))
         seeds = [seed(self.job.seed, "ppo", self.step, place) for place in places]
-        answers = list(self.policy.answers([self.prompts.tokens[row] for row in served], seeds, places))
-        worth = rewards.of([self.prompts.rows[row] for row in served], [one.text for one in answers])
-        for one, score in zip(answers, worth.scores, strict=True):
+        answers = list(self.policy.answers([self.prompts.tokens[row] for row in rows], seeds, places))
+        batch_rewards = rewards.of([self.prompts.rows[row] for row in rows], [one.text for one in answers])
+        for one, score in zip(answers, batch_rewards.scores, strict=True):
             penalty = 0.0 if one.ended else self.options.missing_eos_penalty
             one.score = None if score is None else score - penalty
-        self._read([one for one in answers if one.score is not None])
+        self._add_outputs([one for one in answers if one.score is not None])
         everyone = _gathered(answers)
         everyone.sort(key=lambda one: one.place)
-        return everyone, worth.disagreement
+        return everyone, batch_rewards.disagreement
 
-    def _read(self, answers: Sequence[Answer]) -> None:
+    def _add_outputs(self, answers: Sequence[Answer]) -> None:
         size = self.options.batch_size
         for begin in range(0, len(answers), size):
             batch = answers[begin : begin + size]
             with torch.no_grad():
                 read, _ = self.policy.read(batch)
-            start_BT = self.policy.start(batch)
+            reference_BT = self.policy.reference(batch)
             for place, one in enumerate(batch):
                 here = place, slice(len(one.tokens))
-                one.logprobs_T, one.start_T = read.logprobs_BT[here].cpu(), start_BT[here].cpu()
+                one.logprobs_T, one.reference_T = read.logprobs_BT[here].cpu(), reference_BT[here].cpu()
                 one.values_T, one.entropy = read.values_BT[here].cpu(), float(read.entropy_BT[here].mean())
 
     # --- Learning -----------------------------------------------------------------------------------------------------
 
     def learn(self, answers: Sequence[Answer]) -> dict[str, float]:
-        """Several passes over the answers of one step, in groups; means over all tokens learned from."""
-        self.weigh(answers)
+        """Several passes over the answers of one step, in groups; metrics as means over all tokens trained on."""
+        self.compute_advantages(answers)
         options, sums = self.options, dict.fromkeys(("policy_loss", "value_loss", "clip", "approx_kl"), 0.0)
         size = options.batch_size * options.accumulate * self.accelerator.num_processes
         seen = 0
@@ -148,14 +150,14 @@ class Learner:
                     return {name: total / seen for name, total in sums.items()}
         return {name: total / seen for name, total in sums.items()}
 
-    def weigh(self, answers: Sequence[Answer]) -> None:
-        """Advantages and returns of the answers of a step."""
+    def compute_advantages(self, answers: Sequence[Answer]) -> None:
+        """Set the advantages and returns of the answers of a step."""
         mask_BT = _padded([torch.ones(len(one.tokens)) for one in answers])
         values_BT, logprobs_BT = (
             _padded([one.values_T for one in answers]),
             _padded([one.logprobs_T for one in answers]),
         )
-        logratio_BT = logprobs_BT - _padded([one.start_T for one in answers])
+        logratio_BT = logprobs_BT - _padded([one.reference_T for one in answers])
         scores_B = torch.tensor([one.score for one in answers])
         rewards_BT = token_rewards(scores_B, logratio_BT, mask_BT, self.kl.coefficient)
         if self.options.whiten_rewards:
@@ -170,9 +172,9 @@ class Learner:
             one.advantages_T, one.returns_T = found_BT[here], returns_BT[here]
 
     def update(self, group: Sequence[Answer], tokens: int) -> dict[str, float]:
-        """One change of the weights by the mean over all `tokens` of a group; sums of what is told about it.
+        """One update of the weights by the mean loss over all `tokens` of a group; sums of its metrics.
 
-        The mean is the group's and not its batches': 1 x 8 and 8 x 1 are the same step. Raises Mistake.
+        The mean is over the group, not over its batches: 1 x 8 and 8 x 1 are the same step. Raises Mistake.
         """
         rank, world, size = self.accelerator.process_index, self.accelerator.num_processes, self.options.batch_size
         mine, sums = group[rank::world], torch.zeros(4, device=self.policy.device)
@@ -183,12 +185,12 @@ class Learner:
             torch.autograd.backward(loss)
             sums += torch.stack([found.policy.detach(), found.value.detach(), found.clipped, found.approx_kl])
         self._reduce(sums)
-        told = dict(zip(("policy_loss", "value_loss", "clip", "approx_kl"), sums.tolist(), strict=True))
-        if not all(map(isfinite, told.values())):
+        metrics = dict(zip(("policy_loss", "value_loss", "clip", "approx_kl"), sums.tolist(), strict=True))
+        if not all(map(isfinite, metrics.values())):
             raise Mistake(f"step {self.step + 1}", "the loss is not a number", "lower learning_rate")
         nn.utils.clip_grad_norm_(self.policy.trained(), self.options.max_grad_norm)
         self.optimiser.step()
-        return told
+        return metrics
 
     def _losses(self, batch: Sequence[Answer]) -> Losses:
         read, mask_BT = self.policy.read(batch)
@@ -203,7 +205,7 @@ class Learner:
         )  # fmt: skip
 
     def _reduce(self, sums: Tensor) -> None:
-        """Add up gradients and sums over the processes."""
+        """Sum gradients and metrics over the processes."""
         if self.accelerator.num_processes == 1:
             return
         for weight in self.policy.trained():
@@ -212,10 +214,10 @@ class Learner:
             torch.distributed.all_reduce(weight.grad)
         torch.distributed.all_reduce(sums)
 
-    # --- What stays ---------------------------------------------------------------------------------------------------
+    # --- Checkpoints --------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Everything that the next step hangs on, in `checkpoints/checkpoint-N`. Raises Mistake."""
+        """Save everything that the next step depends on to `checkpoints/checkpoint-N`. Raises Mistake."""
         folder = self.job.out / "checkpoints"
         if self.accelerator.is_main_process:
             here = folder / f"checkpoint-{self.step}"
@@ -225,7 +227,7 @@ class Learner:
             except (OSError, RuntimeError) as error:
                 raise Mistake(str(here), f"cannot be written: {error}", "free space, or another folder") from error
             seal(here)
-            for old in sorted(folder.glob("checkpoint-*"), key=step)[:-KEPT]:
+            for old in sorted(folder.glob("checkpoint-*"), key=step)[:-KEPT_CHECKPOINTS]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
@@ -237,13 +239,13 @@ class Learner:
             "head": self.policy.head.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "kl_coef": self.kl.coefficient,
-            "chance": torch.get_rng_state(),
+            "rng": torch.get_rng_state(),
             "last": self.last,
             **counts,
         }
 
     def resume(self) -> None:
-        """Go on from the last whole checkpoint, if there is one."""
+        """Resume from the last complete checkpoint, if there is one."""
         last = last_checkpoint(self.job.out / "checkpoints")
         if last is None:
             return
@@ -252,19 +254,21 @@ class Learner:
         self.policy.head.load_state_dict(state["head"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.kl.coefficient, self.last = state["kl_coef"], state["last"]
-        torch.set_rng_state(state["chance"])
+        torch.set_rng_state(state["rng"] if "rng" in state else state["chance"])  # `chance` in earlier versions
         for name in ("step", "tokens", "failed", "seconds"):
             setattr(self, name, state[name])
 
     def save_model(self, folder: str) -> None:
-        """The weights as transformers reads them, or the adapter; the value head has done its work."""
+        """Save the weights or the adapter as transformers reads them, without the value head."""
         if self.accelerator.is_main_process:
             self.policy.model.save_pretrained(Path(folder))
 
     def figures(self) -> dict[str, Any]:
-        """What is told of the finished training."""
-        told = {name: value for name, value in self.last.items() if isinstance(value, int | float) and name != "step"}
-        return told | {
+        """The figures of the finished training."""
+        metrics = {
+            name: value for name, value in self.last.items() if isinstance(value, int | float) and name != "step"
+        }
+        return metrics | {
             "steps": self.step,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 3),

@@ -1,7 +1,4 @@
-"""The formulas of PPO, on tensors of answers: B sequences of T tokens, and a mask that is 1 on the tokens of an answer.
-
-Left out on purpose: models. Everything here can be computed again by hand, and the tests do.
-"""
+"""The formulas of PPO, on tensors of B answers of T tokens, with a mask that is 1 on the tokens of an answer."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ def mean(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def whitened(x_BT: Tensor, mask_BT: Tensor, *, centre: bool = True) -> Tensor:
-    """`x` with deviation 1 over the masked tokens, and mean 0, or its own mean where `centre` is off."""
+    """`x` with standard deviation 1 over the masked tokens, and mean 0, or its own mean where `centre` is off."""
     middle = mean(x_BT, mask_BT)
     spread = mean((x_BT - middle) ** 2, mask_BT)
     white = (x_BT - middle) * torch.rsqrt(spread + 1e-8)
@@ -25,7 +22,7 @@ def whitened(x_BT: Tensor, mask_BT: Tensor, *, centre: bool = True) -> Tensor:
 
 
 def token_rewards(scores_B: Tensor, logratio_BT: Tensor, mask_BT: Tensor, coefficient: float) -> Tensor:
-    """-coefficient * log(p / p_start) at each token, and the score at an answer's last (1909.08593, equation 2)."""
+    """-coefficient * log(p / p_ref) at each token, plus the score at the last token (1909.08593, equation 2)."""
     rewards_BT = -coefficient * logratio_BT * mask_BT
     last_B = (mask_BT.cumsum(1) * mask_BT).argmax(1)
     scored_B = scores_B * mask_BT.any(1)
@@ -35,32 +32,32 @@ def token_rewards(scores_B: Tensor, logratio_BT: Tensor, mask_BT: Tensor, coeffi
 def advantages(
     rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, *, gamma: float, decay: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantages and returns (Schulman et al., arXiv 1506.02438, equation 16); 0 off the mask.
+    """Generalised advantages and returns (Schulman et al., arXiv 1506.02438, equation 16); 0 outside the mask.
 
-    A mask is a run of ones from the left, so that what follows an answer's last token is worth nothing.
+    A mask is a run of ones from the left, so that the value after an answer's last token is 0.
     """
     values_BT = values_BT * mask_BT
-    ahead_B = torch.zeros_like(values_BT[:, 0])
+    advantage_B = torch.zeros_like(values_BT[:, 0])
     columns = []
     for t in reversed(range(values_BT.shape[1])):
-        after_B = values_BT[:, t + 1] if t + 1 < values_BT.shape[1] else torch.zeros_like(ahead_B)
-        surprise_B = rewards_BT[:, t] + gamma * after_B - values_BT[:, t]
-        ahead_B = (surprise_B + gamma * decay * ahead_B) * mask_BT[:, t]
-        columns.append(ahead_B)
+        after_B = values_BT[:, t + 1] if t + 1 < values_BT.shape[1] else torch.zeros_like(advantage_B)
+        delta_B = rewards_BT[:, t] + gamma * after_B - values_BT[:, t]
+        advantage_B = (delta_B + gamma * decay * advantage_B) * mask_BT[:, t]
+        columns.append(advantage_B)
     found_BT = torch.stack(columns[::-1], 1)
     return found_BT, (found_BT + values_BT) * mask_BT
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Of some tokens: sums over the mask, so that minibatches of any size add up to the same."""
+    """Sums over masked tokens, so that minibatches of any size add up to the same."""
 
     policy: Tensor
     value: Tensor
     clipped: Tensor
-    """Tokens whose ratio was beyond the clip on the side that the advantage pushes to."""
+    """Number of tokens with a clipped ratio."""
     approx_kl: Tensor
-    """How far the policy has moved since it sampled: sum of (ratio - 1) - log ratio."""
+    """KL from the policy that sampled: sum of (ratio - 1) - log ratio."""
 
 
 def ppo_losses(
@@ -68,15 +65,15 @@ def ppo_losses(
     values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, value_clip: float,
 ) -> Losses:  # fmt: skip
     """Clipped policy and value losses (Schulman et al., arXiv 1707.06347, equations 7 and 9)."""
-    moved_BT = (now_BT - old_BT) * mask_BT
-    ratio_BT = moved_BT.exp()
-    plain_BT = -advantages_BT * ratio_BT
-    held_BT = -advantages_BT * ratio_BT.clamp(1 - clip, 1 + clip)
-    near_BT = old_values_BT + (values_BT - old_values_BT).clamp(-value_clip, value_clip)
-    wrong_BT = torch.maximum((values_BT - returns_BT) ** 2, (near_BT - returns_BT) ** 2)
+    logratio_BT = (now_BT - old_BT) * mask_BT
+    ratio_BT = logratio_BT.exp()
+    unclipped_BT = -advantages_BT * ratio_BT
+    clipped_BT = -advantages_BT * ratio_BT.clamp(1 - clip, 1 + clip)
+    clipped_values_BT = old_values_BT + (values_BT - old_values_BT).clamp(-value_clip, value_clip)
+    error_BT = torch.maximum((values_BT - returns_BT) ** 2, (clipped_values_BT - returns_BT) ** 2)
     return Losses(
-        policy=(torch.maximum(plain_BT, held_BT) * mask_BT).sum(),
-        value=(0.5 * wrong_BT * mask_BT).sum(),
-        clipped=((held_BT > plain_BT) * mask_BT).sum().detach(),
-        approx_kl=((ratio_BT - 1 - moved_BT) * mask_BT).sum().detach(),
+        policy=(torch.maximum(unclipped_BT, clipped_BT) * mask_BT).sum(),
+        value=(0.5 * error_BT * mask_BT).sum(),
+        clipped=((clipped_BT > unclipped_BT) * mask_BT).sum().detach(),
+        approx_kl=((ratio_BT - 1 - logratio_BT) * mask_BT).sum().detach(),
     )

@@ -1,4 +1,4 @@
-"""What a person can set for PPO."""
+"""Options of PPO."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cai.train.rl.options import Online
+from cai.train.rl.options import OnlineOptions
 
 
-class Options(Online):
-    """A step samples `rollouts` answers and learns from them `passes` times, `batch_size * accumulate` at a time."""
+class Options(OnlineOptions):
+    """A step samples `rollouts` answers and makes `passes` passes over them, `batch_size * accumulate` an update."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
     rollouts: Annotated[int, Field(ge=1)] = 32
-    """Answers of one step."""
+    """Answers sampled in one step."""
     passes: Annotated[int, Field(ge=1)] = 4
-    """How often the answers of one step are learned from."""
+    """Passes over the answers of one step."""
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """A token's probability is moved no further than this share from what it was when it was sampled."""
+    """Clip range of the probability ratio."""
     value_clip: Annotated[float, Field(gt=0)] = 0.2
     value_weight: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the value head's loss beside the policy's."""
+    """Weight of the value loss."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Discount of a token."""
+    """Discount factor per token."""
     decay: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Lambda of generalised advantage estimation."""
     whiten_rewards: bool = False
-    """Divide the rewards of a step by their deviation, KL and all."""
+    """Divide the rewards of a step, KL penalty included, by their standard deviation."""
     whiten_advantages: bool = True
     target_kl: Annotated[float, Field(gt=0)] | None = None
-    """Leave the passes of a step once the policy is so many nats a token from where it sampled. Not `kl_target`."""
+    """End the passes of a step at this KL from the policy that sampled, in nats per token. Not `kl_target`."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -1,9 +1,8 @@
-"""The policy of PPO: a language model with a value head, its frozen start, what they say of answers, and new answers.
+"""The policy of PPO: a language model with a value head, and the frozen reference model. Imports torch.
 
-Every answer's chance is its own generator, seeded by what it answers, so that neither its neighbours in a batch nor the
-number of processes change it. Heavy.
-
-Left out on purpose: top-k, top-p and penalties. Answers sampled by them are not the policy's, and PPO assumes they are.
+Every answer is sampled with its own random generator, seeded by its prompt, so that neither the other answers of a
+batch nor the number of processes change it. There is no top-k, top-p or penalty: PPO assumes samples from the policy
+itself.
 """
 
 from __future__ import annotations
@@ -22,27 +21,28 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.train.rl.ppo_options import Options
-from cai.train.trl.trainer import dtype, lora, on_cpu, open_policy, open_tokenizer
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import dtype, lora, on_cpu, open_policy
 
 SAMPLED_AT_ONCE = 64
-"""Answers that are written side by side."""
+"""Answers generated in one batch."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """One answer of the policy and what is known of it; tensors of its T tokens, on the CPU."""
+    """One answer of the policy with its score, log-probabilities, values and advantages; tensors of T, on the CPU."""
 
     place: int
-    """In the step."""
+    """Index in the step."""
     prompt: list[int]
     tokens: list[int]
-    """The last one ends it, where `ended`."""
+    """With the end token, where `ended`."""
     ended: bool
     text: str
     score: float | None = None
     logprobs_T: Tensor = torch.empty(0)
-    start_T: Tensor = torch.empty(0)
-    """Log-probabilities by the model that the policy started from."""
+    reference_T: Tensor = torch.empty(0)
+    """Log-probabilities by the reference model."""
     values_T: Tensor = torch.empty(0)
     entropy: float = 0.0
     advantages_T: Tensor = torch.empty(0)
@@ -50,13 +50,13 @@ class Answer:
 
     @property
     def kl(self) -> float:
-        """log p - log p_start of the whole answer, in nats."""
-        return float((self.logprobs_T - self.start_T).sum())
+        """log p - log p_ref of the whole answer, in nats."""
+        return float((self.logprobs_T - self.reference_T).sum())
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What a model says of the tokens of answers."""
+class TokenOutputs:
+    """The policy's outputs for the tokens of answers."""
 
     logprobs_BT: Tensor
     values_BT: Tensor
@@ -64,21 +64,21 @@ class Read:
 
 
 class FixedDraws(LogitsProcessor):  # type: ignore[misc]  # transformers has no types here
-    """Draws each row's next token by a uniform number of its own and leaves no other possible."""
+    """Samples each row's next token from a given uniform number: all other tokens get probability 0."""
 
     def __init__(self, uniforms_BT: Tensor, temperature: float) -> None:
         self._uniforms_BT, self._temperature, self._at = uniforms_BT, temperature, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        heap_BV = (scores.float() / self._temperature).softmax(-1).double().cumsum(-1)
-        reached_B1 = self._uniforms_BT[:, self._at, None] * heap_BV[:, -1:]
+        cumulative_BV = (scores.float() / self._temperature).softmax(-1).double().cumsum(-1)
+        target_B1 = self._uniforms_BT[:, self._at, None] * cumulative_BV[:, -1:]
         self._at += 1
-        token_B1 = torch.searchsorted(heap_BV, reached_B1, right=True).clamp_max(scores.shape[1] - 1)
+        token_B1 = torch.searchsorted(cumulative_BV, target_B1, right=True).clamp_max(scores.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, token_B1, 0.0)
 
 
 class Policy:
-    """The model that learns, its value head, and the model that it started from."""
+    """The trained model, its value head, and the reference model."""
 
     def __init__(self, job: Job, options: Options) -> None:
         self.options = options
@@ -87,11 +87,11 @@ class Policy:
         model = open_policy(job.model, options)
         adapter = lora(options, job)
         if adapter is None:
-            self._start = copy.deepcopy(model).eval().requires_grad_(False).to(self.device)
+            self._reference = copy.deepcopy(model).eval().requires_grad_(False).to(self.device)
         else:
             from peft import get_peft_model
 
-            self._start, model = None, get_peft_model(model, adapter)
+            self._reference, model = None, get_peft_model(model, adapter)
         self.model = model.eval().to(self.device)  # eval: no dropout
         self.head = nn.Linear(model.config.get_text_config().hidden_size, 1).to(self.device)
         nn.init.zeros_(self.head.weight)
@@ -99,28 +99,28 @@ class Policy:
         self._ends = _ends(model, self.tokenizer)
 
     def trained(self) -> list[nn.Parameter]:
-        """The weights that learn."""
+        """The trainable weights."""
         return [weight for weight in (*self.model.parameters(), *self.head.parameters()) if weight.requires_grad]
 
     def answers(self, prompts: Sequence[list[int]], seeds: Sequence[int], places: Sequence[int]) -> Iterator[Answer]:
-        """An answer to each prompt, sampled at the temperature; `seeds` are what chance hangs on."""
+        """Sample an answer to each prompt at the temperature; each has its own random seed."""
         for begin in range(0, len(prompts), SAMPLED_AT_ONCE):
             some = slice(begin, begin + SAMPLED_AT_ONCE)
             for place, prompt, row in zip(
-                places[some], prompts[some], self._written(prompts[some], seeds[some]), strict=True
+                places[some], prompts[some], self._generate(prompts[some], seeds[some]), strict=True
             ):
                 length = next((n for n, token in enumerate(row, 1) if token in self._ends), len(row))
                 ended, kept = row[length - 1] in self._ends, row[:length]
                 text = self.tokenizer.decode(kept[:-1] if ended else kept, skip_special_tokens=True)
                 yield Answer(place, list(prompt), kept, ended, text)
 
-    def _written(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[int]]:
+    def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[int]]:
         most, longest = self.options.max_new_tokens, max(map(len, prompts))
         uniforms_BT = torch.stack([torch.rand(most, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         drawn = FixedDraws(uniforms_BT.double().to(self.device), self.options.temperature)
         ids_BP = torch.tensor([[self._pad] * (longest - len(one)) + one for one in prompts], device=self.device)
         seen_BP = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=self.device)
-        with torch.no_grad(), self._autocast(), _plain(self.model):
+        with torch.no_grad(), self._autocast(), _default_generation(self.model):
             made = self.model.generate(
                 input_ids=ids_BP,
                 attention_mask=seen_BP,
@@ -135,8 +135,8 @@ class Policy:
     def _pad(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
-    def read(self, answers: Sequence[Answer]) -> tuple[Read, Tensor]:
-        """What the policy says of some answers, and their mask."""
+    def read(self, answers: Sequence[Answer]) -> tuple[TokenOutputs, Tensor]:
+        """The policy's outputs for answers, and the mask of their tokens."""
         ids_BL, seen_BL, mask_BT = self._padded(answers)
         logits_BTV, hidden_BTH = self._logits(self.model, ids_BL, seen_BL, mask_BT.shape[1], hidden=True)
         logprobs_BTV = logits_BTV.log_softmax(-1)
@@ -144,20 +144,20 @@ class Policy:
         with torch.no_grad():
             entropy_BT = -(logprobs_BTV.exp() * logprobs_BTV).sum(-1)
         values_BT = self.head(hidden_BTH.float())[..., 0]
-        return Read(picked_BT, values_BT, entropy_BT), mask_BT
+        return TokenOutputs(picked_BT, values_BT, entropy_BT), mask_BT
 
-    def start(self, answers: Sequence[Answer]) -> Tensor:
-        """Log-probabilities by the model that the policy started from, (B, T)."""
+    def reference(self, answers: Sequence[Answer]) -> Tensor:
+        """Log-probabilities by the reference model, (B, T)."""
         ids_BL, seen_BL, mask_BT = self._padded(answers)
-        without = nullcontext() if self._start is not None else self.model.disable_adapter()
+        without = nullcontext() if self._reference is not None else self.model.disable_adapter()
         with torch.no_grad(), without:
-            model = self._start if self._start is not None else self.model
+            model = self._reference if self._reference is not None else self.model
             logits_BTV, _ = self._logits(model, ids_BL, seen_BL, mask_BT.shape[1])
             picked_BT1: Tensor = logits_BTV.log_softmax(-1).gather(-1, ids_BL[:, -mask_BT.shape[1] :, None])
         return picked_BT1[..., 0]
 
     def _padded(self, answers: Sequence[Answer]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, which of them are real, (B, L), and which of the last T are an answer's, (B, T)."""
+        """Token ids and attention mask, (B, L), and the mask of answer tokens among the last T, (B, T)."""
         left, right = max(len(one.prompt) for one in answers), max(len(one.tokens) for one in answers)
         ids, seen, mask = [], [], []
         for one in answers:
@@ -169,7 +169,7 @@ class Policy:
         return ids_BL, seen_BL, torch.tensor(mask, device=self.device, dtype=torch.float32)
 
     def _logits(self, model: Any, ids_BL: Tensor, seen_BL: Tensor, last: int, *, hidden: bool = False) -> Any:
-        """Logits, by the temperature, and last hidden states from which each of the `last` tokens was foretold."""
+        """Logits divided by the temperature, and last hidden states, that predict each of the `last` tokens."""
         whole = model.get_base_model() if hasattr(model, "get_base_model") else model
         known = inspect.signature(whole.forward).parameters
         more: dict[str, Any] = {"logits_to_keep": last + 1, "position_ids": (seen_BL.cumsum(1) - 1).clamp_min(0)}
@@ -190,8 +190,8 @@ class Policy:
 
 
 @contextmanager
-def _plain(model: Any) -> Iterator[None]:
-    """Without the sampling habits of the model's own generation settings: a repetition penalty is no policy's."""
+def _default_generation(model: Any) -> Iterator[None]:
+    """Disables the model's own generation settings, such as a repetition penalty."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     own, whole.generation_config = whole.generation_config, GenerationConfig()
     try:
@@ -201,7 +201,7 @@ def _plain(model: Any) -> Iterator[None]:
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end an answer. Raises Mistake where there is none."""
+    """The end tokens of an answer. Raises Mistake where there are none."""
     named = (model.generation_config.eos_token_id, tokenizer.eos_token_id)
     flat = [token for one in named for token in (one if isinstance(one, list) else [one]) if token is not None]
     if not flat:

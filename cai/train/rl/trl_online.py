@@ -1,9 +1,7 @@
-"""RLOO and GRPO: TRL's trainers with our rewards, an adaptive price on KL, and an order of rows that resuming finds.
+"""RLOO and GRPO: TRL's trainers with our rewards, an adaptive KL coefficient, and a reproducible order of rows.
 
-TRL reads its `beta` at every step; here it is steered after each, and kept with checkpoints. An answer without a reward
-gets no advantage and takes no part in its group's mean: TRL does so for rewards of None.
-
-Left out on purpose: sampling by vLLM, which passes through `trl: {use_vllm: true}`.
+TRL reads its `beta` at every step; here it is adapted after each step and saved with checkpoints. An answer without a
+reward (None) gets no advantage and does not count for its group's mean. To sample with vLLM: `trl: {use_vllm: true}`.
 """
 
 from __future__ import annotations
@@ -22,65 +20,68 @@ from transformers import set_seed
 
 from cai.core.plugin_types import Job
 from cai.runs.files import write_json
-from cai.train.rl.options import FREE, Grouped, Prompted, fitting
+from cai.train.rl.options import NO_PENALTY, GroupedOptions, PromptRows, fitting_prompts
 from cai.train.rl.rewards import Rewards
-from cai.train.trl.trainer import Guarded, lora, open_policy, open_tokenizer, quiet, run_trainer, save, settings
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import Guarded, lora, open_policy, quiet, run_trainer, save, settings
 
-STATE = "kl.json"
-OURS = {
+KL_STATE = "kl.json"
+METRIC_NAMES = {
     "kl": "kl_token",
     "kl_answer": "kl",
     "completions/mean_length": "length",
     "clip_ratio/region_mean": "clip",
     "loss": "policy_loss",
 }
-"""What TRL's metrics are called by all methods of reinforcement here."""
+"""TRL's metric names -> the names that all online methods here use."""
 
-TOLD = ("reward", "kl", "kl_coef", "length", "entropy", "disagreement")
-"""What of the last step is told at the end."""
+SUMMARY = ("reward", "kl", "kl_coef", "length", "entropy", "disagreement")
+"""Metrics of the last step that become figures of the training."""
 
 
 class AdaptiveKLMixin:
-    """Mixed in before a trainer of TRL that has `beta`: it is steered towards `options.kl_target` after each step."""
+    """A mixin for TRL trainers with `beta`: adapts it towards `options.kl_target` after each step."""
 
-    def __init__(self, *args: Any, options: Grouped, **kwargs: Any) -> None:
-        self.kl, self._told, self._tokens = options.kl(), list[float](), 0.0
+    def __init__(self, *args: Any, options: GroupedOptions, **kwargs: Any) -> None:
+        self.kl, self._kl_means, self._tokens = options.kl(), list[float](), 0.0
         super().__init__(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        metrics: Any = self._metrics["train"]  # type: ignore[attr-defined]  # TRL's trainer, that this is mixed into
-        heard = len(metrics["kl"])
+        metrics: Any = self._metrics["train"]  # type: ignore[attr-defined]  # defined by TRL's trainer
+        before = len(metrics["kl"])
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
-        self._told += metrics["kl"][heard:]
+        self._kl_means += metrics["kl"][before:]
         if lengths := metrics["completions/mean_length"]:
             self._tokens = lengths[-1]
-        if self.accelerator.sync_gradients and self._told:  # type: ignore[attr-defined]
-            kl = fmean(self._told) * self._tokens  # TRL means over tokens; an answer's KL is a sum
+        if self.accelerator.sync_gradients and self._kl_means:  # type: ignore[attr-defined]
+            kl = fmean(self._kl_means) * self._tokens  # TRL gives the mean over tokens; an answer's KL is the sum
             metrics["kl_answer"].append(kl)
             metrics["kl_coef"].append(self.kl.coefficient)
             self.kl.update(kl, self.args.generation_batch_size)  # type: ignore[attr-defined]
-            self.beta, self._told = self.kl.coefficient or FREE, []
+            self.beta, self._kl_means = self.kl.coefficient or NO_PENALTY, []
         return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         if self.args.should_save:  # type: ignore[attr-defined]
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
-            write_json(folder / STATE, {"coefficient": self.kl.coefficient})
+            write_json(folder / KL_STATE, {"coefficient": self.kl.coefficient})
 
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
-        if checkpoint and (Path(checkpoint) / STATE).is_file():
-            self.kl.coefficient = json.loads((Path(checkpoint) / STATE).read_text("utf-8"))["coefficient"]
-            self.beta = self.kl.coefficient or FREE
+        if checkpoint and (Path(checkpoint) / KL_STATE).is_file():
+            self.kl.coefficient = json.loads((Path(checkpoint) / KL_STATE).read_text("utf-8"))["coefficient"]
+            self.beta = self.kl.coefficient or NO_PENALTY
 
 
-class Paid:
-    """Our rewards in the form that TRL calls."""
+class RewardCallback:
+    """Our rewards as the callable that TRL expects."""
 
-    __name__ = "reward"  # what TRL's metrics call it
+    __name__ = "reward"  # its name in TRL's metrics
 
-    def __init__(self, rewards: Rewards, rows: Sequence[Mapping[str, Any]], options: Grouped, ends: set[int]) -> None:
+    def __init__(
+        self, rewards: Rewards, rows: Sequence[Mapping[str, Any]], options: GroupedOptions, ends: set[int]
+    ) -> None:
         self._rewards, self._rows, self._penalty, self._ends = rewards, rows, options.missing_eos_penalty, ends
         self.unrewarded, self.sample = 0, ""
 
@@ -88,21 +89,21 @@ class Paid:
         self, *, completions: Any, completion_ids: Any, row: Sequence[int], log_metric: Any, **_: Any
     ) -> list[float | None]:
         texts = [completion[0]["content"] for completion in completions]
-        worth = self._rewards.of([self._rows[place] for place in row], texts)
+        batch_rewards = self._rewards.of([self._rows[place] for place in row], texts)
         ended = [bool(ids) and ids[-1] in self._ends for ids in completion_ids]
-        self.unrewarded, self.sample = self.unrewarded + worth.failed, texts[0]
-        log_metric("unrewarded", float(worth.failed))
+        self.unrewarded, self.sample = self.unrewarded + batch_rewards.failed, texts[0]
+        log_metric("unrewarded", float(batch_rewards.failed))
         log_metric("ended", fmean(ended))
-        if worth.disagreement is not None:
-            log_metric("disagreement", worth.disagreement)
+        if batch_rewards.disagreement is not None:
+            log_metric("disagreement", batch_rewards.disagreement)
         return [
             None if score is None else score - (0.0 if end else self._penalty)
-            for score, end in zip(worth.scores, ended, strict=True)
+            for score, end in zip(batch_rewards.scores, ended, strict=True)
         ]
 
 
-def train_rloo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`fields` are those of TRL's config that the method sets itself; so in both."""
+def train_rloo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, object]:
+    """Train with RLOO. `fields` are the fields of TRL's config that the method sets."""
     from trl import RLOOConfig, RLOOTrainer
 
     class Trainer(Guarded, AdaptiveKLMixin, RLOOTrainer):  # type: ignore[misc]  # TRL has no types here
@@ -111,7 +112,8 @@ def train_rloo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping
     return _run(Trainer, RLOOConfig, job, options, fields)
 
 
-def train_grpo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def train_grpo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, object]:
+    """Train with GRPO. `fields` are the fields of TRL's config that the method sets."""
     from trl import GRPOConfig, GRPOTrainer
 
     class Trainer(Guarded, AdaptiveKLMixin, GRPOTrainer):  # type: ignore[misc]  # TRL has no types here
@@ -120,55 +122,59 @@ def train_grpo(job: Job, options: Grouped, fields: Mapping[str, Any]) -> Mapping
     return _run(Trainer, GRPOConfig, job, options, fields)
 
 
-def _run(trainer: type, config: type, job: Job, options: Grouped, fields: Mapping[str, Any]) -> dict[str, Any]:
-    rewards = Rewards(options.rewards, options.combine, job)  # first: a name that is wrong costs nothing then
+def _run(trainer: type, config: type, job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> dict[str, Any]:
+    rewards = Rewards(options.rewards, options.combine, job)  # first, so that a wrong name costs no compute
     try:
         with quiet():
             set_seed(job.seed)
             tokenizer = open_tokenizer(job.model)
-            asked = fitting(job.rows, tokenizer, options)
+            prompt_rows = fitting_prompts(job.rows, tokenizer, options)
             world = int(os.environ.get("WORLD_SIZE", "1"))
             prompts = options.batch_size * options.accumulate * world // options.answers  # of one step
-            steps = options.max_steps or max(1, ceil(options.epochs * len(asked.rows) / prompts))
-            # all steps are one epoch to TRL: the order is ours, and what it has seen is what it skips on resuming
-            more = {**fields, "max_steps": steps, "num_train_epochs": 1}
+            steps = options.max_steps or max(1, ceil(options.epochs * len(prompt_rows.rows) / prompts))
+            # one epoch with all steps in our order: TRL skips what it has seen when it resumes
+            steps_fields = {**fields, "max_steps": steps, "num_train_epochs": 1}
             model = open_policy(job.model, options)
-            model.config._name_or_path = str(job.model)  # whence TRL loads the reference
-            paid = Paid(rewards, asked.rows, options, _ends(model, tokenizer))
+            model.config._name_or_path = str(job.model)  # where TRL loads the reference model from
+            reward_callback = RewardCallback(rewards, prompt_rows.rows, options, _ends(model, tokenizer))
             running = trainer(
                 model=model,
-                args=settings(config, job, options, **more),
+                args=settings(config, job, options, **steps_fields),
                 processing_class=tokenizer,
                 peft_config=lora(options, job),
-                train_dataset=_served(asked, job.seed, steps * prompts),
-                reward_funcs=paid,
+                train_dataset=_dataset(prompt_rows, job.seed, steps * prompts),
+                reward_funcs=reward_callback,
                 options=options,
             )
-            told = _Told(job, paid)
-            figures = run_trainer(running, replace(job, log=told, held_out=()))
+            log = _MetricsLog(job, reward_callback)
+            figures = run_trainer(running, replace(job, log=log, held_out=()))
             save(running, tokenizer, job, options)
     finally:
         rewards.close()
-    return figures | told.last | {"unrewarded": paid.unrewarded, "too_long": len(job.rows) - len(asked.rows)}
+    return (
+        figures
+        | log.last
+        | {"unrewarded": reward_callback.unrewarded, "too_long": len(job.rows) - len(prompt_rows.rows)}
+    )
 
 
-def _served(asked: Prompted, seed: int, count: int) -> Dataset:
-    """`count` prompts, epoch after epoch, each with its place among the rows."""
-    places = asked.served(seed, 0, count)
-    return Dataset.from_list([{"prompt": asked.rows[place]["prompt"], "row": place} for place in places])
+def _dataset(prompt_rows: PromptRows, seed: int, count: int) -> Dataset:
+    """`count` prompts, epoch after epoch, each with its row index."""
+    places = prompt_rows.indices(seed, 0, count)
+    return Dataset.from_list([{"prompt": prompt_rows.rows[place]["prompt"], "row": place} for place in places])
 
 
-class _Told:
-    """TRL's metrics on their way out, by our names, with an answer for people to read."""
+class _MetricsLog:
+    """Renames TRL's metrics and adds a sample answer before they are logged."""
 
-    def __init__(self, job: Job, paid: Paid) -> None:
-        self._job, self._paid = job, paid
+    def __init__(self, job: Job, reward_callback: RewardCallback) -> None:
+        self._job, self._paid = job, reward_callback
         self.last: dict[str, float] = {}
 
     def __call__(self, metrics: Mapping[str, Any]) -> None:
-        named = {OURS.get(name, name): value for name, value in metrics.items() if value is not None}
+        named = {METRIC_NAMES.get(name, name): value for name, value in metrics.items() if value is not None}
         if "kl" in named:
-            self.last = {name: named[name] for name in TOLD if name in named}
+            self.last = {name: named[name] for name in SUMMARY if name in named}
             named["sample"] = self._paid.sample
         self._job.log(named)
 

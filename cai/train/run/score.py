@@ -1,6 +1,6 @@
-"""Score the answers of a file with one or more reward models, and say how often they agree with its labels.
+"""Scores the answers of a file with one or more reward models, and measures how well they agree with its labels.
 
-Left out on purpose: keeping all models in memory; they are asked one after the other.
+The models are loaded one after the other, not together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 from itertools import compress
 from math import exp
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cai.backends.local.reward_model import Combine, Scorer, combine_scores, open_scorer
 from cai.core.errors import Mistake
@@ -20,8 +20,8 @@ from cai.core.types import Message
 from cai.data.pairs import data_files, open_pairs
 from cai.data.training_rows import TrainingRow, answer_columns, gather_training_rows
 
-Said = list[tuple[float, ...]]
-"""For each side of a row, what every member of every model says of it."""
+SideScores = list[tuple[float, ...]]
+"""For each side of a row, the score by every member of every model."""
 
 
 def score_file(
@@ -30,32 +30,34 @@ def score_file(
     *,
     combine: Combine = "mean",
     k: float = 1.0,
-    device: Any = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     batch: int = 8,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A row for each row of the file, and what they say together. Raises Mistake.
+) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """One output row for each row of the file, and a summary. Raises Mistake.
 
     Pairs give `chosen`, `rejected` and p, the probability that chosen is better; completions give `score`. `members`
-    has what every member of every model says, where there are several.
+    has the score by every member of every model, where there are several.
     """
     kind = _kind(data)
-    rows, said, left_out = list[TrainingRow](), list[Said](), Counter[str]()
+    rows, scores, left_out = list[TrainingRow](), list[SideScores](), Counter[str]()
     for number, model in enumerate(models):
         scorer = open_scorer(model, batch_size=batch, device=device)
         if number:
             fits = [_tokens(row, scorer) <= scorer.limit for row in rows]
-            rows, said = list(compress(rows, fits)), list(compress(said, fits))
+            rows, scores = list(compress(rows, fits)), list(compress(scores, fits))
             left_out["too_long"] += fits.count(False)
         else:
             found = gather_training_rows(
                 data, kind, tokens=partial(_tokens, scorer=scorer), max_length=scorer.limit, held_out=0
             )
             rows, left_out = [*found.rows, *found.held_out], found.left_out
-            said = [[()] * len(answer_columns(row)) for row in rows]
-        more = iter(scorer.each([(_turns(row), _said(row[side])) for row in rows for side in answer_columns(row)]))
-        said = [[one + next(more) for one in sides] for sides in said]
-    lines = [_line(row, sides, combine, k) for row, sides in zip(rows, said, strict=True)]
-    return lines, _summary(rows, [[combine_scores(one, combine, k) for one in sides] for sides in said], said, left_out)
+            scores = [[()] * len(answer_columns(row)) for row in rows]
+        more = iter(scorer.each([(_turns(row), _text(row[side])) for row in rows for side in answer_columns(row)]))
+        scores = [[one + next(more) for one in sides] for sides in scores]
+    lines = [_line(row, sides, combine, k) for row, sides in zip(rows, scores, strict=True)]
+    members = len(scores[0][0]) if scores else 0
+    combined = [[combine_scores(one, combine, k) for one in sides] for sides in scores]
+    return lines, {"rows": len(rows), "left_out": dict(+left_out), "members": members} | _agreement(rows, combined)
 
 
 def _kind(data: Path) -> Rows:
@@ -64,40 +66,37 @@ def _kind(data: Path) -> Rows:
 
 
 def _tokens(row: Mapping[str, Any], scorer: Scorer) -> int:
-    """Of a row's longest side."""
-    return max(len(scorer.tokens(_turns(row), _said(row[side]))) for side in answer_columns(row))
+    """Tokens of a row's longest side."""
+    return max(len(scorer.tokens(_turns(row), _text(row[side]))) for side in answer_columns(row))
 
 
-def _line(row: Mapping[str, Any], said: Said, combine: Combine, k: float) -> dict[str, Any]:
-    """What is printed of a row, its sides as the file has them: lessons turn a label below one half round."""
-    names, turned = answer_columns(row), bool(row.get("turned"))
-    sides = dict(zip(["score"] if names == ["completion"] else names, said[::-1] if turned else said, strict=True))
-    line: dict[str, Any] = {"id": row["id"]} | {name: combine_scores(one, combine, k) for name, one in sides.items()}
-    if "chosen" in line:
-        line["p"] = 1 / (1 + exp(max(-700.0, min(700.0, line["rejected"] - line["chosen"]))))
-        line["label"] = 1 - row["p_chosen"] if turned else row["p_chosen"]
-    if len(said[0]) > 1:
+def _line(row: Mapping[str, Any], scores: SideScores, combine: Combine, k: float) -> dict[str, object]:
+    """The output row, with the sides as in the file: a training row with a label below 0.5 has them swapped."""
+    names, swapped = answer_columns(row), bool(row.get("turned"))
+    sides = dict(zip(["score"] if names == ["completion"] else names, scores[::-1] if swapped else scores, strict=True))
+    combined = {name: combine_scores(one, combine, k) for name, one in sides.items()}
+    line: dict[str, object] = {"id": row["id"], **combined}
+    if "chosen" in combined:
+        line["p"] = 1 / (1 + exp(max(-700.0, min(700.0, combined["rejected"] - combined["chosen"]))))
+        line["label"] = 1 - row["p_chosen"] if swapped else row["p_chosen"]
+    if len(scores[0]) > 1:
         line["members"] = {name: list(one) for name, one in sides.items()}
     return line
 
 
-def _summary(
-    rows: Sequence[Mapping[str, Any]], scores: Sequence[Sequence[float]], said: Sequence[Said], left_out: Counter[str]
-) -> dict[str, Any]:
-    members = len(said[0][0]) if said else 0
-    found: dict[str, Any] = {"rows": len(rows), "left_out": dict(+left_out), "members": members}
-    if rows and "chosen" in rows[0]:
-        from cai.train.reward_model.evaluation import measures
+def _agreement(rows: Sequence[Mapping[str, Any]], scores: Sequence[Sequence[float]]) -> dict[str, object]:
+    if not rows or "chosen" not in rows[0]:
+        return {}
+    from cai.train.reward_model.evaluation import measures
 
-        found |= measures(list(rows), [(one, other) for one, other in scores])
-    return found
+    return measures(list(rows), [(one, other) for one, other in scores])
 
 
 def _turns(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])
 
 
-def _said(turns: Sequence[Mapping[str, str]]) -> str:
+def _text(turns: Sequence[Mapping[str, str]]) -> str:
     if not turns:
         raise Mistake("row", "has no answer", "give one")
     return "\n".join(turn["content"] for turn in turns)

@@ -1,7 +1,4 @@
-"""Rows of a job as the data sets that TRL's trainers take.
-
-Left out on purpose: reading and checking rows, which happened before a job was made of them.
-"""
+"""Converts the rows of a job to the data sets that TRL's trainers take. The rows were checked before."""
 
 from __future__ import annotations
 
@@ -16,17 +13,17 @@ from cai.core.seeds import digest
 Row = Mapping[str, Any]
 
 
-def sure(rows: Sequence[Row]) -> list[Row]:
-    """Without ties, of which no side is the better one. A label is otherwise taken for certain."""
+def without_ties(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose label prefers one side."""
     return [row for row in rows if row["p_chosen"] != 0.5]
 
 
 def preferences(rows: Sequence[Row], *, soft: bool) -> list[dict[str, Any]]:
-    """prompt, chosen and rejected; with `soft` also p and weight, whose mean is made 1."""
-    kept = rows if soft else sure(rows)
+    """prompt, chosen and rejected; with `soft` also p and weight, scaled to mean 1."""
+    kept = rows if soft else without_ties(rows)
     mean = fmean(row.get("weight", 1.0) for row in kept) if kept else 1.0
     if not mean:
-        raise Mistake("weight", "is 0 in every row, and nothing is learned", "give some rows a weight above 0")
+        raise Mistake("weight", "is 0 in every row, so there is nothing to learn", "give some rows a weight above 0")
     labels = [{"p": row["p_chosen"], "weight": row.get("weight", 1.0) / mean} if soft else {} for row in kept]
     return [_columns(row, "prompt", "chosen", "rejected") | label for row, label in zip(kept, labels, strict=True)]
 
@@ -51,6 +48,6 @@ def datasets(job: Job, rows: Sequence[Row], held_out: Sequence[Row]) -> dict[str
     from datasets import Dataset
 
     if not rows:
-        raise Mistake(str(job.out), "no row is left to learn from: all are ties", "label with more than p = 0.5")
+        raise Mistake(str(job.out), "no row is left to train on: all are ties", "label with more than p = 0.5")
     found = {"train_dataset": Dataset.from_list(list(rows))}
     return found | ({"eval_dataset": Dataset.from_list(list(held_out))} if held_out else {})

@@ -1,8 +1,6 @@
-"""Ctrl-C while training: the step is finished, a checkpoint saved, and then KeyboardInterrupt is raised.
+"""Handles Ctrl-C during training: the current step is finished, a checkpoint saved, then KeyboardInterrupt is raised.
 
-A second Ctrl-C stops at once.
-
-Left out on purpose: signals in other threads; a training that is not in the main thread is stopped as any other code.
+A second Ctrl-C stops immediately. Signals are handled only in the main thread.
 """
 
 from __future__ import annotations
@@ -17,14 +15,14 @@ from types import FrameType
 
 @dataclass(slots=True)
 class Stop:
-    """Whether a person has asked for the end."""
+    """Whether the user asked to stop."""
 
     asked: bool = False
 
 
 @contextmanager
 def interruptible() -> Iterator[Stop]:
-    """A Stop that SIGINT or SIGTERM sets. Raises KeyboardInterrupt on leaving where it was set."""
+    """A Stop that SIGINT or SIGTERM sets. Raises KeyboardInterrupt on exit where it was set."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -1,10 +1,8 @@
-"""TRL's reward and DPO trainers with soft labels: columns `p` and `weight` beside theirs, and two losses.
+"""TRL's reward and DPO trainers with soft labels: two more columns, `p` and `weight`, and two losses.
 
-A row's loss is weight * (-p log s(d) - (1 - p) log s(-d)), and a batch's the mean over its rows. Weights have mean 1
-over the data set, so that one batch of eight and eight of one make the same step. Without the columns, or with p = 1
-and weight 1, both are TRL's own losses.
-
-Left out on purpose: TRL's other DPO losses and its metrics of logits; those losses go to TRL as they are.
+A row's loss is weight * (-p log s(d) - (1 - p) log s(-d)); a batch's loss is the mean over its rows. Weights have mean
+1 over the data set, so one batch of eight is the same step as eight batches of one. Without the columns, or with p = 1
+and weight 1, both are TRL's own losses. TRL's other DPO losses are used unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ def soft_loss(d_B: torch.Tensor, p_B: torch.Tensor | None, weight_B: torch.Tenso
 
 
 class _Labels:
-    """Mixed in before a collator of TRL: the label columns travel with the batch."""
+    """A mixin for TRL's collators: adds the label columns to the batch."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super().torch_call(examples)  # type: ignore[misc]  # the collator below
@@ -51,7 +49,7 @@ class _SoftDPOCollator(_Labels, DPOCollator):  # type: ignore[misc]  # TRL has n
 
 
 class _Columns:
-    """Mixed in before a trainer of TRL: the label columns are not taken for unused ones."""
+    """A mixin for TRL's trainers: keeps the label columns, which would be dropped as unused."""
 
     _signature_columns: list[str] | None
 
@@ -83,25 +81,25 @@ class SoftRewardTrainer(Guarded, _Columns, RewardTrainer):  # type: ignore[misc]
             loss = loss + self.args.center_rewards_coefficient * ((chosen_B + rejected_B) ** 2).mean()
         if self.length_weight:
             loss = loss + self.length_weight * _correlation(reward_2B, inputs["attention_mask"].sum(-1)) ** 2
-        self._note(d_B.detach(), reward_2B.detach(), p_B)
+        self._log_metrics(d_B.detach(), reward_2B.detach(), p_B)
         return (loss, outputs) if return_outputs else loss
 
-    def _note(self, d_B: torch.Tensor, reward_2B: torch.Tensor, p_B: torch.Tensor | None) -> None:
-        """Accuracy (a tie in the label counts half), margin and mean reward, over all processes."""
+    def _log_metrics(self, d_B: torch.Tensor, reward_2B: torch.Tensor, p_B: torch.Tensor | None) -> None:
+        """Log accuracy (a tie in the label counts half), margin and mean reward, over all processes."""
         right_B = (d_B > 0).float() if p_B is None else torch.where(p_B == 0.5, 0.5, ((d_B > 0) == (p_B > 0.5)).float())
-        seen = self._metrics["train" if self.model.training else "eval"]
+        logged = self._metrics["train" if self.model.training else "eval"]
         for name, value in (("accuracy", right_B), ("margin", d_B), ("mean_reward", reward_2B)):
-            seen[name].append(self.accelerator.gather_for_metrics(value.float().mean()).mean().item())
+            logged[name].append(self.accelerator.gather_for_metrics(value.float().mean()).mean().item())
 
 
 def _correlation(one_B: torch.Tensor, other_B: torch.Tensor) -> torch.Tensor:
-    """Pearson's, of the rows of a batch."""
+    """Pearson's correlation over the rows of a batch."""
     a_B, b_B = one_B.float() - one_B.float().mean(), other_B.float() - other_B.float().mean()
     return torch.as_tensor((a_B * b_B).sum() / (a_B.norm() * b_B.norm()).clamp_min(1e-6))
 
 
 class SoftDPOTrainer(Guarded, _Columns, DPOTrainer):  # type: ignore[misc]  # TRL has no types here
-    """DPOTrainer whose sigmoid loss knows soft labels and weights."""
+    """DPOTrainer whose sigmoid loss takes soft labels and weights."""
 
     def __init__(self, *args: Any, processing_class: Any, **kwargs: Any) -> None:
         collator = _SoftDPOCollator(pad_token_id=processing_class.pad_token_id)
@@ -123,21 +121,21 @@ class SoftDPOTrainer(Guarded, _Columns, DPOTrainer):  # type: ignore[misc]  # TR
         ratios = self._log_ratios(outputs, inputs)
         loss = soft_loss(self.beta * (ratios[0] - ratios[1]), p_B, weight_B)
         chosen_B, rejected_B = (self.beta * ratio_B.detach() for ratio_B in ratios)
-        self._note_answers(chosen_B, rejected_B, outputs, inputs)
+        self._log_metrics(chosen_B, rejected_B, outputs, inputs)
         return (loss, outputs) if return_outputs else loss
 
     def _log_ratios(self, outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """log policy - log reference of whole answers, chosen and rejected, each [B]."""
+        """log policy - log reference, summed over each answer: chosen and rejected, each [B]."""
         chosen_B, rejected_B = outputs.log_probs.sum(1).chunk(2)
         if self.precompute_ref_logps:
             return chosen_B - inputs["ref_chosen_logps"], rejected_B - inputs["ref_rejected_logps"]
         reference = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         return chosen_B - reference[0], rejected_B - reference[1]
 
-    def _note_answers(
+    def _log_metrics(
         self, chosen_B: torch.Tensor, rejected_B: torch.Tensor, outputs: Any, inputs: dict[str, Any]
     ) -> None:
-        """The implicit rewards and how they compare, entropy and log-probabilities, by TRL's own names."""
+        """Log the implicit rewards, entropy and log-probabilities under TRL's own names."""
         mask_BT = inputs["completion_mask"][:, 1:]
         logps_B = outputs.log_probs.detach().sum(1).chunk(2)
         values = {
@@ -149,9 +147,9 @@ class SoftDPOTrainer(Guarded, _Columns, DPOTrainer):  # type: ignore[misc]  # TR
             "logps/rejected": logps_B[1],
             "entropy": (outputs.entropy.detach() * mask_BT).sum() / mask_BT.sum(),
         }
-        seen = self._metrics["train" if self.model.training else "eval"]
+        logged = self._metrics["train" if self.model.training else "eval"]
         for name, value in values.items():
-            seen[name].append(self.accelerator.gather_for_metrics(value.mean()).mean().item())
+            logged[name].append(self.accelerator.gather_for_metrics(value.mean()).mean().item())
 
 
 def _without_labels(inputs: dict[str, Any]) -> dict[str, Any]:

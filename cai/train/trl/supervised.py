@@ -1,4 +1,4 @@
-"""What SFT, DPO, KTO and ORPO share: rows into a trainer of TRL, its result into a folder."""
+"""The training that SFT, DPO, KTO and ORPO share: run a TRL trainer on the rows and save its result."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 from transformers import set_seed
 
 from cai.core.plugin_types import Job
-from cai.train.trl.trainer import lora, open_policy, open_tokenizer, quiet, run_trainer, save
+from cai.train.trl.tokenizer import open_tokenizer
+from cai.train.trl.trainer import lora, open_policy, quiet, run_trainer, save
 
 Figures = Mapping[str, Any]
 Fields = Mapping[str, Any]
 
 
 def per_process(fields: Fields) -> Fields:
-    """TRL keeps precomputed log-probabilities in a file of one process's own, so several ask the reference instead."""
+    """`fields` without precomputed log-probabilities where there are several processes: TRL caches them per process."""
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     return fields if alone else {**fields, "precompute_ref_log_probs": False}
 
@@ -29,7 +30,7 @@ def train_supervised(
         tokenizer = open_tokenizer(job.model)
         more: dict[str, Any] = {}
         if reference and not options.r and not settings.precompute_ref_log_probs:
-            # given, because TRL would load it again by name, and a model changed in memory has a name that is wrong
+            # passed explicitly: TRL would load it by name, and a merged model's name is not its folder
             more["ref_model"] = open_policy(job.model, options)
         running = trainer(
             model=open_policy(job.model, options),

@@ -1,8 +1,6 @@
-"""What every method does around TRL's trainers: settings, weights, LoRA, checkpoints, metrics, the saved result.
+"""The parts around TRL's trainers that all methods share: settings, weights, LoRA, checkpoints, metrics, saving.
 
-Heavy: import it inside a method's `train`. In a training of several processes every process calls every function.
-
-Left out on purpose: a trainer of our own. PPO, which TRL no longer has, uses the parts of this that it needs.
+Imports torch: import it inside a method's `train`. In distributed training every process calls every function.
 """
 
 from __future__ import annotations
@@ -19,21 +17,22 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from cai.backends.local.weights import refuse_rewards
-from cai.core.errors import Mistake
+from cai.backends.local.weights import load_mistake, refuse_code, refuse_rewards
+from cai.core.errors import CaiError, Mistake
 from cai.core.plugin_types import Job
 from cai.core.plugins import suggest
-from cai.train.trl.checkpoints import appearing, last_checkpoint, seal
+from cai.runs.files import replaced_folder
+from cai.train.trl.checkpoints import last_checkpoint, seal
 from cai.train.trl.interrupt import Stop, interruptible
 from cai.train.trl.options import TrainingOptions
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("TQDM_DISABLE", "1")  # the only word that TRL's precomputing of log-probabilities listens to
+os.environ.setdefault("TQDM_DISABLE", "1")  # the only switch that hides the bar of TRL's log-probability precomputation
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainerState
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, TrainerState
 
 ADAPTER = "adapter_config.json"
 STATE = "trainer_state.json"
@@ -50,14 +49,14 @@ def on_cpu(options: TrainingOptions) -> bool:
 
 
 def dtype(options: TrainingOptions) -> torch.dtype:
-    """What to compute in."""
+    """The compute precision."""
     if options.dtype == "auto":
         return torch.float32 if on_cpu(options) or not torch.cuda.is_bf16_supported() else torch.bfloat16
     return torch.float32 if options.dtype == "float32" else torch.bfloat16
 
 
-def shared(seed: int, options: TrainingOptions) -> dict[str, Any]:
-    """Fields of TRL's configs that every method sets in the same way."""
+def shared_fields(seed: int, options: TrainingOptions) -> dict[str, Any]:
+    """The fields of TRL's configs that are the same for every method."""
     cpu = on_cpu(options)
     return {
         "seed": seed,
@@ -80,59 +79,69 @@ def shared(seed: int, options: TrainingOptions) -> dict[str, Any]:
 
 
 _LOGGED = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
-"""We keep metrics ourselves, and a loss that is no number is to be seen."""
+"""Metrics are kept in metrics.jsonl, and a loss that is not a number must be visible there."""
 
 
 def settings(config: type, job: Job, options: TrainingOptions, **own: Any) -> Any:
     """TRL's `config` from our options, the method's `own` fields and what is passed through. Raises Mistake."""
-    known = sorted({field.name for field in fields(config)} - {"output_dir"})  # where results go is the order's to say
+    known = sorted({field.name for field in fields(config)} - {"output_dir"})  # set from the order
     for key in options.trl:
         if key not in known:
-            raise Mistake(f"trl.{key}", f"is no field of TRL's {config.__name__}", suggest(key, known))
-    given = {"output_dir": str(job.out / "checkpoints"), **shared(job.seed, options), **_LOGGED, **own, **options.trl}
+            raise Mistake(f"trl.{key}", f"is not a field of TRL's {config.__name__}", suggest(key, known))
+    given = {
+        "output_dir": str(job.out / "checkpoints"),
+        **shared_fields(job.seed, options),
+        **_LOGGED,
+        **own,
+        **options.trl,
+    }
     try:
         with quiet():
-            return config(**given)
+            made = config(**given)
     except (TypeError, ValueError) as error:
-        raise Mistake("options", f"TRL refuses them: {str(error).splitlines()[0]}", "see `--print-config`") from error
+        raise Mistake("options", f"TRL rejects them: {str(error).splitlines()[0]}", "see `--print-config`") from error
+    _check_reporters(made.report_to)
+    return made
+
+
+def _check_reporters(names: list[str]) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    available = get_available_reporting_integrations()
+    for name in names:
+        if name not in available:
+            what = f"{name} is not installed or not known to transformers"
+            raise Mistake(
+                "trl.report_to", what, f"install it, or use one of: none, {', '.join(available)}".rstrip(", ")
+            )
 
 
 # --- Weights ----------------------------------------------------------------------------------------------------------
 
 
-def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a model folder; it has a chat template and a padding token. Raises Mistake."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise Mistake(str(folder), f"has no tokenizer: {_line(error)}", "name a folder with a whole model") from error
-    if not tokenizer.chat_template:
-        raise Mistake(str(folder), "its tokenizer has no chat template", "name the chat form of the model")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def open_policy(folder: Path, options: TrainingOptions, kind: Any = AutoModelForCausalLM, **loading: Any) -> Any:
-    """The model in `folder`, or the merge of the adapter there: float32 where it is trained whole. Raises Mistake."""
-    held = dtype(options) if options.r else torch.float32  # frozen weights may be held in what is computed in
+    """The model in `folder`, an adapter merged; float32 for full fine-tuning. Raises Mistake."""
+    held = dtype(options) if options.r else torch.float32  # frozen weights can be held in the compute precision
     if kind is AutoModelForCausalLM:
         refuse_rewards(folder)
     try:
         return open_whole(folder, kind, dtype=held, **loading)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise Mistake(str(folder), f"cannot be loaded as a model: {_line(error)}", "check the folder") from error
+    except CaiError:
+        raise
+    except Exception as error:  # a damaged folder raises one of many unrelated classes
+        raise load_mistake(str(folder), error) from error
 
 
 def open_whole(folder: Path, kind: Any, **loading: Any) -> Any:
-    """A model folder, or the merge of an adapter folder."""
+    """The model in a folder; an adapter is merged into its base model."""
     if (folder / ADAPTER).is_file():
         return merged(folder, kind, **loading)
-    return kind.from_pretrained(str(folder), **loading)
+    refuse_code(str(folder), folder)
+    return kind.from_pretrained(str(folder), trust_remote_code=False, **loading)
 
 
 def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = None, **loading: Any) -> Any:
-    """An adapter folded into the model that it was trained on, in that model's own precision unless `dtype` says."""
+    """An adapter merged into its base model, in that model's precision unless `dtype` is given."""
     from peft import PeftModel
 
     named = json.loads((adapter / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
@@ -144,7 +153,7 @@ def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = 
 
 
 def lora(options: TrainingOptions, job: Job, task: str = "CAUSAL_LM") -> Any:
-    """The LoRA adapter to train, or None for a full fine-tuning."""
+    """The LoRA configuration, or None for full fine-tuning."""
     from peft import LoraConfig
 
     if not options.r:
@@ -161,9 +170,9 @@ def lora(options: TrainingOptions, job: Job, task: str = "CAUSAL_LM") -> Any:
 def save(
     trainer: Any, tokenizer: Any, job: Job, options: TrainingOptions, kind: Any = AutoModelForCausalLM, **loading: Any
 ) -> None:
-    """Write what was trained to `out/model`, whole or not at all; LoRA folded in unless `merge` is off.
+    """Write the trained model to `out/model`, whole or not at all; LoRA is merged unless `merge` is off.
 
-    `kind` and `loading` say how the model that was started from is loaded, to fold an adapter into it.
+    `kind` and `loading` say how the initial model is loaded, to merge an adapter into it.
     """
     first = trainer.accelerator.is_main_process
     target = job.out / "model"
@@ -171,14 +180,14 @@ def save(
     trainer.save_model(str(raw))  # gathers the shards of all processes
     trainer.accelerator.wait_for_everyone()
     if first:
-        with appearing(target) as folder:
+        with replaced_folder(target) as folder:
             if (raw / ADAPTER).is_file() and options.merge:
                 model = merged(raw, kind, job.model, **loading)
                 model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
                 model.save_pretrained(folder)
             else:
                 shutil.copytree(raw, folder, dirs_exist_ok=True)
-                (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and settings.json says it all
+                (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; settings.json has the settings
                 (folder / "README.md").unlink(missing_ok=True)
             tokenizer.save_pretrained(folder)
         shutil.rmtree(raw, ignore_errors=True)
@@ -188,8 +197,8 @@ def save(
 # --- Running ----------------------------------------------------------------------------------------------------------
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
-    """Metrics out, checkpoints sealed, Ctrl-C heard."""
+class JobCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
+    """Passes metrics on, marks complete checkpoints, stops on Ctrl-C."""
 
     def __init__(self, job: Job, stop: Stop) -> None:
         self.job, self.stop = job, stop
@@ -199,7 +208,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers has no types
             self.job.log({"step": state.global_step, **(logs or {})})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if anywhere(self.stop.asked):
+        if any_process(self.stop.asked):
             control.should_save = control.should_training_stop = True
         return control
 
@@ -209,10 +218,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers has no types
 
 
 class Guarded:
-    """Mixed in before a trainer of TRL: a loss that is no number stops the training before it touches the weights."""
+    """A mixin for TRL's trainers: a loss that is not a number stops the training before the weights are updated."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]  # the trainer that this is mixed into
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]  # defined by the trainer
         if not torch.isfinite(loss):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
             raise Mistake(f"step {step}", f"the loss is {loss.item()}", "lower learning_rate, or look at the rows")
@@ -220,19 +229,19 @@ class Guarded:
 
 
 def run_trainer(trainer: Any, job: Job) -> dict[str, float]:
-    """Train, going on from the last whole checkpoint where asked to, and evaluate; figures by name, seconds of this go.
+    """Train, resuming from the last complete checkpoint where the job says so, and evaluate. Figures by name.
 
-    Raises Mistake for a loss that is no number, KeyboardInterrupt after a checkpoint where Ctrl-C came.
+    `seconds` are those of this start. Raises Mistake for a loss that is not a number, KeyboardInterrupt after Ctrl-C.
     """
     last = last_checkpoint(job.out / "checkpoints") if job.resume else None
     for weight in trainer.model.parameters():
         if weight.requires_grad:
-            weight.data = weight.data.float()  # steps of Adam are smaller than bfloat16 can tell apart
+            weight.data = weight.data.float()  # Adam's steps are smaller than bfloat16 can represent
     with interruptible() as stop, quiet():
-        trainer.remove_callback(PrinterCallback)  # it prints on stdout
-        trainer.add_callback(Watch(job, stop))
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout
+        trainer.add_callback(JobCallback(job, stop))
         seconds = 0.0
-        if last and _is_end(last, trainer.args.max_steps):  # Ctrl-C came after the last step: TRL would make one more
+        if last and _is_end(last, trainer.args.max_steps):  # stopped after the last step: TRL would do one more
             trainer._load_from_checkpoint(str(last))
             trainer.state = TrainerState.load_from_json(str(last / STATE))
         else:
@@ -254,13 +263,13 @@ def run_trainer(trainer: Any, job: Job) -> dict[str, float]:
 
 
 def _is_end(checkpoint: Path, steps: int) -> bool:
-    """Whether a checkpoint was saved after the last of so many steps; below 1, of as many as it knows of itself."""
+    """Whether a checkpoint is that of the last of `steps` steps; below 1, the number in the checkpoint counts."""
     state = json.loads((checkpoint / STATE).read_text("utf-8"))
     return bool(state["global_step"] >= (steps if steps > 0 else state["max_steps"]) > 0)
 
 
-def anywhere(asked: bool) -> bool:
-    """Whether any process was asked: all must leave after the same step, or the others wait for ever."""
+def any_process(asked: bool) -> bool:
+    """Whether any process was asked to stop. All must stop after the same step, or the others wait for ever."""
     if not torch.distributed.is_initialized():
         return asked
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
@@ -271,7 +280,7 @@ def anywhere(asked: bool) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Neither bars nor advice from TRL, transformers and datasets: the terminal belongs to the person."""
+    """No progress bars or warnings from TRL, transformers and datasets."""
     import datasets
     from transformers.utils import logging as library
 
@@ -283,7 +292,3 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
