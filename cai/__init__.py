@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cai.checks.run.check import check_pairs as check_pairs
     from cai.constitution.principles import load_constitution as load_constitution
     from cai.core.types import Constitution, Failure, Pair, Principle, Prompt, Trace, Verdict
-    from cai.pipeline.generate import estimate as estimate
-    from cai.pipeline.generate import try_prompt as try_prompt
+    from cai.pipeline.estimate import estimate as estimate
+    from cai.pipeline.estimate import try_prompt as try_prompt
     from cai.pipeline.judge_card import measure_judges as measure_judges
     from cai.pipeline.run import run as run
     from cai.pipeline.sync import estimate_sync, measure_judges_sync, run_sync, try_prompt_sync
@@ -39,7 +39,7 @@ _MODULES = {
     "Trace": "cai.core.types",
     "Verdict": "cai.core.types",
     "check_pairs": "cai.checks.run.check",
-    "estimate": "cai.pipeline.generate",
+    "estimate": "cai.pipeline.estimate",
     "estimate_sync": "cai.pipeline.sync",
     "load_constitution": "cai.constitution.principles",
     "load_recipe": "cai.runs.recipe",
@@ -47,7 +47,7 @@ _MODULES = {
     "measure_judges_sync": "cai.pipeline.sync",
     "run": "cai.pipeline.run",
     "run_sync": "cai.pipeline.sync",
-    "try_prompt": "cai.pipeline.generate",
+    "try_prompt": "cai.pipeline.estimate",
     "try_prompt_sync": "cai.pipeline.sync",
 }
 """Where each public name is defined."""

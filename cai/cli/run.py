@@ -26,7 +26,7 @@ from cai.cli.arguments import (
 from cai.core.errors import CaiError, Mistake
 
 if TYPE_CHECKING:
-    from cai.pipeline.generate import Estimate
+    from cai.pipeline.estimate import Estimate
     from cai.runs.budget import Budget
     from cai.runs.folder import Run
     from cai.runs.recipe import Recipe
@@ -54,7 +54,7 @@ def run_command(
     ones when they are complete, and the old ones are kept in the run's folder under previous/.
     """
     from cai.core.plugins import without_code
-    from cai.pipeline.generate import estimate
+    from cai.pipeline.estimate import estimate
     from cai.pipeline.run import check_trainings
     from cai.runs.budget import Budget
     from cai.runs.recipe import by_batch
@@ -101,7 +101,7 @@ def try_command(
     """Show what a recipe makes of one prompt: draft, critiques, revisions with what changed."""
     from cai.cli.text import print_trace
     from cai.core.types import Failure
-    from cai.pipeline.generate import try_prompt
+    from cai.pipeline.estimate import try_prompt
 
     trace = asyncio.run(try_prompt(*_opened(recipe, "try", runs, override), prompt))
     if isinstance(trace, Failure):

@@ -8,13 +8,11 @@ Left out on purpose: retry and throttling (a backend's), what a question looks l
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from cai.audit.subjects.audit import audit_finished_run, probe_options
@@ -23,8 +21,8 @@ from cai.checks.run.options import open_checks
 from cai.constitution.principles import NoPrinciple, draw_principle, load_constitution
 from cai.core.concurrency import crowd, turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
-from cai.core.plugins import NotLoaded, not_loaded
-from cai.core.types import Constitution, Failure, Message, Prompt, Step, Trace
+from cai.core.plugins import NotLoaded
+from cai.core.types import Constitution, Failure, Prompt, Step, Trace
 from cai.data.prompts import count_prompts, read_prompts
 from cai.data.splits import make_split
 from cai.gates.apply.gate import OpenGates, open_gates
@@ -32,7 +30,7 @@ from cai.judges.panel.open import extra_roles, judge_summary, open_panel
 from cai.judges.panel.panel import Panel
 from cai.pipeline.export import write_export
 from cai.pipeline.manifest import HARMLESS, length_change, provenance, reconciled, row_differences, timestamp
-from cai.pipeline.pairs import Outcome, Sampler, new_calls, open_samplers, pair_all, samples
+from cai.pipeline.pairs import Outcome, Sampler, open_samplers, pair_all, samples
 from cai.pipeline.stages.revision import critique, critique_body, draft, revise, worked
 from cai.pipeline.stages.stage import Round, Stage
 from cai.runs.budget import Budget
@@ -40,7 +38,7 @@ from cai.runs.files import write_text
 from cai.runs.findings import Audit, write_findings
 from cai.runs.folder import Run, Spool
 from cai.runs.journal import Journal
-from cai.runs.journaled import Journaled, Unasked
+from cai.runs.journaled import Journaled
 from cai.runs.manifest import Manifest, StageCount, Start, seconds_of, summed_calls
 from cai.runs.models import Way, close_all, distinct_roles, open_all
 from cai.runs.progress import Progress
@@ -180,101 +178,6 @@ def _check(run: Run, names: tuple[str, ...]) -> None:
     write_findings(run.path, [Audit("checks", found.pairs, found.findings, sum(one.bad for one in found.files))])
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a run would still ask: calls at most, tokens and cost at the mean of the calls that are answered already."""
-
-    prompts: int
-    answered: int
-    """Calls that the journal has the answer to."""
-    new: int
-    new_tokens: int | None
-    """None where nothing is answered yet, so that there is no mean."""
-    new_cost: float | None
-    not_loaded: tuple[str, ...] = ()
-    """Code that the recipe names and that was not loaded; calls to it count as new."""
-
-
-async def estimate(recipe: Recipe, run: Run, sample: int = 0) -> Estimate:
-    """Count the calls of a run. Asks nothing, unless `sample` prompts may be asked to measure by.
-
-    Answers of the sample are kept like any other. Within `without_code` no code from outside is loaded, and calls to
-    models of such code count as new.
-    """
-    progress = Progress()
-    with Journal(run.path.parent / "journal.sqlite") as journal:
-        if sample:
-            await _ask_first(sample, await prepare(recipe, journal, Progress()))
-        work = await prepare(recipe, journal, progress, by=Unasked)
-        try:
-            prompts, new = await _count_calls(work, progress)
-        finally:
-            await work.close()
-    used = [tally.usage for tally in progress.tallies.values()]
-    tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in used)
-    costs = [model.cost for model in distinct_roles(work.models).values()]
-    spent = None if None in costs else sum(cost or 0.0 for cost in costs)
-    share = new / progress.found if progress.found else None
-    return Estimate(
-        prompts=prompts,
-        answered=progress.found,
-        new=new,
-        new_tokens=None if share is None else round(tokens * share),
-        new_cost=None if share is None or spent is None else round(spent * share, 4),
-        not_loaded=not_loaded(),
-    )
-
-
-async def _count_calls(work: Work, progress: Progress) -> tuple[int, int]:
-    """Prompts, and calls at most that the journal has no answer to."""
-    prompts = new = 0
-    for prompt in read_prompts(work.recipe.prompts):
-        if isinstance(prompt, Failure):
-            continue
-        prompts += 1
-        before = progress.found
-        lives = await _lives(work, prompt)
-        whole = sum(_calls_of(life) for life in lives if isinstance(life, Trace))
-        if unasked := sum(isinstance(life, Failure) and life.kind == "unasked" for life in lives):
-            new += unasked * work.calls - (progress.found - before - whole)
-        new += await new_calls(work.recipe, work.gates, work.panel, lives) if work.panel else 0
-    return prompts, new
-
-
-def _calls_of(trace: Trace) -> int:
-    return 1 + sum((step.critique is not None) + (step.revision is not None) for step in trace.steps)
-
-
-async def ask_all(recipe: Recipe, run: Run, by: Way) -> None:
-    """Take every prompt as far as it gets when models are asked `by` another way; writes no rows."""
-    with Journal(run.path.parent / "journal.sqlite") as journal:
-        work = await prepare(recipe, journal, Progress(), by=by)
-        try:
-            for prompt in read_prompts(recipe.prompts):
-                if isinstance(prompt, Prompt):
-                    await _lives(work, prompt)
-        finally:
-            await work.close()
-
-
-async def _ask_first(count: int, work: Work) -> None:
-    prompts = (prompt for prompt in read_prompts(work.recipe.prompts) if isinstance(prompt, Prompt))
-    try:
-        await asyncio.gather(*(_lives(work, prompt) for prompt in islice(prompts, count)))
-    finally:
-        await work.close()
-
-
-async def try_prompt(recipe: Recipe, run: Run, text: str) -> Trace | Failure:
-    """One prompt's trace under a recipe, through the same journal as the runs. Raises Mistake."""
-    with Journal(run.path.parent / "journal.sqlite") as journal:
-        work = await prepare(recipe, journal, Progress())
-        try:
-            return await _trace(work, Prompt("try", (Message("user", text),)), 0)
-        finally:
-            await work.close()
-
-
 async def prepare(
     recipe: Recipe, journal: Journal, progress: Progress, budget: Budget | None = None, *, by: Way = None
 ) -> Work:
@@ -340,7 +243,7 @@ async def _trace_all(
         for position, prompt in prompts:
             turn.set(position)
             try:
-                lives = [prompt] if isinstance(prompt, Failure) else await _lives(work, prompt)
+                lives = [prompt] if isinstance(prompt, Failure) else await prompt_traces(work, prompt)
             except BudgetReached as error:  # the others finish the calls they have in flight: those are paid
                 return stopped.append(error)
             rows += 1
@@ -364,16 +267,16 @@ async def _trace_all(
     return reconciled(work.recipe, rows, stages, traces.rows)
 
 
-async def _lives(work: Work, prompt: Prompt) -> list[Trace | Failure]:
+async def prompt_traces(work: Work, prompt: Prompt) -> list[Trace | Failure]:
     if work.samplers:
         return await samples(work.recipe, work.samplers, prompt)
     lives = list[Trace | Failure]()
     for sample in range(work.recipe.draft.samples):
-        lives.append(await _trace(work, prompt, sample))  # a comprehension would be one coroutine more
+        lives.append(await prompt_trace(work, prompt, sample))  # a comprehension would be one coroutine more
     return lives
 
 
-async def _trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
+async def prompt_trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failure:
     """One draft's life: drafted, then critiqued and revised round by round, each round on the current answer alone."""
     settings, stage = work.recipe, "draft"
     try:

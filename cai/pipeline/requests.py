@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from cai.backends.http.batch_api import batch_line, batch_result, custom_id
 from cai.core.errors import Mistake, Permanent
 from cai.core.types import Completion, JsonObject, Model, Request, Score
-from cai.pipeline.generate import ask_all
+from cai.pipeline.estimate import ask_all
 from cai.runs.files import atomic
 from cai.runs.folder import Run
 from cai.runs.recipe import Recipe

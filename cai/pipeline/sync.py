@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cai.core.types import Failure, Trace
-from cai.pipeline.generate import Estimate, estimate, try_prompt
+from cai.pipeline.estimate import Estimate, estimate, try_prompt
 from cai.pipeline.judge_card import measure_judges
 from cai.pipeline.run import run
 from cai.runs.budget import Budget

@@ -254,7 +254,11 @@ def test_published_constitutions_become_principles(tmp_path: Path, name: str, co
 @published
 @pytest.mark.parametrize(
     ("pattern", "count", "reason"),
-    [("pyrit_*.yaml", 5, "is a rubric"), ("nemo_few*.json", 1, "worked examples"), ("*.md", 1, "is prose (22,779 words)")],
+    [
+        ("pyrit_*.yaml", 5, "is a rubric"),
+        ("nemo_few*.json", 1, "worked examples"),
+        ("*.md", 1, "is prose (22,779 words)"),
+    ],
 )
 def test_published_files_without_principles_are_refused(pattern: str, count: int, reason: str) -> None:
     files = list(SAMPLES.glob(pattern))

@@ -26,7 +26,8 @@ from cai.core.concurrency import crowd
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.seeds import digest
 from cai.core.types import Request
-from cai.pipeline.generate import estimate, generate
+from cai.pipeline.estimate import estimate
+from cai.pipeline.generate import generate
 from cai.pipeline.manifest import too_many_failures
 from cai.runs import models
 from cai.runs.folder import Run

@@ -19,7 +19,8 @@ import pytest
 
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.types import Completion, Message, Pair, Prompt, Trace
-from cai.pipeline.generate import estimate, generate
+from cai.pipeline.estimate import estimate
+from cai.pipeline.generate import generate
 from cai.pipeline.manifest import too_many_failures
 from cai.pipeline.stages.sample import best_and_worst, presented
 from cai.runs import recipe

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cai.core.errors import BudgetReached, Mistake
 from cai.core.types import Message, Request, Sampling, Usage
-from cai.pipeline.generate import Progress, estimate, generate, prepare
+from cai.pipeline.estimate import estimate
+from cai.pipeline.generate import Progress, generate, prepare
 from cai.runs.budget import Budget, Price, listed_price
 from cai.runs.folder import Run
 from cai.runs.journal import Journal

@@ -102,7 +102,7 @@ def test_a_label_that_is_no_probability_stops_everything_by_file_and_row(
     ],
 )
 def test_rows_of_the_wrong_kind_are_one_mistake_that_says_what_is_needed(tmp_path: Path, kind: str, row: Any) -> None:
-    with pytest.raises(Mistake, match=r"none of 2 rows can be learned from: r\.jsonl:1.*rows need prompt"):
+    with pytest.raises(Mistake, match=r"none of 2 rows can be trained on: r\.jsonl:1.*rows need prompt"):
         read(written(tmp_path / "r.jsonl", row, row), kind)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 from cai.backends.local.reward_model import Scorer
 from cai.core import calibration, stats
 from cai.core.stats import Interval
-from cai.core.types import Message
+from cai.core.types import JsonObject, Message
 
 Row = Mapping[str, Any]
 
 
-def evaluate(scorer: Scorer, rows: Sequence[Row], seed: int = 0) -> dict[str, Any]:
+def evaluate(scorer: Scorer, rows: Sequence[Row], seed: int = 0) -> JsonObject:
     """The figures by name, as JSON values. `rows` have prompt, chosen, rejected and p_chosen."""
     each = scorer.each([(_turns(row["prompt"]), _text(row[side])) for row in rows for side in ("chosen", "rejected")])
     rewards = [fmean(one) for one in each]
@@ -35,7 +35,7 @@ def evaluate(scorer: Scorer, rows: Sequence[Row], seed: int = 0) -> dict[str, An
     return found
 
 
-def measures(rows: Sequence[Row], rewards: Sequence[tuple[float, float]], seed: int = 0) -> dict[str, Any]:
+def measures(rows: Sequence[Row], rewards: Sequence[tuple[float, float]], seed: int = 0) -> JsonObject:
     """The figures from given rewards, (chosen, rejected) for each row."""
     margins = [(row, one - other) for row, (one, other) in zip(rows, rewards, strict=True) if row["p_chosen"] != 0.5]
     signs = [1 if row["p_chosen"] > 0.5 else -1 for row, _ in margins]

@@ -30,7 +30,7 @@ SHARE = 2 / 3
 Row = Mapping[str, Any]
 
 
-def train_reward(job: Job, options: Options, fields: Mapping[str, Any]) -> Mapping[str, object]:
+def train_reward(job: Job, options: Options, fields: Mapping[str, object]) -> Mapping[str, object]:
     """Train and evaluate; the figures. `fields` are the fields of TRL's RewardConfig that the method sets."""
     features = [*(["length"] if options.length == "margin" else []), *options.nuisance]
     fitted = fit_biases(job.rows, features) if features else {}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from cai.core import seeds
 from cai.core.errors import Mistake
+from cai.core.types import JsonObject
 from cai.train.rl.adaptive_kl import AdaptiveKL
 from cai.train.rl.rewards import RewardSources
 from cai.train.trl.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class OnlineOptions(TrainingOptions):
@@ -54,7 +58,7 @@ class GroupedOptions(OnlineOptions):
         return self
 
 
-def trl_fields(options: GroupedOptions) -> dict[str, Any]:
+def trl_fields(options: GroupedOptions) -> JsonObject:
     """Fields that TRL's RLOOConfig and GRPOConfig share."""
     return {
         "beta": options.kl_coef or NO_PENALTY,
@@ -90,12 +94,14 @@ class PromptRows:
         return [epochs[number // size][number % size] for number in range(first, first + count)]
 
 
-def fitting_prompts(rows: Sequence[Mapping[str, Any]], tokenizer: Any, options: OnlineOptions) -> PromptRows:
+def fitting_prompts(
+    rows: Sequence[Mapping[str, object]], tokenizer: PreTrainedTokenizerBase, options: OnlineOptions
+) -> PromptRows:
     """The rows whose prompt leaves room for an answer in max_length. Raises Mistake where there are none."""
     limit, found = options.max_length - options.max_new_tokens, PromptRows([], [])
     for row in rows:
         encoded = tokenizer.apply_chat_template(
-            list(row["prompt"]), tokenize=True, add_generation_prompt=True, return_dict=True
+            list(cast("list[JsonObject]", row["prompt"])), tokenize=True, add_generation_prompt=True, return_dict=True
         )
         if len(encoded["input_ids"]) <= limit:
             found.rows.append(row)

@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import seed
+from cai.core.types import JsonObject
 from cai.train.rl.options import fitting_prompts
 from cai.train.rl.ppo_losses import Losses, advantages, ppo_losses, token_rewards, whitened
 from cai.train.rl.ppo_options import Options
@@ -263,7 +264,7 @@ class Learner:
         if self.accelerator.is_main_process:
             self.policy.model.save_pretrained(Path(folder))
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> JsonObject:
         """The figures of the finished training."""
         metrics = {
             name: value for name, value in self.last.items() if isinstance(value, int | float) and name != "step"

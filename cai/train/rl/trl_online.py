@@ -46,7 +46,7 @@ class AdaptiveKLMixin:
         self.kl, self._kl_means, self._tokens = options.kl(), list[float](), 0.0
         super().__init__(*args, **kwargs)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, *args: object, **kwargs: object) -> object:
         metrics: Any = self._metrics["train"]  # type: ignore[attr-defined]  # defined by TRL's trainer
         before = len(metrics["kl"])
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
@@ -102,7 +102,7 @@ class RewardCallback:
         ]
 
 
-def train_rloo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, object]:
+def train_rloo(job: Job, options: GroupedOptions, fields: Mapping[str, object]) -> Mapping[str, object]:
     """Train with RLOO. `fields` are the fields of TRL's config that the method sets."""
     from trl import RLOOConfig, RLOOTrainer
 
@@ -112,7 +112,7 @@ def train_rloo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> 
     return _run(Trainer, RLOOConfig, job, options, fields)
 
 
-def train_grpo(job: Job, options: GroupedOptions, fields: Mapping[str, Any]) -> Mapping[str, object]:
+def train_grpo(job: Job, options: GroupedOptions, fields: Mapping[str, object]) -> Mapping[str, object]:
     """Train with GRPO. `fields` are the fields of TRL's config that the method sets."""
     from trl import GRPOConfig, GRPOTrainer
 

@@ -88,7 +88,7 @@ def train(order: Order, on_metrics: OnMetrics = lambda line: None) -> TrainingRe
         return result
 
 
-def options_of(method: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
+def options_of(method: str, given: Mapping[str, object]) -> tuple[Method, object]:
     """The method's record, and its options from the given values. Raises Mistake with a suggestion."""
     record = plugins.find_plugin("train", method, Method)
     found, problems = validate(Document(f"train {method}", dict(given), None), record.options)

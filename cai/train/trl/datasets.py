@@ -9,6 +9,7 @@ from typing import Any
 from cai.core.errors import Mistake
 from cai.core.plugin_types import Job
 from cai.core.seeds import digest
+from cai.core.types import JsonObject
 
 Row = Mapping[str, Any]
 
@@ -18,7 +19,7 @@ def without_ties(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["p_chosen"] != 0.5]
 
 
-def preferences(rows: Sequence[Row], *, soft: bool) -> list[dict[str, Any]]:
+def preferences(rows: Sequence[Row], *, soft: bool) -> list[JsonObject]:
     """prompt, chosen and rejected; with `soft` also p and weight, scaled to mean 1."""
     kept = rows if soft else without_ties(rows)
     mean = fmean(row.get("weight", 1.0) for row in kept) if kept else 1.0
@@ -28,12 +29,12 @@ def preferences(rows: Sequence[Row], *, soft: bool) -> list[dict[str, Any]]:
     return [_columns(row, "prompt", "chosen", "rejected") | label for row, label in zip(kept, labels, strict=True)]
 
 
-def completion_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def completion_rows(rows: Sequence[Row]) -> list[JsonObject]:
     """prompt and completion."""
     return [_columns(row, "prompt", "completion") for row in rows]
 
 
-def labelled_rows(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
+def labelled_rows(rows: Sequence[Row], seed: int) -> list[JsonObject]:
     """prompt, completion and label, shuffled by digest."""
     order = sorted(rows, key=lambda row: digest("kto", seed, row["id"], row["label"], row["completion"]))
     return [_columns(row, "prompt", "completion", "label") for row in order]
@@ -43,7 +44,7 @@ def _columns(row: Row, *names: str) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-def datasets(job: Job, rows: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
+def datasets(job: Job, rows: Sequence[Row], held_out: Sequence[Row]) -> JsonObject:
     """`train_dataset` and, where there are rows for it, `eval_dataset`. Raises Mistake where nothing is left."""
     from datasets import Dataset
 

@@ -7,7 +7,8 @@ and weight 1, both are TRL's own losses. TRL's other DPO losses are used unchang
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,11 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference as RewardCollator
 from trl.trainer.reward_trainer import RewardTrainer
 
+from cai.core.types import JsonObject
 from cai.train.trl.trainer import Guarded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LABELS = ("p", "weight")
 
@@ -69,8 +74,12 @@ class SoftRewardTrainer(Guarded, _Columns, RewardTrainer):  # type: ignore[misc]
         super().__init__(*args, processing_class=processing_class, data_collator=collator, **kwargs)
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+        self,
+        model: PreTrainedModel,
+        inputs: JsonObject,
+        return_outputs: bool = False,
+        num_items_in_batch: object = None,
+    ) -> object:
         p_B, weight_B, margin_B = (inputs.pop(name, None) for name in (*LABELS, "margin"))
         outputs = model(**inputs, use_cache=False)
         reward_2B = outputs.logits.squeeze(-1)
@@ -105,8 +114,9 @@ class SoftDPOTrainer(Guarded, _Columns, DPOTrainer):  # type: ignore[misc]  # TR
         collator = _SoftDPOCollator(pad_token_id=processing_class.pad_token_id)
         super().__init__(*args, processing_class=processing_class, data_collator=collator, **kwargs)
 
-    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
-        return super().compute_ref_log_probs(model, _without_labels(inputs))
+    def compute_ref_log_probs(self, model: PreTrainedModel, inputs: JsonObject) -> Sequence[torch.Tensor]:
+        found: Sequence[torch.Tensor] = super().compute_ref_log_probs(model, _without_labels(inputs))
+        return found
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         p_B, weight_B = (inputs.get(name) for name in LABELS)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import set_seed
 
 from cai.core.plugin_types import Job
+from cai.train.trl.options import TrainingOptions
 from cai.train.trl.tokenizer import open_tokenizer
 from cai.train.trl.trainer import lora, open_policy, quiet, run_trainer, save
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 Figures = Mapping[str, Any]
 Fields = Mapping[str, Any]
@@ -23,7 +27,13 @@ def per_process(fields: Fields) -> Fields:
 
 
 def train_supervised(
-    trainer: type, settings: Any, job: Job, options: Any, data: Mapping[str, Any], *, reference: bool = False
+    trainer: type,
+    settings: TrainingArguments,
+    job: Job,
+    options: TrainingOptions,
+    data: Mapping[str, object],
+    *,
+    reference: bool = False,
 ) -> dict[str, float]:
     with quiet():
         set_seed(job.seed)

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import fields
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cai.backends.local.weights import load_mistake, refuse_code, refuse_rewards
 from cai.core.errors import CaiError, Mistake
 from cai.core.plugin_types import Job
 from cai.core.plugins import suggest
+from cai.core.types import JsonObject
 from cai.runs.files import replaced_folder
 from cai.train.trl.checkpoints import last_checkpoint, seal
 from cai.train.trl.interrupt import Stop, interruptible
@@ -33,6 +34,16 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # the only switch that hides the bar
 
 import torch
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, TrainerState
+
+if TYPE_CHECKING:
+    from transformers import (
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        Trainer,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
 
 ADAPTER = "adapter_config.json"
 STATE = "trainer_state.json"
@@ -55,7 +66,7 @@ def dtype(options: TrainingOptions) -> torch.dtype:
     return torch.float32 if options.dtype == "float32" else torch.bfloat16
 
 
-def shared_fields(seed: int, options: TrainingOptions) -> dict[str, Any]:
+def shared_fields(seed: int, options: TrainingOptions) -> JsonObject:
     """The fields of TRL's configs that are the same for every method."""
     cpu = on_cpu(options)
     return {
@@ -82,7 +93,7 @@ _LOGGED = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm":
 """Metrics are kept in metrics.jsonl, and a loss that is not a number must be visible there."""
 
 
-def settings(config: type, job: Job, options: TrainingOptions, **own: Any) -> Any:
+def settings(config: type, job: Job, options: TrainingOptions, **own: object) -> object:
     """TRL's `config` from our options, the method's `own` fields and what is passed through. Raises Mistake."""
     known = sorted({field.name for field in fields(config)} - {"output_dir"})  # set from the order
     for key in options.trl:
@@ -119,7 +130,9 @@ def _check_reporters(names: list[str]) -> None:
 # --- Weights ----------------------------------------------------------------------------------------------------------
 
 
-def open_policy(folder: Path, options: TrainingOptions, kind: Any = AutoModelForCausalLM, **loading: Any) -> Any:
+def open_policy(
+    folder: Path, options: TrainingOptions, kind: type[PreTrainedModel] = AutoModelForCausalLM, **loading: object
+) -> PreTrainedModel:
     """The model in `folder`, an adapter merged; float32 for full fine-tuning. Raises Mistake."""
     held = dtype(options) if options.r else torch.float32  # frozen weights can be held in the compute precision
     if kind is AutoModelForCausalLM:
@@ -132,15 +145,17 @@ def open_policy(folder: Path, options: TrainingOptions, kind: Any = AutoModelFor
         raise load_mistake(str(folder), error) from error
 
 
-def open_whole(folder: Path, kind: Any, **loading: Any) -> Any:
+def open_whole(folder: Path, kind: type[PreTrainedModel], **loading: object) -> PreTrainedModel:
     """The model in a folder; an adapter is merged into its base model."""
     if (folder / ADAPTER).is_file():
-        return merged(folder, kind, **loading)
+        return merged(folder, kind, None, **loading)
     refuse_code(str(folder), folder)
     return kind.from_pretrained(str(folder), trust_remote_code=False, **loading)
 
 
-def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = None, **loading: Any) -> Any:
+def merged(
+    adapter: Path, kind: type[PreTrainedModel] = AutoModelForCausalLM, base: Path | None = None, **loading: object
+) -> PreTrainedModel:
     """An adapter merged into its base model, in that model's precision unless `dtype` is given."""
     from peft import PeftModel
 
@@ -152,7 +167,7 @@ def merged(adapter: Path, kind: Any = AutoModelForCausalLM, base: Path | None = 
     return model
 
 
-def lora(options: TrainingOptions, job: Job, task: str = "CAUSAL_LM") -> Any:
+def lora(options: TrainingOptions, job: Job, task: str = "CAUSAL_LM") -> object:
     """The LoRA configuration, or None for full fine-tuning."""
     from peft import LoraConfig
 
@@ -168,7 +183,12 @@ def lora(options: TrainingOptions, job: Job, task: str = "CAUSAL_LM") -> Any:
 
 
 def save(
-    trainer: Any, tokenizer: Any, job: Job, options: TrainingOptions, kind: Any = AutoModelForCausalLM, **loading: Any
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    job: Job,
+    options: TrainingOptions,
+    kind: type[PreTrainedModel] = AutoModelForCausalLM,
+    **loading: object,
 ) -> None:
     """Write the trained model to `out/model`, whole or not at all; LoRA is merged unless `merge` is off.
 
@@ -203,16 +223,23 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no
     def __init__(self, job: Job, stop: Stop) -> None:
         self.job, self.stop = job, stop
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float | int | str] | None = None,
+        **_: object,
+    ) -> None:
         if state.is_world_process_zero:
             self.job.log({"step": state.global_step, **(logs or {})})
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> object:
         if any_process(self.stop.asked):
             control.should_save = control.should_training_stop = True
         return control
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if state.is_world_process_zero:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
@@ -220,7 +247,7 @@ class JobCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no
 class Guarded:
     """A mixin for TRL's trainers: a loss that is not a number stops the training before the weights are updated."""
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, *args: object, **kwargs: object) -> object:
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]  # defined by the trainer
         if not torch.isfinite(loss):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
@@ -228,7 +255,7 @@ class Guarded:
         return loss
 
 
-def run_trainer(trainer: Any, job: Job) -> dict[str, float]:
+def run_trainer(trainer: Trainer, job: Job) -> dict[str, float]:
     """Train, resuming from the last complete checkpoint where the job says so, and evaluate. Figures by name.
 
     `seconds` are those of this start. Raises Mistake for a loss that is not a number, KeyboardInterrupt after Ctrl-C.
