@@ -47,11 +47,11 @@ def resident() -> float:
 
 def serve(core: int, options: dict[str, Any], record: str = "") -> None:
     """The server's process; it notes what it is asked in the file `record`."""
-    from cai.backends.mock import server
+    from cai.backends.mock import server, state
     from cai.backends.mock.server import serve
     from cai.backends.mock.state import Options
 
-    class Recording(server.Mock):
+    class Recording(state.Mock):
         def reply(self, path: str, body: dict[str, Any], raw: bytes, *, batch: bool = False) -> Any:
             notes.write(raw + b"\n")
             notes.flush()
@@ -96,8 +96,9 @@ def bare(core: int, url: str, prompts: int, flight: int, recorded: str) -> dict[
 
 def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: bool) -> dict[str, Any]:
     """The run's process: what `cai run` does, watched; after a run of eight prompts if `warm`, so that all is imported."""
-    from cai.pipeline.generate import Progress, generate
+    from cai.pipeline.generate import generate
     from cai.runs.folder import Run
+    from cai.runs.progress import Progress
 
     marks: dict[str, tuple[float, float, float]] = {}
     held: list[float] = []
@@ -117,7 +118,7 @@ def whole(core: int, url: str, prompts: int, flight: int, folder: str, warm: boo
         asyncio.run(generate(recipe(url, 8, 1, Path(folder, "warm")), Run(Path(folder, "warm", "run"))))
     chosen = recipe(url, prompts, flight, Path(folder))
     wall, cpu = time.perf_counter(), time.process_time()
-    said = asyncio.run(generate(chosen, Run(Path(folder, "runs", "bench")), Watched()))
+    said = asyncio.run(generate(chosen, Run(Path(folder, "runs", "bench")), Watched())).as_json()
     seconds, spent = time.perf_counter() - wall, time.process_time() - cpu
     last, done = marks["last"], marks["exports"]
     return {

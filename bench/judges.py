@@ -53,12 +53,10 @@ def measured(gold: list[Path], limit: int, runs: Path) -> dict[str, Any]:
         where = Run(runs / name.replace(", ", "-").replace(" ", "-"))
         card = asyncio.run(measure_judges(recipe.judge_recipe(judge, overrides), gold, where, limit=limit))
         said[name] = {
-            file: {"pairs": each["pairs"]} | {k: v for k, v in judge_card_lines(each) if k in LINES}
-            for file, each in card["gold"].items()
+            file: {"pairs": each.pairs} | {k: v for k, v in judge_card_lines(each) if k in LINES}
+            for file, each in card.gold.items()
         }
-        print(
-            f"{name}: {card['cost']['new_calls']} new calls, {card['cost']['seconds']} s", file=sys.stderr, flush=True
-        )
+        print(f"{name}: {card.cost.new_calls} new calls, {card.cost.seconds} s", file=sys.stderr, flush=True)
     return said
 
 

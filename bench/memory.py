@@ -25,9 +25,9 @@ recipe = Recipe.model_validate(dict(constitution="default", prompts={prompts!r},
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 run = Run(pathlib.Path({folder!r}))
 started = time.perf_counter()
-said = asyncio.run(pipeline.generate(recipe, run))
+said = asyncio.run(pipeline.generate(recipe, run)).as_json()
 first, at = peak(), time.perf_counter()
-said = asyncio.run(pipeline.generate(recipe, run))
+said = asyncio.run(pipeline.generate(recipe, run)).as_json()
 print(first, at - started, peak(), time.perf_counter() - at, said["counts"]["pair"]["out"], said["calls"]["writer"]["asked"])
 """
 

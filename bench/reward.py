@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from cai.backends.local.model_folders import model_folder
 from cai.backends.local.reward_model import open_scorer
 from cai.core import stats
-from cai.core.config import overrides
+from cai.core.config import overridden
 from cai.core.types import Message
 from cai.train.run import train as training
 from cai.train.run.train import Order, _gathered, options_of
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("-o", dest="options", action="append", default=[])
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    options = overrides(tuple(asked.options))
+    options = overridden({}, tuple(asked.options))
     order = Order("reward", asked.pairs, asked.model, asked.out, options, held_out=asked.held_out)
     done = training.train(
         order, lambda line: print(line.get("step"), line.get("loss"), line.get("accuracy"), flush=True)
@@ -96,8 +96,8 @@ def main() -> None:
         "always longer": [right(len(said(row, "chosen").split()) - len(said(row, "rejected").split())) for row in test],
     }
     said_all: dict[str, Any] = {
-        "rows": done["rows"],
-        "seconds": done["seconds"],
+        "rows": asdict(done.rows),
+        "seconds": done.seconds,
         "options": options,
         "accuracy": {},
         "reward model less": {},

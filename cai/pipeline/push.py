@@ -17,7 +17,7 @@ REPO = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class ExportPackage:
     """What would be pushed, and where to."""
 
     folder: Path
@@ -31,8 +31,8 @@ class Parcel:
         return sum(size for _, size in self.files)
 
 
-def pack(run: Run, format: str, repo: str) -> Parcel:
-    """The parcel of one export. Raises Mistake where there is none, or the repository's name is no name."""
+def pack(run: Run, format: str, repo: str) -> ExportPackage:
+    """The package of one export. Raises Mistake where there is none, or the repository's name is no name."""
     if not REPO.fullmatch(repo) or ".." in repo or "--" in repo:
         raise Mistake(repo, "is no name of a repository", "use OWNER/NAME")
     folder = run.finished / "export" / format.replace(":", ".")
@@ -41,10 +41,10 @@ def pack(run: Run, format: str, repo: str) -> Parcel:
         fix = suggest(format, there) if there else f"make it: cai export {run.path} {format}"
         raise Mistake(str(folder), "there is no such export", fix)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return Parcel(folder, repo, tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files))
+    return ExportPackage(folder, repo, tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files))
 
 
-def push_export(parcel: Parcel, *, private: bool, message: str) -> str:
+def push_export(package: ExportPackage, *, private: bool, message: str) -> str:
     """Upload it; the address of the commit. Raises Mistake with the hub's own words."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -52,15 +52,15 @@ def push_export(parcel: Parcel, *, private: bool, message: str) -> str:
     disable_progress_bars()
     hub = HfApi(library_name="cai")
     try:
-        repo = hub.create_repo(parcel.repo, repo_type="dataset", private=private, exist_ok=True).repo_id
+        repo = hub.create_repo(package.repo, repo_type="dataset", private=private, exist_ok=True).repo_id
         done = hub.upload_folder(
-            repo_id=repo, repo_type="dataset", folder_path=parcel.folder, commit_message=message,
+            repo_id=repo, repo_type="dataset", folder_path=package.folder, commit_message=message,
             delete_patterns=["*.parquet", "*.jsonl"],
         )  # fmt: skip
     except Exception as error:  # the hub's client raises a dozen unrelated kinds; each means: not pushed
         what = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         fix = "log in with `hf auth login`, or set HF_TOKEN; nothing is half there: a push is one commit"
         raise Mistake(
-            parcel.repo, f"was not pushed: {what[:200]}", fix
+            package.repo, f"was not pushed: {what[:200]}", fix
         ) from None  # its chain holds the request's headers
     return str(done.commit_url)
