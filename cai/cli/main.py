@@ -6,9 +6,10 @@ no model never loads one.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -60,22 +61,40 @@ def _root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks."
 def main() -> None:
     """The `cai` command: a CaiError is one line and its exit code, a traceback only with --debug."""
     try:
-        app()
+        _run_app()
     except CaiError as error:
         if os.environ.get("CAI_DEBUG"):
             raise
         print(f"cai: {safe_text(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `cai show RUN | head` is no error
-        sys.exit(0)
+        _close_output()
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # ours, not the user's: one line all the same, and how to see the rest
+    except Exception as error:  # a fault of cai or of the machine: one line all the same, and how to see the rest
         if os.environ.get("CAI_DEBUG"):
             raise
-        print(
-            f"cai: internal error: {type(error).__name__}: {safe_text(str(error))}; see it whole: cai --debug ...",
-            file=sys.stderr,
-        )
+        print(f"cai: {_unexpected(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _run_app() -> None:
+    try:
+        app()
+    except SystemExit:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # how click marks a closed pipe before it exits with 1
+            _close_output()
+        sys.stdout.flush()
+        raise
+
+
+def _close_output() -> NoReturn:
+    """Whoever reads the output has closed it, as `cai show RUN | head` does: that is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(0)
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+        return f"{error.filename or 'the output'}: cannot be written: {error.strerror}"
+    return f"internal error: {type(error).__name__}: {safe_text(str(error))}; see it whole: cai --debug ..."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,20 @@ def test_a_limit_stops_the_run_with_exit_4_and_a_higher_one_goes_on(work: Path) 
     assert "a higher limit goes on" in stopped.stderr
     done = cai(work, "run", "r.yaml", "--quiet", "--max-calls", "13", "--json")
     assert json.loads(done.stdout)["calls"]["writer"]["found"] == 5
+
+
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+def test_a_pipe_that_its_reader_closes_is_no_error(tmp_path: Path, reader: str) -> None:
+    rows = [{"prompt": f"q{n}", "chosen": f"a b c {n}", "rejected": f"d e f {n}"} for n in range(40)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = f"{sys.executable} -m cai check p.jsonl -o boilerplate=1 | {reader} > /dev/null; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+    command = f"{sys.executable} -m cai check p.jsonl > /dev/full"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cai: the output: cannot be written: No space left")
