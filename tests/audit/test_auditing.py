@@ -188,8 +188,8 @@ def test_two_rewards_are_an_ensemble_and_gold_is_held_against_them(tmp_path: Pat
     rows = [(f"Thing {n % 3}?", f"A {n}.", f"B {n}.") for n in range(12)]
     path = pairs_file(tmp_path / "p.jsonl", rows)
     audit = audit_reward([tiny_reward, tiny_reward], path, probe_options(), gold=tiny_reward)
-    assert of(audit, "disagreement of the ensemble where it pays most").value == pytest.approx(0.0)
-    assert of(audit, "gold lost from the best n to the largest, by best-of-n").value is not None
+    assert of(audit, "disagreement of the ensemble at its highest rewards").value == pytest.approx(0.0)
+    assert of(audit, "fall of the gold reward from the best n to the largest").value is not None
 
 
 def test_the_cache_of_scores_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

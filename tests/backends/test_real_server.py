@@ -78,7 +78,7 @@ async def test_a_whole_recipe_goes_through_and_the_seeds_are_used(server: dict[s
     stories = []
     for name in ("one", "two"):  # each with a journal of its own
         where = Run(tmp_path / name / "r")
-        said = await generate(recipe(server), where)
+        said = (await generate(recipe(server), where)).as_json()
         assert said["counts"]["draft"]["out"] == 2, list(where.failures())
         assert not {"malformed", "bad_request", "server_error"} & set(said["failures"])
         stories.append([(trace.draft.text, trace.final) for trace in where.traces()])

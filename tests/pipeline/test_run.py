@@ -96,7 +96,7 @@ async def test_from_prompts_to_a_policy_and_again_without_any_work(tmp_path: Pat
         }
     )
     where = Run(tmp_path / "runs" / "r")
-    said = await run(chosen, where)
+    said = (await run(chosen, where)).as_json()
     assert [step["name"] for step in said["train"]] == ["sft", "reward", "dpo"]
     settings = json.loads((where.path / "train" / "dpo" / "settings.json").read_text())
     assert settings["model"]["name"].endswith("train/sft")
@@ -107,7 +107,7 @@ async def test_from_prompts_to_a_policy_and_again_without_any_work(tmp_path: Pat
     page = (where.path / "report.html").read_text()
     assert all(f'id="{part}"' in page for part in ("judge", "training", "policy", "audit"))
     weights = (where.path / "train" / "dpo" / "model" / "model.safetensors").stat().st_mtime_ns
-    again = await run(chosen, where)
+    again = (await run(chosen, where)).as_json()
     assert (where.path / "train" / "dpo" / "model" / "model.safetensors").stat().st_mtime_ns == weights
     assert all(calls["asked"] == 0 for calls in again["starts"][-1]["calls"].values())
     assert again["policy"] == said["policy"]

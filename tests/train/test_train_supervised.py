@@ -25,7 +25,7 @@ from cai.core.plugin_types import Job, Method
 from cai.core.plugins import PACKAGE
 from cai.core.types import Message
 from cai.train.run.score import score_file
-from cai.train.run.train import Order, train
+from cai.train.run.train import Order, config, train
 
 pytestmark = pytest.mark.slow
 METHODS = ("sft", "dpo", "kto", "orpo", "reward")
@@ -440,7 +440,7 @@ def test_a_training_leaves_what_repeats_it_and_a_model_that_loads(name: str, sta
     rows = ROWS[plugins.find_plugin("train", name, Method).rows](micro.pairs(40, sharpness=3.0))
     data.write_text("".join(json.dumps(row | {"constitution": "c" * 64}) + "\n" for row in rows))
     order = Order(name, data, str(start), tmp_path / "out", {"max_steps": 3, "max_length": 64})
-    said = train(order)
+    said = train(order).as_json()
     assert {path.name for path in order.out.iterdir()} == {
         ".lock",
         "settings.json",
@@ -457,7 +457,7 @@ def test_a_training_leaves_what_repeats_it_and_a_model_that_loads(name: str, sta
     else:
         assert AutoModelForCausalLM.from_pretrained(order.out / "model").config.vocab_size == len(micro.WORDS)
     assert AutoTokenizer.from_pretrained(order.out / "model").chat_template == micro.CHAT
-    assert train(order) == said  # finished: nothing is done again
+    assert train(order).as_json() == said  # finished: nothing is done again
 
 
 def test_a_chain_of_trainings_is_told_in_the_card(start: Path, tmp_path: Path) -> None:
@@ -519,7 +519,7 @@ def test_an_ensemble_goes_on_with_the_member_where_it_stopped(start: Path, tmp_p
 
 def test_a_field_that_trl_does_not_have_is_refused_before_anything_is_loaded(start: Path, tmp_path: Path) -> None:
     options = {"max_length": 64, "trl": {"warmup_step": 3}}
-    with pytest.raises(Mistake, match=r"trl\.warmup_step: is no field of TRL's DPOConfig; did you mean 'warmup_steps'"):
+    with pytest.raises(Mistake, match=r"trl\.warmup_step: is not a field of TRL's DPOConfig; did you mean 'warmup_steps'"):
         train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(start), tmp_path / "out", options))
 
 
@@ -567,7 +567,7 @@ def test_the_printed_config_is_what_trls_own_command_takes(name: str, start: Pat
     rows = "".join(json.dumps(row) + "\n" for row in ROWS[kind](micro.pairs(16)))
     (tmp_path / "data" / "train.jsonl").write_text(rows)
     options = {"max_steps": 1, "max_length": 64, "trl": {"warmup_steps": 3}}
-    said = train.config(Order(name, tmp_path / "data", str(start), tmp_path / "out", options))
+    said = config(Order(name, tmp_path / "data", str(start), tmp_path / "out", options))
     assert (said["warmup_steps"], said["max_length"], said["use_peft"]) == (3, 64, True)
     (tmp_path / "c.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in said.items()))
     command = [str(Path(sys.executable).parent / "trl"), name, "--config", str(tmp_path / "c.yaml")]
@@ -580,7 +580,7 @@ def test_the_printed_config_is_what_trls_own_command_takes(name: str, start: Pat
 
 def test_a_method_without_a_command_in_trl_says_so(start: Path, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="has no equivalent in TRL's command line"):
-        train.config(Order("orpo", tmp_path, str(start), tmp_path / "out"))
+        config(Order("orpo", tmp_path, str(start), tmp_path / "out"))
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3", "fsdp2_2node", "single_gpu", "cpu"])
