@@ -179,7 +179,7 @@ def test_a_reward_model_in_a_folder_is_audited_and_long_rows_are_left_out(tmp_pa
     assert done.returncode == 0, done.stderr
     (said,) = json.loads(done.stdout)
     assert (said["of"], said["rows"], said["left_out"]) == ("reward tiny", 8, 1)
-    pad = next(found for found in said["findings"] if "say nothing" in found["what"])
+    pad = next(found for found in said["findings"] if "empty sentences added" in found["what"])
     assert pad["value"] is not None and pad["passed"] is None
 
 

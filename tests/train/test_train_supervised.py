@@ -519,7 +519,9 @@ def test_an_ensemble_goes_on_with_the_member_where_it_stopped(start: Path, tmp_p
 
 def test_a_field_that_trl_does_not_have_is_refused_before_anything_is_loaded(start: Path, tmp_path: Path) -> None:
     options = {"max_length": 64, "trl": {"warmup_step": 3}}
-    with pytest.raises(Mistake, match=r"trl\.warmup_step: is not a field of TRL's DPOConfig; did you mean 'warmup_steps'"):
+    with pytest.raises(
+        Mistake, match=r"trl\.warmup_step: is not a field of TRL's DPOConfig; did you mean 'warmup_steps'"
+    ):
         train(Order("dpo", pairs_file(tmp_path / "p.jsonl"), str(start), tmp_path / "out", options))
 
 
