@@ -160,7 +160,7 @@ def test_functions_and_files_stay_readable() -> None:
     print(f"\n{len(sizes)} functions: median {median(sizes):g} lines, p95 {p95:g}, longest {sizes[-1]}")
     assert median(sizes) <= 8
     assert p95 <= 30
-    long = [f"{path}:{node.lineno} {node.name}" for path, node in functions() if size(node) > 45]
+    long = [f"{path}:{node.lineno} {node.name}" for path, node in functions() if size(node) > 40]
     assert not long
     assert not [path for path in FILES if path.read_text("utf-8").count("\n") > 400]
 

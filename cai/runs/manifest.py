@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from cai.core.stats import Interval
-from cai.core.types import Example
+from cai.core.types import Example, Principle
 from cai.runs.budget import CallTally
 from cai.runs.files import read_record, record_as_json, write_json
 from cai.runs.judge_card import JudgeSummary, TemplateName
@@ -54,21 +54,9 @@ class DigestedPath:
 
 
 @dataclass(frozen=True, slots=True)
-class PrincipleRecord:
-    """A principle as it was when the run was made; the fields are those of `Principle`, and its digest."""
+class PrincipleRecord(Principle):
+    """A principle as it was when the run was made, and its digest."""
 
-    id: str
-    critique: str = ""
-    revise: str = ""
-    title: str = ""
-    compare: str | None = None
-    checks: tuple[str, ...] = ()
-    weight: float = 1.0
-    tags: tuple[str, ...] = ()
-    applies_to: tuple[str, ...] = ()
-    priority: int = 0
-    examples: tuple[Example, ...] = ()
-    rationale: str = ""
     digest: str = ""
 
 
