@@ -161,6 +161,7 @@ class Manifest:
     cai: str
     name: str
     started: str
+    """The last start: UTC, ISO 8601."""
     seed: int
     recipe: DigestedPath
     constitution: ConstitutionRecord
