@@ -401,10 +401,32 @@ def test_two_processes_that_ask_the_same_at_once_pay_once(tmp_path: Path) -> Non
     assert sum(asked) == 180, asked
 
 
-def test_the_claim_of_a_process_that_died_is_free(tmp_path: Path) -> None:
+CLAIM = """
+import sys, time
+from pathlib import Path
+from cai.runs.claims import Claims
+claims = Claims(Path(sys.argv[1]))
+print(claims.take(b"k" * 32), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_claim_holds_while_its_process_lives_even_where_its_number_is_used_again(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys, os; from pathlib import Path; from cai.runs.claims import Claims; Claims(Path(sys.argv[1])).take(b'k' * 32); os._exit(9)"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], check=False)
-    assert Claims(tmp_path / "c").take(b"k" * 32)
+    from cai.runs.claims import _SLOT, _place, _process
+
+    claims = Claims(tmp_path / "c")
+    with subprocess.Popen([sys.executable, "-c", CLAIM, str(tmp_path / "c")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        assert not claims.take(b"k" * 32)
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # dead, and nobody has reaped it
+        assert claims.take(b"k" * 32)
+    live, reused = _process(os.getppid()), _process(os.getppid()) ^ 1  # the same number, started at another time
+    for owner, free in ((live, False), (reused, True)):
+        assert claims._map is not None
+        _SLOT.pack_into(claims._map, _place(b"k" * 32), b"k" * 8, owner)
+        assert claims.take(b"k" * 32) is free
