@@ -26,7 +26,16 @@ MANIFEST: dict[str, Any] = {
         "name": "concise",
         "version": "1.0",
         "digest": DIGEST,
-        "principles": [{"id": "brief", "title": "Say it in few words", "weight": 1.0, "digest": "d" * 64}],
+        "principles": [
+            {
+                "id": "brief",
+                "title": "Say it in few words",
+                "critique": "Is it brief?",
+                "revise": "Be brief.",
+                "weight": 1.0,
+                "digest": "d" * 64,
+            }
+        ],
     },
     "templates": {"draft": {"name": "small", "digest": "f" * 64}},
     "prompts": {"path": "/home/somebody/prompts.jsonl", "digest": "a" * 64, "format": "jsonl"},
