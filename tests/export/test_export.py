@@ -394,7 +394,7 @@ def test_foreign_text_is_inert_in_the_card(text: str, tmp_path: Path) -> None:
     assert fence not in inside
     assert "\n" not in shown
     assert "\x1b" not in shown
-    principle = {"id": text, "title": text, "weight": 1.0, "digest": "d"}
+    principle = {"id": text, "title": text, "critique": text, "revise": text, "weight": 1.0, "digest": "d"}
     constitution = {"name": text, "version": text, "digest": "d", "principles": [principle]}
     said = page(plant(tmp_path / "run", name=text, constitution=constitution, models={"writer": {"model": text}}))
     assert said.count(shown) >= 5
