@@ -11,7 +11,6 @@ Left out on purpose: expiry. A journal grows until a person deletes it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import sqlite3
 import threading
@@ -23,6 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from xxhash import xxh3_64_digest
 
 from cai.core.errors import Mistake
 from cai.core.types import Usage
@@ -80,7 +80,10 @@ class Journal:
         """Takes one line when the first damaged record is met."""
         self._reader = self._connect()
         self._file = _identity(path)
-        self._keys = self._reading(lambda: _Keys(self._reader))
+        try:
+            self._keys = _Keys(self._reader)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
         self._claims = Claims(path.with_suffix(".claims"))
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
@@ -94,7 +97,10 @@ class Journal:
         """The stored answer, committed or on its way to disk. Raises Mistake where the file cannot be read."""
         # the writer moves answers pending -> committing -> file, so looking in that order misses none
         answer = self._pending.get(key) or self._committing.get(key)
-        return answer or self._reading(partial(self._stored, key))
+        try:
+            return answer or self._stored(key)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
 
     def put(self, key: bytes, answer: bytes) -> None:
         """Keep an answer; it is durable within WINDOW seconds plus one fsync."""
@@ -180,12 +186,9 @@ class Journal:
             self.on_damage(f"{self.path}: holds damaged answers; they count as absent and are asked again")
         self._damaged.add(key)
 
-    def _reading(self, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except sqlite3.Error as error:
-            fix = f"move it away, or save what is left with: sqlite3 {self.path.name} .recover | sqlite3 new.sqlite"
-            raise Mistake(str(self.path), f"the journal cannot be read: {error}", fix) from error
+    def _unreadable(self, error: Exception) -> Mistake:
+        fix = f"move it away, or save what is left with: sqlite3 {self.path.name} .recover | sqlite3 new.sqlite"
+        return Mistake(str(self.path), f"the journal cannot be read: {error}", fix)
 
     async def _of_another(self, key: bytes, form: Form[Answer]) -> Answer | None:
         """The answer that another process is asking for; None where it has given up, and this one is to ask."""
@@ -266,8 +269,8 @@ _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)"
 
 
 def _digest(key: bytes, answer: bytes) -> bytes:
-    """64 bits that a change to a key or to its answer changes."""
-    return hashlib.blake2b(answer, digest_size=8, key=key).digest()
+    """64 bits that accidental damage to a key or to its answer changes; it is no protection against a forger."""
+    return xxh3_64_digest(key + answer)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
