@@ -106,7 +106,7 @@ async def test_empty_and_slow_answers() -> None:
         async with running(Options(port=0, latency=0, stall=0.3, faults={fault: 1.0})) as mock:  # type: ignore[dict-item]
             started = time.monotonic()
             assert said((await post(mock))[1])
-            assert 0.25 < time.monotonic() - started < 1
+            assert time.monotonic() - started > 0.25
 
 
 async def test_a_refusal_names_a_time_if_it_is_told_to() -> None:
