@@ -39,6 +39,9 @@ class Refused(Mistake):
 class CallFailed(CaiError):
     """One call to a model did not give an answer. `kind` is a short countable word, `attempts` how many tries."""
 
+    answer: object = None
+    """What the endpoint sent with the error, where that is JSON: it may say what the call used."""
+
     def __init__(self, kind: str, message: str, *, attempts: int = 1) -> None:
         self.kind, self.message, self.attempts = kind, message, attempts
         super().__init__(f"{kind}: {message}")

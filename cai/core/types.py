@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 JsonObject = dict[str, Any]
 """A JSON object as a server, a file or a template has it. Its values are checked where they are read."""
 Role = Literal["system", "user", "assistant"]
-Finish = Literal["stop", "length", "filter"]
-"""Why generation ended: by itself, at max_tokens, or cut by the endpoint's content filter."""
+Finish = Literal["stop", "length", "filter", "unknown"]
+"""Why generation ended: by itself, at max_tokens, cut by the endpoint's content filter, or for an unknown reason."""
 Judged = Literal["fault", "clean", "unclear"]
 """What a critique concluded; `unclear` when it was asked to conclude and did not."""
 Action = Literal["drop", "tag", "repair"]
@@ -114,6 +114,8 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
+    """Counted by cai, because the endpoint said nothing that can be believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class Score:
     tokens: int
     prompt_tokens: int = 0
     """Tokens read before it; the continuations of one call are read after one prompt."""
+    usage: Usage | None = None
+    """What the request used that asked for this continuation alone; None where one call scored all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +296,18 @@ class Failure:
     message: str
     attempts: int = 1
     sample: int = 0
+
+
+class Meter(Protocol):
+    """Counts the requests of a model and what they use. A model with an attribute `meter` reports every try to it."""
+
+    def claim(self, size: int, max_tokens: int) -> Usage:
+        """Before a request of `size` bytes is sent: the most that it can use. Raises BudgetReached past a limit."""
+        ...
+
+    def settle(self, claimed: Usage, used: Usage, size: int = 0) -> None:
+        """After it: what it did use. `claimed` again where nobody knows."""
+        ...
 
 
 class Model(Protocol):

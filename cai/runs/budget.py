@@ -1,21 +1,25 @@
 """Money and limits: what calls cost, and when to stop before a limit on calls, tokens or cost is passed.
 
-A call claims the most it can cost before it is sent and settles for what it did cost, so that calls in flight together
-cannot pass a limit either. What is already in the journal costs nothing and claims nothing.
+Each request claims the most it can cost before it is sent and settles for what it did cost, whether its answer was
+good, was thrown away or never came; so requests in flight together cannot pass a limit either. What is already in the
+journal costs nothing and claims nothing.
 
 Prices are not guessed: a price comes from the recipe or from genai-prices, else it is reported as unknown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from pydantic import Field
 
 from cai.core.config import Knobs
 from cai.core.errors import BudgetReached
-from cai.core.types import Request, Usage
+from cai.core.types import Usage
+
+LONG = 400
+"""Bytes of a request from which its tokens say something about the text."""
 
 
 class Price(Knobs):
@@ -46,19 +50,41 @@ def listed_price(model: str) -> Price | None:
 
 @dataclass(slots=True)
 class CallTally:
-    """What one model was asked through the journal: new calls and what they used and cost, and answers found there."""
+    """What one model was asked through the journal: new calls and what they used and cost, and answers found there.
+
+    A call is one question; it takes as many requests as it is tried, and a judge's call may take several.
+    """
 
     asked: int = 0
     found: int = 0
     prompt_tokens: int = 0
-    """Read by the new calls."""
+    """Read for the answers of the new calls."""
     completion_tokens: int = 0
-    """Written by the new calls."""
+    """Written for the answers of the new calls."""
     found_prompt_tokens: int = 0
     """Read for the answers that were found, when they were asked."""
     found_completion_tokens: int = 0
     new_cost: float | None = None
-    """What the new calls cost; None where the price is not known."""
+    """What all new requests cost, those without a usable answer too; None where the price is not known."""
+    useful_cost: float | None = None
+    """The part of `new_cost` that led to answers; the rest is wasted on tries that failed and answers thrown away."""
+    requests: int = 0
+    """Sent for the new calls."""
+    booked_prompt_tokens: int = 0
+    """Read by all of these requests."""
+    booked_completion_tokens: int = 0
+    """Written by all of these requests."""
+    estimated: int = 0
+    """Requests whose tokens are counted by cai, because the endpoint said nothing that can be believed."""
+    unanswered: int = 0
+    """Requests that were cut or timed out, counted with the most that they can have used."""
+
+    @property
+    def wasted_cost(self) -> float | None:
+        """What requests cost that led to no answer."""
+        if self.new_cost is None or self.useful_cost is None:
+            return None
+        return max(0.0, self.new_cost - self.useful_cost)
 
     @property
     def usage(self) -> Usage:
@@ -78,23 +104,31 @@ class CallTally:
         self.found_completion_tokens += usage.completion_tokens
 
     def plus(self, other: CallTally) -> CallTally:
-        """Both together; the cost is unknown where that of one with new calls is."""
-        unknown = any(one.new_cost is None and one.asked for one in (self, other))
-        known = [one.new_cost for one in (self, other) if one.new_cost is not None]
-        return CallTally(
-            self.asked + other.asked,
-            self.found + other.found,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.found_prompt_tokens + other.found_prompt_tokens,
-            self.found_completion_tokens + other.found_completion_tokens,
-            None if unknown or not known else sum(known),
-        )
+        """Both together; a cost is unknown where that of one with new calls is."""
+        both = CallTally()
+        for name in _COUNTS:
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        for name in _COSTS:
+            setattr(both, name, _sum_known(name, self, other))
+        return both
+
+
+_COSTS = ("new_cost", "useful_cost")
+_COUNTS = tuple(one.name for one in fields(CallTally) if one.name not in _COSTS)
+
+
+def _sum_known(name: str, *tallies: CallTally) -> float | None:
+    known = [cost for one in tallies if (cost := getattr(one, name)) is not None]
+    unknown = any(getattr(one, name) is None and one.asked for one in tallies)
+    return None if unknown or not known else sum(known)
 
 
 @dataclass(slots=True)
 class Budget:
-    """The limits of one start, and what is claimed: what was spent, and the most that calls in flight can use."""
+    """The limits of one start, and what is claimed: what was spent, and the most that requests in flight can use.
+
+    `calls` counts requests, so that `--max-calls 40` sends at most 40.
+    """
 
     max_calls: int | None = None
     max_tokens: int | None = None
@@ -102,7 +136,7 @@ class Budget:
     calls: int = 0
     tokens: int = 0
     cost: float = 0.0
-    _tokens_per_character: float = 0.5
+    _tokens_per_byte: float = 0.5
     """The most seen so far; English text has about a quarter."""
 
     @property
@@ -110,10 +144,9 @@ class Budget:
         """Whether there is any limit; where there is none, nothing need be claimed."""
         return (self.max_calls, self.max_tokens, self.max_cost) != (None, None, None)
 
-    def claim(self, request: Request, price: Price | None) -> Usage:
-        """Set aside the most that `request` can use. Raises BudgetReached where that would pass a limit."""
-        characters = sum(len(message.content) + 20 for message in request.messages)
-        most = Usage(int(characters * self._tokens_per_character) + 1, request.sampling.max_tokens)
+    def claim(self, size: int, max_tokens: int, price: Price | None) -> Usage:
+        """Set aside the most that a request of `size` bytes can use. Raises BudgetReached where that passes a limit."""
+        most = Usage(int(size * self._tokens_per_byte) + 1, max_tokens)
         cost = price.of(most) if price else 0.0
         for name, after, limit in (
             ("--max-calls", self.calls + 1, self.max_calls),
@@ -125,15 +158,44 @@ class Budget:
         self._add(most, cost, calls=1)
         return most
 
-    def settle(self, claimed: Usage, used: Usage, price: Price | None, request: Request) -> None:
-        """Give back what was claimed and not used; a call that failed used nothing."""
+    def settle(self, claimed: Usage, used: Usage, price: Price | None, size: int = 0) -> None:
+        """Give back what was claimed and not used. `size` is that of a request whose prompt tokens are known."""
         self._add(used, price.of(used) if price else 0.0)
         self._add(claimed, price.of(claimed) if price else 0.0, sign=-1)
-        characters = sum(len(message.content) for message in request.messages)
-        if used.prompt_tokens and characters >= 200:  # below, the chat template's own tokens are most of it
-            self._tokens_per_character = max(self._tokens_per_character, used.prompt_tokens / characters)
+        if size >= LONG:  # of a short one, the chat template's own tokens are most
+            self._tokens_per_byte = max(self._tokens_per_byte, used.prompt_tokens / size)
 
     def _add(self, usage: Usage, cost: float, *, calls: int = 0, sign: int = 1) -> None:
         self.calls += calls
         self.tokens += sign * (usage.prompt_tokens + usage.completion_tokens)
         self.cost += sign * cost
+
+
+class Booking:
+    """The Meter of one model: books every request in its tally, and claims it from the budget if that has a limit."""
+
+    def __init__(self, tally: CallTally, budget: Budget | None, price: Price | None) -> None:
+        self._tally, self._price = tally, price
+        self._budget = budget if budget and budget.limited else None
+        tally.new_cost = tally.useful_cost = None if price is None else 0.0
+
+    def claim(self, size: int, max_tokens: int) -> Usage:
+        """See `Meter.claim`; also counts the request."""
+        if self._budget is None:
+            claimed = Usage(size // 2 + 1, max_tokens)
+        else:
+            claimed = self._budget.claim(size, max_tokens, self._price)
+        self._tally.requests += 1
+        return claimed
+
+    def settle(self, claimed: Usage, used: Usage, size: int = 0) -> None:
+        """See `Meter.settle`."""
+        if self._budget is not None:
+            self._budget.settle(claimed, used, self._price, 0 if used.estimated or used is claimed else size)
+        tally = self._tally
+        tally.estimated += used.estimated
+        tally.unanswered += used is claimed
+        tally.booked_prompt_tokens += used.prompt_tokens
+        tally.booked_completion_tokens += used.completion_tokens
+        if self._price is not None:
+            tally.new_cost = (tally.new_cost or 0.0) + self._price.of(used)

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from cai.core.errors import Permanent
 from cai.core.types import Completion, Model, Request, Score, Usage
-from cai.runs.budget import Budget, CallTally, Price
+from cai.runs.budget import Booking, Budget, CallTally, Price
 from cai.runs.journal import Answer, Form, Journal
 
 _encode = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -34,11 +34,13 @@ class Journaled:
         self, journal: Journal, model: Model, tally: CallTally, budget: Budget | None, price: Price | None
     ) -> None:
         self._journal, self._model, self.tally = journal, model, tally
-        self._budget, self._price = budget if budget and budget.limited else None, price
+        self._price, self._booking = price, Booking(tally, budget, price)
+        self._meters_itself = hasattr(model, "meter")
+        if self._meters_itself:
+            model.meter = self._booking  # type: ignore[attr-defined]
         # what all keys of this model begin with, hashed once
         heads = {verb: _encode([verb, dict(model.identity)]).encode() for verb in ("complete", "score")}
         self._heads = {verb: hashlib.sha256(head) for verb, head in heads.items()}
-        self.tally.new_cost = None if price is None else 0.0
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -67,24 +69,25 @@ class Journaled:
 
     def _asked(self, request: Request, call: Callable[[], Awaitable[Answer]], form: Form[Answer]) -> Awaitable[Answer]:
         """A new call, counted also if it fails. Raises BudgetReached."""
-        if self._budget is None:
+        if self._meters_itself:
             self.tally.asked += 1
             return call()
-        claimed = self._budget.claim(request, self._price)
+        size = sum(len(message.content) + 20 for message in request.messages)
+        claimed = self._booking.claim(size, request.sampling.max_tokens)
         self.tally.asked += 1
-        return self._settled(self._budget, claimed, request, call, form)
+        return self._settled(claimed, size, call, form)
 
     async def _settled(
-        self, budget: Budget, claimed: Usage, request: Request, call: Callable[[], Awaitable[Answer]],
-        form: Form[Answer],
-    ) -> Answer:  # fmt: skip
+        self, claimed: Usage, size: int, call: Callable[[], Awaitable[Answer]], form: Form[Answer]
+    ) -> Answer:
+        """The answer of a model that books nothing itself: one request, which used nothing if it failed."""
         used = Usage()
         try:
             answer = await call()
             used = form.usage(answer)
             return answer
         finally:
-            budget.settle(claimed, used, self._price, request)
+            self._booking.settle(claimed, used, size)
 
     def status(self) -> Mapping[str, float]:
         """What the model says it is doing; nothing where its backend does not say."""
@@ -114,12 +117,15 @@ class Journaled:
     def _count(self, new: bool, usage: Usage) -> None:
         tally = self.tally
         tally.add(new, usage)
-        if new and self._price and tally.new_cost is not None:
-            tally.new_cost += self._price.of(usage)
+        if new and self._price is not None:
+            tally.useful_cost = (tally.useful_cost or 0.0) + self._price.of(usage)
 
 
 def _read(scores: Sequence[Score]) -> Usage:
-    """A score writes nothing: its continuations are read after the prompt, once."""
+    """What the requests for these scores used; where one call scored all, a score writes nothing and is read once."""
+    if all(score.usage for score in scores):
+        used = [score.usage for score in scores if score.usage]
+        return Usage(sum(one.prompt_tokens for one in used), sum(one.completion_tokens for one in used))
     prompt = max((score.prompt_tokens for score in scores), default=0)
     return Usage(prompt + sum(score.tokens for score in scores))
 

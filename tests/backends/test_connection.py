@@ -6,11 +6,13 @@ import asyncio
 import gc
 import gzip
 import json
+import re
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -19,9 +21,12 @@ from aiohttp.connector import Connection as PooledConnection
 from endpoints import always, connection, serving
 
 from cai.backends.http.aiohttp_internals import fast_post_class
-from cai.backends.http.errors import retry_after, status_error
+from cai.backends.http.endpoint import OpenAIEndpoint
+from cai.backends.http.errors import Suspect, status_error
+from cai.backends.http.wait_hint import retry_after
 from cai.core.errors import CaiError, CallFailed, Permanent, Refused, Transient
 
+HERE = OpenAIEndpoint(model="m", base_url="http://x/v1")
 CANARY = "sk-canary-0123456789abcdef"
 
 
@@ -71,7 +76,7 @@ async def answer_of(url: str, **options: object) -> object:
     ],
 )  # fmt: skip
 def test_what_a_status_means_for_one_call(status: int, body: str, kind: str) -> None:
-    error = status_error("http://x", status, {}, body)
+    error = status_error(HERE, "http://x", status, {}, body)
     assert isinstance(error, CallFailed)
     assert error.kind == kind
     permanent = kind in ("context_too_long", "content_filter", "bad_request")
@@ -97,10 +102,9 @@ def test_what_a_status_means_for_one_call(status: int, body: str, kind: str) -> 
         (307, ""),
     ],
 )
-def test_what_is_hopeless_for_every_call_stops_the_run(status: int, body: str) -> None:
-    error = status_error("http://x/v1", status, {"Location": "http://elsewhere"}, body)
-    assert isinstance(error, Refused)
-    assert str(error).startswith("http://x/v1: ")
+def test_what_is_hopeless_for_every_call_can_stop_the_run(status: int, body: str) -> None:
+    error = status_error(HERE, "http://x/v1", status, {"Location": "http://elsewhere"}, body)
+    assert isinstance(error, Refused | Suspect)
     assert "\n" not in str(error)
 
 
@@ -140,15 +144,18 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
 @pytest.mark.parametrize("status", [200, 429, 503])
 def test_no_retry_after_is_an_error_of_its_own(given: str, status: int) -> None:
     for headers in ({"Retry-After": given}, {"Retry-After": given, "Date": given}, {"retry-after-ms": given}):
-        error = status_error("http://x", status, headers, "")
+        error = status_error(HERE, "http://x", status, headers, "")
         assert isinstance(error, Refused | CallFailed)
         assert "\n" not in str(error)
 
 
 def test_an_endpoint_that_wants_hours_stops_the_run() -> None:
-    error = status_error("http://x", 429, {"Retry-After": "7200"}, "")
+    error = status_error(HERE, "http://x", 429, {"Retry-After": "7200"}, "")
     assert isinstance(error, Refused)
-    assert "7200 s" in str(error)
+    assert re.search(r"a limit holds until 20\d\d-\d\d-\d\d \d\d:\d\d UTC .*--wait", str(error))
+    patient = status_error(HERE.model_copy(update={"wait": True}), "http://x", 429, {"Retry-After": "7200"}, "")
+    assert isinstance(patient, Transient)
+    assert patient.retry_after == 7200
 
 
 @pytest.mark.parametrize(
@@ -178,29 +185,59 @@ async def test_half_an_emoji_is_let_through() -> None:
         assert await answer_of(url) == {"a": "\ud83d"}
 
 
-@pytest.mark.parametrize("kind", ["text/html", "text/event-stream", "application/octet-stream"])
+@pytest.mark.parametrize("kind", ["text/html", "text/event-stream", "application/octet-stream", "text/plain"])
+@pytest.mark.parametrize("body", ["{}", " \r\n{}", "\ufeff{}"])
 @pytest.mark.usefixtures("client")
-async def test_another_content_type_is_malformed(kind: str) -> None:
-    async with serving(always("{}", kind=kind)) as url:
-        error = await answer_of(url)
-    assert isinstance(error, Transient)
-    assert kind in error.message
+async def test_json_is_json_under_any_content_type(kind: str, body: str) -> None:
+    for status in (200, 201):
+        async with serving(always(body, kind=kind, status=status)) as url:
+            assert await answer_of(url) == {}
 
 
 @pytest.mark.usefixtures("client")
-async def test_compression_is_neither_asked_for_nor_undone() -> None:
-    seen = []
+async def test_compression_is_not_asked_for_and_undone_up_to_a_size() -> None:
+    seen, bodies = [], [gzip.compress(b'{"a": 1}'), gzip.compress(b" " * (40 << 20) + b"{}"), gzip.compress(b"{}")[:9]]
 
     async def handler(request: web.Request) -> web.Response:
         seen.append(request.headers["Accept-Encoding"])
-        bomb = gzip.compress(b" " * (1 << 20) + b"{}")
-        return web.Response(body=bomb, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        return web.Response(body=bodies[len(seen) - 1], headers=headers)
 
     async with serving(handler) as url:
-        error = await answer_of(url)
-    assert seen == ["identity"]
-    assert isinstance(error, Transient)
-    assert error.kind == "malformed"
+        answers = [await answer_of(url) for _ in bodies]
+    assert seen == 3 * ["identity"]
+    assert answers[0] == {"a": 1}
+    assert [getattr(error, "kind", "") for error in answers[1:]] == ["malformed", "malformed"]
+
+
+CHAT_EVENTS = (
+    'data: {"choices": [{"delta": {"role": "assistant", "reasoning_content": "Hm."}, "finish_reason": null}]}\n\n'
+    'data: {"choices": [{"delta": {"content": "Hi"}}]}\r\n\r\n: a comment\n\n'
+    'data: {"choices": [{"delta": {"content": "."}, "finish_reason": "stop"}]}\n\n'
+    'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}\n\ndata: [DONE]\n\n'
+)
+MESSAGE_EVENTS = (
+    'event: message_start\ndata: {"type": "message_start", "message": {"usage": {"input_tokens": 5}}}\n\n'
+    'event: content_block_delta\ndata: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}}\n\n'
+    'event: content_block_delta\ndata: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "."}}\n\n'
+    'event: message_delta\ndata: {"type": "message_delta", "delta": {"stop_reason": "end_turn"},'
+    ' "usage": {"output_tokens": 2}}\n\nevent: message_stop\ndata: {"type": "message_stop"}\n\n'
+)
+
+
+async def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
+    async with serving(always(CHAT_EVENTS, kind="text/event-stream")) as url:
+        answer: Any = await answer_of(url)
+    message = {"role": "assistant", "content": "Hi.", "reasoning_content": "Hm."}
+    assert answer["choices"] == [{"message": message, "finish_reason": "stop"}]
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 2}
+    async with serving(always(MESSAGE_EVENTS, kind="text/event-stream")) as url:
+        answer = await answer_of(url)
+    assert answer["content"] == [{"type": "text", "text": "Hi."}]
+    assert (answer["stop_reason"], answer["usage"]) == ("end_turn", {"input_tokens": 5, "output_tokens": 2})
+    for cut in (CHAT_EVENTS[:150], MESSAGE_EVENTS[:250], "data: {"):
+        async with serving(always(cut, kind="text/event-stream")) as url:
+            assert isinstance(await answer_of(url), Transient)
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -238,7 +275,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
         return web.json_response({})
 
     async with serving(elsewhere) as other, serving(always(status=status, Location=other)) as url:
-        assert isinstance(await answer_of(url, key=CANARY), Refused)
+        assert isinstance(await answer_of(url, key=CANARY), Suspect)
     assert not reached
 
 

@@ -14,12 +14,13 @@ from aiohttp import web
 from endpoints import ASKED, always, chat_answer, serving
 
 from cai.backends import anthropic, openai
-from cai.backends.http import client as _client
 from cai.backends.http import prompt_logprobs as _prompt_logprobs
 from cai.backends.http.anthropic_messages import AnthropicMessages
 from cai.backends.http.endpoint import AnthropicEndpoint, OpenAIEndpoint
+from cai.backends.http.errors import Suspect, has_error
 from cai.backends.http.openai_chat import OpenAIChat
 from cai.backends.http.retry import EMPTY_TRIES, TRIES, Retry
+from cai.backends.http.usage import reported_usage
 from cai.backends.mock.server import running
 from cai.backends.mock.state import Options as MockOptions
 from cai.core.config import Document, parse_options
@@ -33,6 +34,7 @@ from cai.runs.journaled import through_journal
 from cai.runs.recipe import Recipe
 
 CANARY = "sk-canary-0123456789abcdef"
+USED = Usage(11, 3)
 PLAIN = Request((Message("user", "Question: why?\nAnswer:"),), Sampling(0.7, 0.9, 64, ("\n",)), seed=7, plain=True)
 
 
@@ -106,7 +108,7 @@ def options(given: dict[str, Any]) -> OpenAIEndpoint:
     ],
 )  # fmt: skip
 def test_reasoning_is_split_off_however_it_comes(message: dict[str, Any], text: str, thinking: str | None) -> None:
-    read = chat().read(chat_answer(**message))
+    read = chat().read(chat_answer(**message), USED)
     assert read == Completion(text, thinking, "stop", Usage(11, 3))
 
 
@@ -114,7 +116,7 @@ def test_finish_reasons() -> None:
     def ended(reason: str | None, content: str = "Hi.") -> Completion:
         answer = chat_answer(content=content)
         answer["choices"][0]["finish_reason"] = reason
-        return chat().read(answer)
+        return chat().read(answer, USED)
 
     assert ended("length").finish == "length"
     assert ended("stop").finish == ended(None).finish == ended("eos").finish == "stop"
@@ -123,7 +125,7 @@ def test_finish_reasons() -> None:
         ended("content_filter")
     assert filtered.value.kind == "content_filter"
     with pytest.raises(Permanent, match="tool_calls"):
-        ended("tool_calls")
+        ended("tool_calls", content="")
     with pytest.raises(Transient, match="empty"):
         ended("stop", content=" \n")
 
@@ -131,17 +133,60 @@ def test_finish_reasons() -> None:
 def test_log_probabilities_are_kept_where_they_are_asked_for() -> None:
     answer = chat_answer(content="Hi.")
     answer["choices"][0]["logprobs"] = {"content": [{"token": "Hi", "logprob": -0.5}, {"token": ".", "logprob": -1}]}
-    assert chat(logprobs=True).read(answer).logprobs == (-0.5, -1.0)
-    assert chat().read(answer).logprobs is None
-    assert chat(logprobs=True).read(chat_answer(content="Hi.")).logprobs is None, "where the endpoint gives none"
+    assert chat(logprobs=True).read(answer, USED).logprobs == (-0.5, -1.0)
+    assert chat().read(answer, USED).logprobs is None
+    assert chat(logprobs=True).read(chat_answer(content="Hi."), USED).logprobs is None, "where the endpoint gives none"
 
 
-def test_an_error_within_a_good_status_is_an_error() -> None:
-    with pytest.raises(Transient) as busy:
-        chat().read({"error": {"message": "upstream is busy", "code": 429}})
-    assert busy.value.kind == "rate_limited"
-    with pytest.raises(Permanent):
-        chat().read({"error": {"message": "maximum context length is 8", "code": 400}})
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ({"error": {"message": "upstream is busy", "code": 429}}, "rate_limited"),
+        ({"error": {"message": "maximum context length is 8", "code": 400}}, "context_too_long"),
+        ({"choices": [], "error": {"message": "rate-limited upstream", "code": 429}}, "rate_limited"),
+        ({"choices": None, "error": {"message": "Provider returned error", "code": 502}}, "server_error"),
+        ({"object": "error", "message": "the model `m` is not available to you", "code": 40301}, "not_found"),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded"),
+        ({"base_resp": {"status_code": 1027, "status_msg": "output new_sensitive"}}, "content_filter"),
+        ({"promptFeedback": {"blockReason": "SAFETY"}}, "content_filter"),
+        ({"detail": "try later"}, "server_error"),
+        ({"choices": [{"error": {"code": 502, "message": "idle"}, "message": {"content": ""}}]}, "server_error"),
+    ],
+    ids=repr,
+)
+def test_an_error_within_a_good_status_is_an_error(answer: Any, kind: str) -> None:
+    api = chat()
+    with pytest.raises(CallFailed) as error:
+        raise api.error(answer) if has_error(answer) else api.read(answer, USED)
+    assert error.value.kind == kind
+
+
+@pytest.mark.parametrize("reason", ["STOP", "end", "", "COMPLETE", "eos", {"type": "stop", "matched": 7}, "tool_calls"])
+def test_a_text_that_ended_by_itself_is_whole_in_every_spelling(reason: Any) -> None:
+    answer = chat_answer(content="Hi.")
+    answer["choices"][0]["finish_reason"] = reason
+    assert chat().read(answer, USED).finish == "stop"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("sensitive", "content_filter"), ("SAFETY", "content_filter"), ("PROHIBITED_CONTENT", "content_filter"),
+        ("insufficient_system_resource", "overloaded"), ("error", "server_error"), ("abort", "server_error"),
+    ],
+)  # fmt: skip
+def test_a_text_that_was_broken_off_is_no_answer(reason: str, kind: str) -> None:
+    answer = chat_answer(content="Hi, I")
+    answer["choices"][0]["finish_reason"] = reason
+    with pytest.raises(CallFailed, match=reason.lower()) as error:
+        chat().read(answer, USED)
+    assert error.value.kind == kind
+
+
+def test_an_unknown_finish_reason_is_kept_as_unknown() -> None:
+    answer = chat_answer(content="Hi.")
+    answer["choices"][0]["finish_reason"] = "because"
+    assert chat().read(answer, USED).finish == "unknown"
 
 
 BROKEN: list[Any] = [
@@ -149,8 +194,6 @@ BROKEN: list[Any] = [
     {"choices": []}, {"choices": [{}]}, {"choices": [{"message": "text"}]}, {"choices": {"0": 1}},
     {"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]},
     {"choices": [{"message": {"content": [{"kind": "text"}]}, "finish_reason": "stop"}]},
-    {"choices": [{"message": {"content": "x"}, "finish_reason": ["stop"]}]},
-    {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": "many"}},
     {"choices": [{"message": {"content": "x", "reasoning": 3}, "finish_reason": "stop"}]},
 ]  # fmt: skip
 
@@ -161,7 +204,7 @@ async def test_an_answer_of_another_shape_is_malformed(answer: Any) -> None:
         model: Any = openai.open(OpenAIEndpoint(model="m", base_url=url))
         path, body = model._api.put(ASKED)
         with pytest.raises(Transient) as error:
-            await model._once(path, json.dumps(body).encode(), 0.0, model._api.read)
+            await model._once(path, json.dumps(body).encode(), body, model._api.read)
         await model.close()
     assert error.value.kind == "malformed"
 
@@ -193,10 +236,11 @@ def test_an_answer_of_claude() -> None:
     blocks = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Hi."}]
     usage = {"input_tokens": 5, "cache_read_input_tokens": 20, "cache_creation_input_tokens": None, "output_tokens": 3}
     answer = {"content": blocks, "stop_reason": "end_turn", "usage": usage}
-    assert messages().read(answer) == Completion("Hi.", "Hm.", "stop", Usage(25, 3))
-    assert messages().read(answer | {"stop_reason": "max_tokens"}).finish == "length"
+    assert messages().read(answer, USED) == Completion("Hi.", "Hm.", "stop", USED)
+    assert reported_usage(answer, 100, 64) == Usage(25, 3)
+    assert messages().read(answer | {"stop_reason": "max_tokens"}, USED).finish == "length"
     with pytest.raises(Permanent) as error:
-        messages().read(answer | {"stop_reason": "refusal"})
+        messages().read(answer | {"stop_reason": "refusal"}, USED)
     assert error.value.kind == "content_filter"
 
 
@@ -334,7 +378,8 @@ async def test_retry_after_holds_back_the_endpoint_and_not_just_the_call() -> No
         await model.close()
     assert len(arrivals) == 12
     assert arrivals[1] - arrivals[0] >= 0.5
-    assert model.status() == {"in_flight": 0, "limit": model.status()["limit"], "throttled": 1, "retried": 1}
+    found = model.status()
+    assert (found["in_flight"], found["throttled"], found["retried: rate_limited"]) == (0, 1, 1)
 
 
 async def test_a_stalled_call_holds_nobody_back_beyond_its_time_out() -> None:
@@ -368,9 +413,9 @@ async def test_a_cancelled_call_leaves_its_place() -> None:
 async def test_an_endpoint_that_refuses_whatever_it_is_asked_stops_the_run() -> None:
     async with serving(always('{"error": {"message": "temperature must be 1"}}', status=400)) as url:
         model = openai.open(OpenAIEndpoint(model="m", base_url=url))
-        errors = [await failing(model, replace(ASKED, seed=seed)) for seed in range(20)]
+        errors = [await failing(model, Request((Message("user", f"{n}?"),))) for n in range(20)]
         await model.close()
-    assert [type(error) for error in errors] == 19 * [Permanent] + [Refused]
+    assert [type(error) for error in errors] == 19 * [Suspect] + [Refused]
     assert "temperature must be 1" in str(errors[-1])
 
 
@@ -411,11 +456,17 @@ async def test_an_endpoint_that_gives_no_scores_is_told_so(request_: Request, la
 @pytest.mark.parametrize("bad", [float("-inf"), float("inf"), float("nan"), 1e3, "high", [1], -(10**400)])
 def test_a_log_probability_that_is_none_is_a_malformed_answer(bad: Any) -> None:
     with pytest.raises(Transient, match="has an unexpected shape"):
-        _client._parsed_answer({}, lambda _: _prompt_logprobs._tail(["Why?", " (A)"], [None, bad], " (A)"))
+        booked({}, lambda *_: _prompt_logprobs._tail(["Why?", " (A)"], [None, bad], " (A)"))
     answer = chat_answer(content="Hi.")
     answer["choices"][0]["logprobs"] = {"content": [{"token": "Hi.", "logprob": bad}]}
     with pytest.raises(Transient, match="has an unexpected shape"):
-        _client._parsed_answer(answer, chat(logprobs=True).read)
+        booked(answer, chat(logprobs=True).read)
+
+
+def booked(answer: Any, read: Any) -> Any:
+    """What a client reads in an answer."""
+    model: Any = openai.open(OpenAIEndpoint(model="m", base_url="http://x/v1"))
+    return model._booked(answer, model.claim({}), read)
 
 
 async def test_a_score_that_is_no_number_is_never_kept(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.core.errors import BudgetReached, Mistake
-from cai.core.types import Message, Request, Sampling, Usage
+from cai.core.types import Usage
 from cai.pipeline.estimate import estimate
 from cai.pipeline.generate import Progress, generate, prepare
 from cai.runs.budget import Budget, Price, listed_price
@@ -72,18 +72,17 @@ def test_a_cost_limit_without_a_price_is_refused_before_any_call(recipe_of: Any,
 def test_tokens_never_pass_the_limit_whatever_is_in_flight(limit: int, calls: list[Any], order: Any) -> None:
     budget, flying, used = Budget(max_tokens=limit), [], 0
     for characters, most, read, written in calls:
-        request = Request((Message("user", "x" * characters),), Sampling(max_tokens=most))
         try:
-            claimed = budget.claim(request, PRICE)
+            claimed = budget.claim(characters, most, PRICE)
         except BudgetReached:
             continue
-        flying.append((request, claimed, Usage(int(read * claimed.prompt_tokens), int(written * most))))
+        flying.append((characters, claimed, Usage(int(read * claimed.prompt_tokens), int(written * most))))
         if order.random() < 0.5:
-            request, claimed, usage = flying.pop(order.randrange(len(flying)))
-            budget.settle(claimed, usage, PRICE, request)
+            size, claimed, usage = flying.pop(order.randrange(len(flying)))
+            budget.settle(claimed, usage, PRICE, size)
             used += usage.prompt_tokens + usage.completion_tokens
-    for request, claimed, usage in flying:
-        budget.settle(claimed, usage, PRICE, request)
+    for size, claimed, usage in flying:
+        budget.settle(claimed, usage, PRICE, size)
         used += usage.prompt_tokens + usage.completion_tokens
     assert used == budget.tokens <= limit
 

@@ -14,10 +14,11 @@ from pydantic_core import to_json
 from cai.backends.http.batch_api import AnthropicBatchApi
 from cai.backends.http.batches import Batches
 from cai.backends.http.client import EndpointClient, Post
-from cai.backends.http.completion import completion, joined_text, token_count
+from cai.backends.http.completion import completion, joined_text
 from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import AnthropicEndpoint
-from cai.core.errors import Mistake
+from cai.backends.http.errors import body_error
+from cai.core.errors import CaiError, Mistake
 from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
 from cai.data.messages import message_dicts
 
@@ -37,6 +38,7 @@ def open_messages(options: AnthropicEndpoint) -> Model:
 
 def _identity(options: AnthropicEndpoint) -> dict[str, str]:
     identity = {"engine": "anthropic", "model": options.model, "endpoint": options.place}
+    identity |= {} if options.temperature else {"temperature": "not sent"}
     return identity | ({"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {})
 
 
@@ -51,37 +53,35 @@ class AnthropicMessages:
         sampling = request.sampling
         if request.plain:
             raise Mistake("backend: anthropic", "has only chats, no text completions", "use templates: large")
-        if sampling.temperature > 1:
+        sends = self._options.temperature
+        if sends and sampling.temperature > 1:
             what = f"allows no temperature above 1, and a stage has {sampling.temperature}"
             raise Mistake("backend: anthropic", what, "lower it in the recipe")
         body: dict[str, Any] = {
             "model": self._options.model,
             "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
             "messages": message_dicts(turn for turn in request.messages if turn.role != "system"),
         }
         if system := "\n\n".join(turn.content for turn in request.messages if turn.role == "system"):
             body["system"] = system
-        if sampling.top_p < 1:
+        if sends:
+            body["temperature"] = sampling.temperature
+        if sends and sampling.top_p < 1:
             body["top_p"] = sampling.top_p  # newer models refuse it together with a temperature
         if sampling.stop:
             body["stop_sequences"] = sampling.stop
         return "/messages", self._options.filled(body)
 
-    def read(self, answer: JsonObject) -> Completion:
+    def error(self, answer: JsonObject) -> CaiError:
+        """The error that an answer with a good status is."""
+        return body_error(self._options, self._options.place, answer)
+
+    def read(self, answer: JsonObject, usage: Usage) -> Completion:
         """The text blocks of an answer, and its thinking blocks apart."""
-        blocks, usage = answer["content"], answer["usage"]
-        read = sum(token_count(value) for name, value in usage.items() if name in _READ)
-        return completion(
-            joined_text(blocks, "text"),
-            joined_text(blocks, "thinking"),
-            answer["stop_reason"],
-            Usage(read, token_count(usage["output_tokens"])),
-        )
+        blocks = answer["content"]
+        thinking = joined_text([block for block in blocks if block.get("thinking")], "thinking")
+        return completion(joined_text(blocks, "text"), thinking, answer["stop_reason"], usage)
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         """Not possible."""
         raise Mistake("backend: anthropic", "gives no log-probabilities", "use vLLM, or the transformers backend")
-
-
-_READ = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")

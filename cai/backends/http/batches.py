@@ -20,10 +20,11 @@ from typing import Any
 from pydantic_core import to_json
 
 from cai.backends.http.batch_api import BatchApi, custom_id
-from cai.backends.http.client import EndpointClient
+from cai.backends.http.client import Claim, EndpointClient
+from cai.backends.http.errors import Suspect
 from cai.backends.http.retry import Retry
-from cai.core.errors import Mistake, Refused, Transient
-from cai.core.types import Completion, Request, Score
+from cai.core.errors import BudgetReached, Mistake, Refused, Transient
+from cai.core.types import Completion, Meter, Request, Score, Usage
 from cai.runs.files import write_json
 
 QUIET = 1.0
@@ -41,6 +42,7 @@ class _Waiting:
     path: str
     body: dict[str, Any]
     answer: asyncio.Future[Any]
+    claim: Claim
     tries: int = 0
 
 
@@ -53,7 +55,7 @@ class Batches:
         """`folder` keeps a note of each submitted batch; `poll` seconds between looks. Raises Mistake."""
         self.identity = client.identity
         self._client, self._api, self._folder, self._poll = client, api, folder, poll
-        self._retry = Retry()
+        self._retry = Retry(held=False)
         self._waiting: dict[str, _Waiting] = {}
         self._new: list[str] = []
         self._submitted = self._noted()
@@ -62,18 +64,28 @@ class Batches:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
+    @property
+    def meter(self) -> Meter:
+        """Where requests are claimed and booked."""
+        return self._client.meter
+
+    @meter.setter
+    def meter(self, meter: Meter) -> None:
+        self._client.meter = meter
+
     async def complete(self, request: Request) -> Completion:
         """One answer, once its batch has ended. Raises Transient after TRIES batches without one."""
         path, body = self._client.put(request)
         id = custom_id(path, body, request.seed)
         if id in self._kept:
-            return self._client.read(self._kept.pop(id))
+            return self._client.read(self._kept.pop(id), self._client.claim(body))
         waiting = self._waiting.get(id)
         if waiting is None:
-            waiting = self._waiting[id] = _Waiting(path, body, asyncio.get_running_loop().create_future())
+            claim, answer = self._client.claim(body), asyncio.get_running_loop().create_future()
+            waiting = self._waiting[id] = _Waiting(path, body, answer, claim)
             self._enqueue(id)
         try:
-            return self._client.read(await asyncio.shield(waiting.answer))
+            return self._client.read(await asyncio.shield(waiting.answer), waiting.claim)
         finally:
             self._waiting.pop(id, None)
 
@@ -140,7 +152,10 @@ class Batches:
     async def _guarded(self, name: str, ids: list[str], work: Any) -> None:
         try:
             await work
-        except Exception as error:  # whatever it is, it must reach those who wait for this batch
+        except Exception as caught:  # whatever it is, it must reach those who wait for this batch
+            error = caught
+            if isinstance(caught, Suspect):  # a batch is no single prompt: what it is refused for concerns them all
+                error = Refused(self.identity["endpoint"], f"{caught.what} ({caught.message})", caught.fix)
             for id in (*ids, *self._in(name)):
                 if id in self._waiting and not self._waiting[id].answer.done():
                     self._waiting[id].answer.set_exception(error)
@@ -171,7 +186,7 @@ class Batches:
         try:
             while (places := await self._retry(partial(self._api.result_places, batch))) is None:  # noqa: ASYNC110
                 await asyncio.sleep(self._poll)
-        except Refused:
+        except (Refused, Suspect):
             if batch not in self._earlier:
                 raise
             return ()
@@ -179,8 +194,14 @@ class Batches:
 
     def _again(self, id: str, waiting: _Waiting, why: str) -> None:
         waiting.tries += 1
+        self.meter.settle(waiting.claim.most, Usage())
         if waiting.tries >= TRIES:
             waiting.answer.set_exception(Transient("batch", f"no answer in {TRIES} batches: {why}", attempts=TRIES))
+            return
+        try:
+            waiting.claim = self._client.claim(waiting.body)
+        except BudgetReached as error:
+            waiting.answer.set_exception(error)
         else:
             self._enqueue(id)
 

@@ -1,11 +1,16 @@
-"""A model at an endpoint: each request waits for the throttle, is sent, and is retried if that can help.
+"""A model at an endpoint: each request waits for the throttle, is claimed, sent and booked, and retried if that helps.
+
+What an answer says that it used is booked before it is judged fit. Where it says nothing to be believed, an estimate is
+booked; and where a request may have been answered but the answer was lost, the most that it can have used.
 
 What a request looks like and how an answer is read is in an `Api`: `openai_chat` or `anthropic_messages`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -13,18 +18,37 @@ from pydantic_core import to_json
 
 from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import Endpoint
-from cai.backends.http.errors import BUSY
+from cai.backends.http.errors import BUSY, Suspect, has_error
+from cai.backends.http.first_answers import FirstAnswers
 from cai.backends.http.retry import Retry
 from cai.backends.http.throttle import Throttle
-from cai.core.errors import Permanent, Refused, Transient
-from cai.core.types import Completion, JsonObject, Request, Score
+from cai.backends.http.usage import estimated_usage, reported_usage
+from cai.core.errors import CaiError, CallFailed, Permanent, Refused, Transient
+from cai.core.seeds import digest
+from cai.core.types import Completion, JsonObject, Meter, Request, Score, Usage
+
+log = logging.getLogger("cai")
 
 Answer = TypeVar("Answer")
 
-ENOUGH = 20
-"""Requests refused as bad before any was answered; then the run stops, since all of them will be."""
+Read = Callable[[Any, Usage], Answer]
+"""Reads an answer's JSON."""
+LOST = ("timeout", "truncated", "connection", "malformed", "too_large")
+"""Kinds of failure in which the endpoint may have answered, and charge for it."""
+PAID = ("empty", "unusable", "content_filter", "tokens")
+"""Kinds of failure of an answer that the model did write, for which an estimate is booked if it names no usage."""
 _MALFORMED = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
 """What reading an answer of an unexpected shape raises."""
+
+
+class _Unmetered:
+    """The Meter of a model that is asked outside of a run: it counts nothing."""
+
+    def claim(self, size: int, max_tokens: int) -> Usage:
+        return Usage(size, max_tokens)
+
+    def settle(self, claimed: Usage, used: Usage, size: int = 0) -> None:
+        return None
 
 
 class Api(Protocol):
@@ -34,8 +58,12 @@ class Api(Protocol):
         """Path and body of a request. Raises Mistake if this API cannot express it."""
         ...
 
-    def read(self, answer: JsonObject) -> Completion:
-        """The completion in an answer. Raises CallFailed; KeyError and the like if the shape is wrong."""
+    def read(self, answer: JsonObject, usage: Usage) -> Completion:
+        """The completion in an answer that took `usage`. Raises CaiError; KeyError and the like for a wrong shape."""
+        ...
+
+    def error(self, answer: JsonObject) -> CaiError:
+        """The error that an answer with a good status is."""
         ...
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
@@ -44,9 +72,9 @@ class Api(Protocol):
 
 
 class Post(Protocol):
-    """Sends one body and reads its answer, with throttle and retry."""
+    """Sends one body and reads its answer, with throttle and retry; `read` gets the answer and what it used."""
 
-    async def __call__(self, path: str, body: JsonObject, read: Callable[[Any], Answer]) -> Answer: ...
+    async def __call__(self, path: str, body: JsonObject, read: Read[Answer]) -> Answer: ...
 
 
 class EndpointClient:
@@ -54,17 +82,20 @@ class EndpointClient:
 
     def __init__(self, endpoint: Endpoint, api: Api, identity: Mapping[str, str], connection: Connection) -> None:
         self.identity, self.concurrency = identity, endpoint.concurrency
-        self._api, self._connection, self._retry = api, connection, Retry()
+        self.meter: Meter = _Unmetered()
+        self._api, self._connection = api, connection
+        self._first = FirstAnswers(endpoint.place)
+        self._retry = Retry(understood=lambda: self._first.any)
         self._throttle = Throttle(
             endpoint.concurrency,
             requests_per_minute=endpoint.requests_per_minute,
             tokens_per_minute=endpoint.tokens_per_minute,
         )
         self._counts_tokens = endpoint.tokens_per_minute is not None
-        self._answered = self._bad = 0
+        self._folds, self._may_fold = endpoint.system == "fold", endpoint.system is None
 
     def complete(self, request: Request) -> Coroutine[object, object, Completion]:
-        """One answer. Raises Transient or Permanent (a Failure row), Refused or Mistake (stops the run)."""
+        """One answer. Raises Transient or Permanent (a Failure row), Refused, Mistake, BudgetReached (stops)."""
         path, body = self._api.put(request)
         return self._post(path, body, self._api.read)
 
@@ -78,63 +109,162 @@ class EndpointClient:
 
     def put(self, request: Request) -> tuple[str, JsonObject]:
         """Path and body of a request that is sent another way, such as in a batch. Raises Mistake."""
-        return self._api.put(request)
+        path, body = self._api.put(request)
+        return path, folded(body) if self._folds else body
 
-    def read(self, answer: JsonObject) -> Completion:
-        """The completion in an answer that was received another way. Raises CallFailed."""
-        return _parsed_answer(answer, self._api.read)
+    def claim(self, body: JsonObject) -> Claim:
+        """Claim a request that is sent another way. Raises BudgetReached."""
+        return self._claim(len(to_json(body)), body)
+
+    def read(self, answer: JsonObject, claim: Claim) -> Completion:
+        """The completion in an answer that was received another way, booked. Raises CallFailed."""
+        return self._booked(answer, claim, self._api.read)
 
     def status(self) -> dict[str, float]:
-        """For a progress line: requests in flight, the limit found, refusals for load, and retries."""
-        throttle = self._throttle
+        """For a progress line: requests in flight, the limit found, refusals for load, retries and their reasons."""
+        throttle, retry = self._throttle, self._retry
         counts = {"in_flight": throttle.in_flight, "limit": throttle.limit, "throttled": throttle.throttled}
-        return {name: float(count) for name, count in counts.items()} | {"retried": float(self._retry.retried)}
+        reasons = {f"retried: {kind}": float(count) for kind, count in retry.reasons.items()}
+        held = {"held": throttle.held} if throttle.held else {}
+        return (
+            {name: float(count) for name, count in counts.items()} | {"retried": float(retry.retried)} | reasons | held
+        )
 
-    async def _post(self, path: str, body: JsonObject, read: Callable[[Any], Answer]) -> Answer:
+    async def _post(self, path: str, body: JsonObject, read: Read[Answer]) -> Answer:
+        if self._folds:
+            body = folded(body)
         raw = to_json(body)
-        tokens = len(raw) / 4 + body.get("max_tokens", 0) if self._counts_tokens else 0.0
         try:
-            return await self._once(path, raw, tokens, read)
+            try:
+                return await self._once(path, raw, body, read)
+            except Suspect as error:
+                if error.kind != "system_role" or not self._may_fold or (plain := folded(body)) is body:
+                    raise
+                self._note_fold(error)
+            body, raw = plain, to_json(plain)
+            return await self._once(path, raw, body, read)
         except Transient as error:
             first = error
-        return await self._retry.again(partial(self._once, path, raw, tokens, read), first)
+        return await self._retry.again(partial(self._once, path, raw, body, read), first)
 
-    async def _once(self, path: str, raw: bytes, tokens: float, read: Callable[[Any], Answer]) -> Answer:
+    def _note_fold(self, error: Suspect) -> None:
+        if not self._folds:
+            log.warning("%s: %s: from now on system messages are folded into the first user turn (`system: fold`)",
+                        self.identity["endpoint"], error.message)  # fmt: skip
+        self._folds = True
+
+    async def _once(self, path: str, raw: bytes, body: JsonObject, read: Read[Answer]) -> Answer:
+        tokens = len(raw) / 4 + _limit(body) if self._counts_tokens else 0.0
         ticket = self._throttle.at_once(tokens) or await self._throttle.enter(tokens)
         try:
-            data = await self._connection.post(path, raw)
-            answer = _parsed_answer(data, read)
+            answer, used = await self._sent(path, raw, body, read)
         except Transient as error:
             if error.retry_after:
                 self._throttle.hold(error.retry_after)
             (self._throttle.refused if error.kind in BUSY else self._throttle.lost)(ticket)
+            self._stop_if_all(error, body)
             raise
         except BaseException as error:
             self._throttle.lost(ticket)
-            if not self._answered and isinstance(error, Permanent) and error.kind == "bad_request":
-                self._bad += 1
-            if self._bad >= ENOUGH and not self._answered:
-                where, what = self.identity["endpoint"], f"every request is refused ({error})"
-                raise Refused(where, what, "fix what it names") from None
+            if isinstance(error, Permanent):
+                self._stop_if_all(error, body)
             raise
-        self._answered += 1
-        self._throttle.leave(ticket, _above_estimate(data, tokens) if self._counts_tokens else 0.0)
+        self._first.answered()
+        self._throttle.leave(ticket, used - tokens if self._counts_tokens else 0.0)
         return answer
 
+    async def _sent(self, path: str, raw: bytes, body: JsonObject, read: Read[Answer]) -> tuple[Answer, int]:
+        """The answer to one request and the tokens that it took, claimed before and booked after it."""
+        claim = self._claim(len(raw), body)
+        try:
+            data = await self._connection.post(path, raw)
+        except BaseException as error:
+            self._book_lost(claim, error)
+            raise
+        answer = self._booked(data, claim, read)
+        return answer, claim.used
 
-def _parsed_answer(data: Any, read: Callable[[Any], Answer]) -> Answer:
-    try:
-        return read(data)
-    except _MALFORMED as error:
-        raise Transient(
-            "malformed", f"the answer has an unexpected shape: {type(error).__name__} {error}"[:200]
-        ) from None
+    def _claim(self, size: int, body: JsonObject) -> Claim:
+        most = _limit(body)
+        return Claim(self.meter.claim(size, most), size, most)
+
+    def _book_lost(self, claim: Claim, error: BaseException) -> None:
+        """Book a request that failed: what its error says, else nothing where it was refused, else all it can be."""
+        used = reported_usage(error.answer, claim.size, claim.max_tokens) if isinstance(error, CallFailed) else None
+        lost = not isinstance(error, CaiError) or (isinstance(error, CallFailed) and error.kind in LOST)
+        self.meter.settle(claim.most, used or (claim.most if lost else Usage()), claim.size if used else 0)
+
+    def _booked(self, data: Any, claim: Claim, read: Read[Answer]) -> Answer:
+        """What `read` finds in an answer, which is booked whatever is found. Raises CaiError."""
+        used = reported_usage(data, claim.size, claim.max_tokens)
+        paid = used or estimated_usage(claim.size, _text_in(data))
+        try:
+            if has_error(data):
+                raise self._api.error(data)
+            return read(data, paid)
+        except CallFailed as error:
+            if used is None and error.kind not in PAID:
+                paid = Usage()  # an error, or an answer that the server broke off
+            raise
+        except _MALFORMED as error:
+            what = f"the answer has an unexpected shape: {type(error).__name__} {error}"[:200]
+            raise Transient("malformed", what) from None
+        finally:
+            claim.used = paid.prompt_tokens + paid.completion_tokens
+            self.meter.settle(claim.most, paid, claim.size)
+
+    def _stop_if_all(self, error: CallFailed, body: JsonObject) -> None:
+        """Raises Refused where this error concerns every request, and not this one."""
+        if error.kind == "unauthorized" and not self._connection.has_key:
+            what = f"wants a key, and none was sent ({error.message})"
+            raise Refused(
+                self.identity["endpoint"], what, "set api_key_env to the name of the variable with the key"
+            ) from None
+        prompt = digest(to_json(body.get("messages", body.get("prompt"))).decode())
+        if refused := self._first.failed(error, prompt):
+            raise refused from None
 
 
-def _above_estimate(data: Any, estimate: float) -> float:
-    """How many tokens above the estimate were used; 0 if the answer does not say."""
-    try:
-        usage = data["usage"]
-        return float(usage.get("total_tokens") or usage["input_tokens"] + usage["output_tokens"]) - estimate
-    except _MALFORMED:
-        return 0.0
+@dataclass(slots=True)
+class Claim:
+    """What was set aside for one request, and in the end what it used."""
+
+    most: Usage
+    size: int
+    """Bytes of the request."""
+    max_tokens: int
+    used: int = 0
+    """Tokens."""
+
+
+def folded(body: JsonObject) -> JsonObject:
+    """A chat request with its system messages at the head of the first user turn; itself where it has none."""
+    turns = body.get("messages", ())
+    system = [turn["content"] for turn in turns if turn["role"] == "system"]
+    if not system:
+        return body
+    rest = [dict(turn) for turn in turns if turn["role"] != "system"]
+    first = next((turn for turn in rest if turn["role"] == "user"), None)
+    if first is None:
+        rest.insert(0, {"role": "user", "content": "\n\n".join(system)})
+    else:
+        first["content"] = "\n\n".join((*system, first["content"]))
+    return {**body, "messages": rest}
+
+
+def _limit(body: JsonObject) -> int:
+    """The most tokens of an answer."""
+    given = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+    return int(given) if isinstance(given, int | float) else 0
+
+
+def _text_in(data: Any) -> str:
+    """All text of an answer, for an estimate of its tokens: of any shape, and short where the shape is unknown."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, dict):
+        return "".join(_text_in(data[name]) for name in _TEXTS if name in data)
+    return "".join(map(_text_in, data)) if isinstance(data, list) else ""
+
+
+_TEXTS = ("choices", "message", "content", "text", "thinking", "reasoning", "reasoning_content", "output", "refusal")

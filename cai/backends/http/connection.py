@@ -1,8 +1,8 @@
 """The connections to one endpoint: JSON is posted over a pool, and everything that can go wrong is a typed error.
 
-Redirects are not followed, compression is neither requested nor undone (a small answer cannot become a huge one),
-cookies are not kept, and no proxy or .netrc of the environment is used. The key is removed from every answer before
-anything else sees it.
+Redirects are not followed, compression is not requested and undone up to a size (a small answer cannot become a huge
+one), cookies are not kept, and no proxy or .netrc of the environment is used. The key is removed from every answer
+before anything else sees it.
 
 Left out on purpose: streaming. A critique is read whole or not at all.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -20,20 +21,19 @@ from pydantic_core import from_json
 from yarl import URL
 
 from cai.backends.http.aiohttp_internals import fast_post_class
+from cai.backends.http.answer_body import read_answer
 from cai.backends.http.endpoint import Endpoint
 from cai.backends.http.errors import status_error
 from cai.backends.http.session_post import Poster, Response, SessionPost, session_response
-from cai.core.errors import Refused, Transient
+from cai.core.errors import CallFailed, Refused, Transient
 from cai.core.types import JsonObject
 
 MAX_BYTES = 32 << 20
 """Of one answer."""
 _LOST = (aiohttp.ClientError, HttpProcessingError, OSError)
 """What a request without an answer raises; a time-out is an OSError too."""
-MAX_DEPTH = 200
-"""Of its JSON; pydantic's reader stops there too."""
-SECRET = 16
-"""A key of at least so many characters is a secret; a shorter one may be a word such as `EMPTY`, found in answers."""
+WORD = 8
+"""A key of letters alone and below this length may be a word such as `EMPTY`: it is taken out of errors alone."""
 
 
 class Connection:
@@ -41,10 +41,16 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
         self._endpoint, self._key = endpoint, key
+        self._secret = b"" if len(key) < WORD and (key.isalpha() or len(key) < WORD // 2) else key.encode()
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
         self._posters: dict[str, Poster] = {}
         self._reached = False
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is sent."""
+        return bool(self._key)
 
     async def post(self, path: str, body: bytes) -> JsonObject:
         """The JSON that answers `body`. Raises Transient, Permanent or Refused."""
@@ -55,8 +61,10 @@ class Connection:
             # from None, here and below: aiohttp's errors carry the request's headers, and so the key
             raise self._failed(error) from None
         self._reached = True
-        good = self._good(f"POST {path}", status, headers, raw)
-        answer: JsonObject = _parsed(good, headers.get("Content-Type", ""))
+        self._require_good(f"POST {path}", status, headers, raw)
+        answer: JsonObject = read_answer(raw, MAX_BYTES)
+        if self._secret and (self._secret in raw or (b"\\u" in raw and self._key.isascii())):
+            answer = _replaced(answer, self._key, "[key]")  # after decoding: some repeat it as \\u0073\\u006b...
         return answer
 
     async def fetch(
@@ -69,7 +77,10 @@ class Connection:
         except _LOST as error:
             raise self._failed(error) from None
         self._reached = True
-        return self._good(f"{method} {path}", status, headers, raw), headers.get("Content-Type", "")
+        self._require_good(f"{method} {path}", status, headers, raw)
+        if self._secret and self._secret in raw:
+            raw = raw.replace(self._secret, b"[key]")
+        return raw, headers.get("Content-Type", "")
 
     async def close(self) -> None:
         """Close every connection."""
@@ -93,13 +104,15 @@ class Connection:
                 return Transient("malformed", "the answer is not HTTP")
         return self._lost(error, "connection", f"{type(error).__name__}: {error}")
 
-    def _good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> bytes:
-        if len(self._key) >= SECRET and self._key.encode() in raw:
-            raw = raw.replace(self._key.encode(), b"[key]")
-        if status != 200:
+    def _require_good(self, what: str, status: int, headers: Mapping[str, str], raw: bytes) -> None:
+        if not 200 <= status < 300:
             where = what.replace(" ", f" {self._endpoint.place}", 1)
-            raise status_error(where, status, headers, self._redacted(raw))
-        return raw
+            text = self._redacted(raw)
+            error = status_error(self._endpoint, where, status, headers, text)
+            if isinstance(error, CallFailed):
+                with suppress(ValueError):
+                    error.answer = from_json(text)
+            raise error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -132,8 +145,14 @@ class Connection:
         return URL(f"{text}?{address.query}" if address.query else text, encoded=True)
 
     def _redacted(self, raw: bytes) -> str:
+        """The text of an error without the key, in whatever way JSON may write it."""
         text = raw[: 1 << 20].decode("utf-8", "replace")
-        return text.replace(self._key, "[key]") if self._key else text
+        if not self._key:
+            return text
+        if "\\" in text:
+            with suppress(Transient):
+                text = json.dumps(_replaced(read_answer(raw, MAX_BYTES), self._key, "[key]"))
+        return text.replace(self._key, "[key]")
 
     def _lost(self, error: Exception, kind: str, what: str) -> Transient | Refused:
         unreachable = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
@@ -151,37 +170,10 @@ def _connector() -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=300)
 
 
-def _parsed(raw: bytes, kind: str) -> Any:
-    if "json" not in kind.partition(";")[0].lower():
-        raise Transient("malformed", f"the answer is {kind[:80] or 'without a content type'}, not JSON")
-    try:
-        return from_json(raw, allow_inf_nan=False, cache_strings="keys")  # values differ between answers, keys do not
-    except ValueError:
-        return _parsed_slowly(raw)
-
-
-def _parsed_slowly(raw: bytes) -> Any:
-    # some servers cut an answer within an emoji; the lone surrogate that is left is not JSON for pydantic
-    try:
-        data = json.loads(raw, parse_constant=_refuse)
-        if _depth(data) <= MAX_DEPTH:
-            return data
-    except (ValueError, RecursionError) as error:
-        raise Transient("malformed", f"the answer is not JSON: {str(error)[:100]}") from None
-    raise Transient("malformed", f"the answer is nested deeper than {MAX_DEPTH}")
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _depth(data: Any) -> int:
-    level, depth = [data], 0
-    while level and depth <= MAX_DEPTH:
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-        ]
-        depth += 1
-    return depth
+def _replaced(found: Any, old: str, new: str) -> Any:
+    """JSON with `old` replaced in every text, names included; the same object where there is none."""
+    if isinstance(found, str):
+        return found.replace(old, new) if old in found else found
+    if isinstance(found, dict):
+        return {_replaced(name, old, new): _replaced(value, old, new) for name, value in found.items()}
+    return [_replaced(value, old, new) for value in found] if isinstance(found, list) else found

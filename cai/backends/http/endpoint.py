@@ -46,6 +46,13 @@ class Endpoint(Knobs):
     read_timeout: float | None = Field(None, gt=0)
     """Seconds without a byte. None: no limit of its own, because an endpoint sends nothing while it generates."""
     connect_timeout: float = Field(10.0, gt=0)
+    temperature: bool = True
+    """Send temperature and top_p. Turn it off for a model that takes only its own; the recipe's then do nothing."""
+    wait: bool = False
+    """Wait for a limit that lasts longer than ten minutes, such as one of a day, and do not stop (`cai run --wait`)."""
+    system: Literal["fold", "send"] | None = None
+    """A system message is put at the head of the first user turn (`fold`) or sent as it is (`send`). None: sent, and
+    folded from the moment when the endpoint refuses the system role, with a note."""
     batch: str | None = None
     """Use the vendor's batch API, at half the price and hours later: the folder for notes of submitted batches, which
     `cai run --batch` sets to `batches` beside the runs."""

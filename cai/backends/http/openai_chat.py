@@ -14,11 +14,12 @@ from pydantic_core import to_json
 from cai.backends.http.batch_api import OpenAIBatchApi
 from cai.backends.http.batches import Batches
 from cai.backends.http.client import EndpointClient, Post
-from cai.backends.http.completion import completion, joined_text, token_count
+from cai.backends.http.completion import completion, joined_text
 from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.backends.http.errors import body_error
 from cai.backends.http.prompt_logprobs import score_by_prompt
+from cai.core.errors import CaiError
 from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
 from cai.data.messages import message_dicts
 
@@ -40,6 +41,8 @@ def _identity(options: OpenAIEndpoint) -> dict[str, str]:
     identity = {"engine": "openai", "model": options.model, "endpoint": options.place}
     identity |= {"extra_body": to_json(options.extra_body).decode()} if options.extra_body else {}
     identity |= {} if options.seed else {"seed": "not sent"}
+    identity |= {} if options.temperature else {"temperature": "not sent"}
+    identity |= {"system": "folded"} if options.system == "fold" else {}
     return identity | ({"logprobs": "yes"} if options.logprobs else {})
 
 
@@ -52,12 +55,9 @@ class OpenAIChat:
     def put(self, request: Request) -> tuple[str, JsonObject]:
         """Defaults are sent too: otherwise the server's own apply (in vLLM the model's generation_config)."""
         options, sampling = self._options, request.sampling
-        body: dict[str, Any] = {
-            "model": options.model,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            options.max_tokens_field: sampling.max_tokens,
-        }
+        body: dict[str, Any] = {"model": options.model, options.max_tokens_field: sampling.max_tokens}
+        if options.temperature:
+            body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if request.plain:
             body["prompt"] = request.messages[0].content
         else:
@@ -70,11 +70,15 @@ class OpenAIChat:
             body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch in chats
         return TEXT if request.plain else CHAT, options.filled(body) if options.extra_body else body
 
-    def read(self, answer: JsonObject) -> Completion:
+    def error(self, answer: JsonObject) -> CaiError:
+        """The error that an answer with a good status is."""
+        return body_error(self._options, self._options.place, answer)
+
+    def read(self, answer: JsonObject, usage: Usage) -> Completion:
         """The first choice of an answer."""
-        if "choices" not in answer:
-            raise body_error(self._options.place, answer["error"])
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        choice = answer["choices"][0]
+        if choice.get("error"):
+            raise self.error(choice)
         message = choice.get("message")
         if message is None:
             text, thought = joined_text(choice["text"], "text"), ""
@@ -83,9 +87,8 @@ class OpenAIChat:
             text = joined_text(content, "text") or message.get("refusal") or ""
             thought = message.get("reasoning_content") or message.get("reasoning") or ""
             thought = thought or (joined_text(content, "thinking") if isinstance(content, list) else "")
-        read = Usage(token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens")))
         logprobs = _logprobs(choice.get("logprobs")) if self._options.logprobs else None
-        return completion(text, thought, choice.get("finish_reason"), read, logprobs)
+        return completion(text, thought, choice.get("finish_reason"), usage, logprobs)
 
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         """From the log-probabilities of the prompt, if the endpoint returns them."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cai.backends.http.client import Post
 from cai.backends.http.completion import valid_logprobs
 from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.core.errors import Mistake, Permanent
-from cai.core.types import JsonObject, Request, Score
+from cai.core.types import JsonObject, Request, Score, Usage
 from cai.data.messages import answer_dicts, message_dicts
 
 Read = tuple[list[str], list[float | None]]
@@ -34,9 +35,9 @@ async def score_by_prompt(
             raise Permanent("empty_continuation", "there is nothing to score")
         path, body = put(options.model, request, continuation)
 
-        def scored(answer: Any) -> Score | None:
+        def scored(answer: Any, usage: Usage) -> Score | None:
             found = read(answer)
-            return None if found is None else _tail(*found, continuation)
+            return None if found is None else replace(_tail(*found, continuation), usage=usage)
 
         found = await post(path, options.filled(body), scored)
         if found is None:

@@ -74,6 +74,11 @@ class Throttle:
         """How many are in flight."""
         return self._limit.in_flight
 
+    @property
+    def held(self) -> float:
+        """Seconds for which nothing is sent, because the server asked for it."""
+        return max(0.0, self._held_until - self._clock()) if self._held_until else 0.0
+
     def at_once(self, tokens: float = 0) -> Ticket | None:
         """A ticket for a request of about `tokens`, if it need not wait."""
         return self._send(tokens) if not self._waiting and self._limit.free and not self._delay() else None
