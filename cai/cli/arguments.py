@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe: demo, default.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or its name under runs/.")]
-MaxCalls = Annotated[int | None, typer.Option(min=0, help="Stop before more new calls than this are asked.")]
+MaxCalls = Annotated[int | None, typer.Option(min=0, help="Send at most this many requests; a retry is one too.")]
 MaxTokens = Annotated[int | None, typer.Option(min=0, help="Stop before new calls can use more tokens than this.")]
 MaxCost = Annotated[float | None, typer.Option(min=0, help="Stop before new calls can cost more than this.")]
 Overrides = Annotated[list[str], typer.Option("-o", help="Set a key of the recipe: -o critique.rounds=4.")]

@@ -63,12 +63,19 @@ class Live:
         tokens = sum(tally.prompt_tokens + tally.completion_tokens for tally in now.tallies.values())
         parts = [f"{now.done} / {now.total}" if now.total is not None else f"{now.done}"]
         parts += [f"{asked} calls asked", f"{found} found"] if found else [f"{asked} calls"]
-        parts += [f"{asked / seconds:.1f} calls/s", f"{tokens / seconds:.0f} tokens/s"] if asked else []
+        parts += [f"{asked / seconds:.1f} calls/s"] if asked else []
+        parts += [f"{tokens / seconds:.0f} tokens/s"] if tokens else []
         costs = [tally.new_cost for tally in now.tallies.values() if tally.new_cost is not None]
         parts += [f"cost {sum(costs):.4f}"] if costs else []
         model = now.status()
         parts += [f"{model['in_flight']:.0f} in flight of {model['limit']:.0f}"] if "limit" in model else []
         parts += [f"{model['throttled']:.0f} x 429"] if model.get("throttled") else []
+        reasons = {
+            name.removeprefix("retried: "): count for name, count in model.items() if name.startswith("retried: ")
+        }
+        told = ", ".join(f"{count:.0f} {kind}" for kind, count in sorted(reasons.items()) if kind != "rate_limited")
+        parts += [f"retried: {told}"] if told else []
+        parts += [f"waiting {_clock(model['held'])} for the endpoint"] if model.get("held", 0) > 2 else []
         parts += [f"{now.failed} failed"] if now.failed else []
         if now.total and 0 < now.done < now.total:
             parts.append(f"{_clock((now.total - now.done) * seconds / now.done)} left")

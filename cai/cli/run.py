@@ -42,6 +42,9 @@ def run_command(
     batch: Annotated[
         bool, typer.Option("--batch", help="Use the vendor's batch API: half the price, answers hours later.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for an endpoint's limit of a day to end instead of stopping at it.")
+    ] = False,
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
     max_cost: MaxCost = None,
@@ -57,11 +60,9 @@ def run_command(
     from cai.pipeline.estimate import estimate
     from cai.pipeline.run import check_trainings
     from cai.runs.budget import Budget
-    from cai.runs.recipe import by_batch
 
     loaded, run = _opened(recipe, name, runs, override)
-    if batch:
-        loaded = by_batch(loaded, runs / "batches")
+    loaded = _as_asked(loaded, runs, batch=batch, wait=wait)
     if dry_run:
         with nullcontext() if sample else without_code():  # a sample is run, and everything it needs with it
             check_trainings(loaded)
@@ -117,6 +118,14 @@ def _opened(recipe: str, name: str | None, runs: Path, override: list[str]) -> t
     return load_recipe(path, tuple(override)), Run(run_folder(runs, name or path.stem))
 
 
+def _as_asked(recipe: Recipe, runs: Path, *, batch: bool, wait: bool) -> Recipe:
+    """The recipe with what options say about how its endpoints are asked. Raises Mistake."""
+    from cai.runs.recipe import by_batch, waiting
+
+    recipe = by_batch(recipe, runs / "batches") if batch else recipe
+    return waiting(recipe) if wait else recipe
+
+
 def _run_to_the_end(recipe: Recipe, run: Run, budget: Budget, quiet: bool, as_json: bool) -> None:
     from cai.cli.progress import watched
     from cai.cli.text import print_manifest
@@ -138,10 +147,14 @@ def _run_to_the_end(recipe: Recipe, run: Run, budget: Budget, quiet: bool, as_js
 def _print_estimate(found: Estimate, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from cai.cli.text import counted
+
     if as_json:
         print(json.dumps(asdict(found)))
         return
-    print(f"{found.prompts} prompts: {found.answered} calls are answered already, at most {found.new} are new")
+    print(
+        f"{counted(found.prompts, 'prompt')}: {found.answered} calls are answered already, at most {found.new} are new"
+    )
     for name in found.not_loaded:
         print(f"not loaded: {name}; it is loaded when the recipe is run, and what it would be asked counts as new")
     if found.new and found.new_tokens is None:

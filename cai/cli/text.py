@@ -33,7 +33,9 @@ def summary(manifest: Manifest, run: Run) -> list[str]:
         f"train/{one.name}: {one.rows.used} rows learned from, {one.rows.held_out} held out" for one in manifest.train
     ]
     lines += [_policy(manifest.policy)] if manifest.policy and manifest.policy.n else []
-    lines += [_calls(role, calls) for role, calls in manifest.calls.items()]
+    lines += [_labels(manifest)] if manifest.total("judge").entered else []
+    for role, calls in manifest.calls.items():
+        lines += _calls(role, calls)
     lines += [f"export/{name}: {split_line(rows)}" for name, rows in manifest.exports.items()]
     if (run.path / "report.html").exists():
         starts = f" in {len(manifest.starts)} starts" if len(manifest.starts) > 1 else ""
@@ -44,9 +46,10 @@ def summary(manifest: Manifest, run: Run) -> list[str]:
 def _funnel(manifest: Manifest, run: Run) -> str:
     if not manifest.counts:
         return f"{run.path}: {manifest.status}"
-    stage, noun = ("sample", "samples") if "sample" in manifest.counts else ("revise", "traces")
+    stage, noun = ("sample", "sample") if "sample" in manifest.counts else ("revise", "trace")
     prompts, answered, pairs = (manifest.total(name).out for name in ("read", stage, "pair"))
-    return f"{run.path}: {prompts} prompts -> {answered} {noun} -> {pairs} pairs"
+    funnel = counted(prompts, "prompt"), counted(answered, noun), counted(pairs, "pair")
+    return f"{run.path}: {' -> '.join(funnel)}"
 
 
 def _lengths(lengths: LengthChange) -> str:
@@ -63,12 +66,35 @@ def _policy(policy: PolicyChange) -> str:
     return f"policy on {policy.n} prompts kept out: {medians}, mean change {words.value or 0:+.1f}{interval}"
 
 
-def _calls(role: str, calls: CallTally) -> str:
+def _labels(manifest: Manifest) -> str:
+    """Comparisons: every one is a label, a tie, an abstention or a failure."""
+    judged, abstained = manifest.total("judge"), manifest.failures.get("abstained", 0)
+    came_to = f"{judged.out - manifest.ties} decided, {manifest.ties} tied, {abstained} abstained"
+    return f"{counted(judged.entered, 'comparison')}: {came_to}, {judged.failed - abstained} failed"
+
+
+def _calls(role: str, calls: CallTally) -> Iterator[str]:
+    """What a model was asked and what that cost; then what was wasted, and what is an estimate, where there is any."""
     tokens = calls.prompt_tokens + calls.completion_tokens
+    retries = f" in {counted(calls.requests, 'request')}" if calls.requests > calls.asked else ""
     cost = "" if calls.new_cost is None else f", cost {calls.new_cost:.4f}"
-    return (
-        f"{role}: {calls.asked} calls asked, {calls.found} found in the journal, {tokens:,} tokens of new calls{cost}"
-    )
+    found = f"{calls.found} found in the journal"
+    yield f"{role}: {counted(calls.asked, 'call')} asked{retries}, {found}, {tokens:,} tokens of new calls{cost}"
+    wasted = calls.booked_prompt_tokens + calls.booked_completion_tokens - tokens
+    if wasted > 0:
+        cost = "" if calls.wasted_cost is None else f", cost {calls.wasted_cost:.4f} of the above"
+        yield f"  wasted: {wasted:,} tokens on requests that led to no answer{cost}"
+    if calls.estimated:
+        how = "one token for every 4 bytes; the endpoint gave no usage that can be believed"
+        yield f"  estimated: tokens of {counted(calls.estimated, 'request')} ({how})"
+    if calls.unanswered:
+        how = "cut or timed out; counted with the most that they can have used"
+        yield f"  unknown: tokens of {counted(calls.unanswered, 'request')} ({how})"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 HINTS = {

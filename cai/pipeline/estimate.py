@@ -14,7 +14,7 @@ from cai.pipeline.pairs import new_calls
 from cai.runs.folder import Run
 from cai.runs.journal import Journal
 from cai.runs.journaled import Unasked
-from cai.runs.models import Way, distinct_roles
+from cai.runs.models import Way
 from cai.runs.progress import Progress
 from cai.runs.recipe import Recipe
 
@@ -51,7 +51,7 @@ async def estimate(recipe: Recipe, run: Run, sample: int = 0) -> Estimate:
             await work.close()
     used = [tally.usage for tally in progress.tallies.values()]
     tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in used)
-    costs = [model.cost for model in distinct_roles(work.models).values()]
+    costs = [model.cost for model in work.models.values()]
     spent = None if None in costs else sum(cost or 0.0 for cost in costs)
     share = new / progress.found if progress.found else None
     return Estimate(

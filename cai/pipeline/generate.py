@@ -122,7 +122,9 @@ async def _rows(work: Work, run: Run, progress: Progress, began: float) -> tuple
         manifest = replace(manifest, status="finished")
     finally:
         failures.finish()
-        manifest = _with_start(replace(manifest, failures=dict(outcome.kinds)), starts, progress, began)
+        manifest = _with_start(
+            replace(manifest, failures=dict(outcome.kinds), ties=outcome.ties), starts, progress, began
+        )
         manifest.write(into.path)
     return manifest, outcome, differs
 
@@ -189,7 +191,7 @@ async def prepare(
         raise Mistake(loaded["critique"].name, "asks for no verdict, so no critique can be clean", fix)
     gates = open_gates(recipe.gates)
     _require_probes_and_checks(recipe)
-    critic = {} if recipe.sample else {"critic": recipe.critic or recipe.writer}
+    critic = {"critic": recipe.critic} if recipe.critic and not recipe.sample else {}
     models = await open_all({"writer": recipe.writer} | critic | extra_roles(recipe), journal, progress, budget, by=by)
     try:
         stages = {name: _stage(name, recipe, template, models) for name, template in loaded.items()}
@@ -364,5 +366,5 @@ def tokenizer_folder(run: Run, name: str) -> str:
     writer = run.manifest.models["writer"]
     if not name and writer.get("engine") != "transformers":
         fix = "add --tokenizer: a known model, a Hugging Face id or a folder"
-        raise Mistake("--check", f"a {writer.get('engine')} model has no tokenizer here", fix)
+        raise Mistake("--check", f"the writer is asked by {writer.get('engine')} and has no tokenizer here", fix)
     return str(find_weights(name or writer["model"]).folder)

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
+from pydantic import BaseModel
+
 from cai.constitution.principles import data
 from cai.core import stats
 from cai.core.errors import CaiError, TooManyFailures
@@ -18,7 +20,7 @@ from cai.core.seeds import digest
 from cai.core.types import Constitution
 from cai.data.prompts import STAGE, prompts_digest
 from cai.runs.judge_card import TemplateName
-from cai.runs.manifest import DigestedPath, LengthChange, Manifest, StageCount, constitution_record, failures_share
+from cai.runs.manifest import DigestedPath, LengthChange, Manifest, StageCount, constitution_record, failure_shares
 from cai.runs.recipe import Recipe
 from cai.templates.template import Template
 
@@ -57,13 +59,27 @@ def timestamp(seconds: float) -> str:
 
 ROW_KEYS = ("seed", "draft", "critique", "revise", "gates", "sample", "pairs", "judge", "writer", "critic")
 """Keys of a recipe that decide the rows of a run, besides its constitution, templates and prompts."""
+SPEED_KEYS = (
+    "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "read_timeout", "connect_timeout", "batch",
+    "batch_poll", "wait", "price",
+)  # fmt: skip
+"""Options of a model that decide how fast it is asked and what it costs, and no answer."""
+
+
+def _deciding(value: object) -> object:
+    """A part of a recipe without the settings of a model that change no answer."""
+    if isinstance(value, BaseModel):
+        return _deciding(value.model_dump())
+    if isinstance(value, dict):
+        return {name: _deciding(inner) for name, inner in value.items() if name not in SPEED_KEYS}
+    return [_deciding(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def row_differences(before: Manifest, after: Manifest, old: Recipe | None, new: Recipe) -> list[str]:
     """What makes the rows of two runs of one name different: `seed`, `constitution concise`, `prompts`, ..."""
     found = []
     if old is not None:
-        found = [key for key in ROW_KEYS if getattr(old, key) != getattr(new, key)]
+        found = [key for key in ROW_KEYS if _deciding(getattr(old, key)) != _deciding(getattr(new, key))]
     elif before.recipe.digest != after.recipe.digest:
         found = ["recipe"]
     if before.constitution.digest != after.constitution.digest:
@@ -112,8 +128,12 @@ def length_change(before: array[int], after: array[int]) -> LengthChange | None:
 
 def too_many_failures(recipe: Recipe, manifest: Manifest) -> TooManyFailures | None:
     """The error a finished run ends with when more failed than the recipe allows; duplicates and gates do not count."""
-    failed, share = failures_share(manifest, HARMLESS)
-    if share <= recipe.max_failure_share:
+    shares = failure_shares(manifest, HARMLESS)
+    over = {what: both for what, both in shares.items() if both[0] > recipe.max_failure_share * both[1]}
+    if not over:
         return None
+    said = " and ".join(
+        f"{failed} of {whole} {what} failed ({failed / whole:.1%})" for what, (failed, whole) in over.items()
+    )
     most = f"max_failure_share is {recipe.max_failure_share:.1%}"
-    return TooManyFailures(f"{failed} prompts failed ({share:.1%}; {most}); the reasons are in failures.jsonl")
+    return TooManyFailures(f"{said}; {most}; the reasons are in failures.jsonl")

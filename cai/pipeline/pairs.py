@@ -17,7 +17,7 @@ from math import comb
 
 from cai.constitution.principles import NoPrinciple
 from cai.core.concurrency import crowd, together
-from cai.core.errors import BudgetReached, CallFailed
+from cai.core.errors import BudgetReached, CallFailed, Mistake
 from cai.core.types import Failure, Model, Pair, Prompt, Sampling, Trace
 from cai.gates.apply.gate import OpenGates, count_hits
 from cai.judges.panel.panel import Panel, label_pair, name
@@ -28,6 +28,9 @@ from cai.runs.folder import Run, Spool
 from cai.runs.manifest import StageCount
 from cai.runs.recipe import Recipe
 from cai.templates.template import Template
+
+UNREAD = 16
+"""Comparisons without a readable reply, before any with one, after which a run stops: none will have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,9 @@ class Outcome:
     counts: dict[str, Counter[str]] = field(default_factory=lambda: {"judge": Counter(), "pair": Counter()})
     kinds: Counter[str] = field(default_factory=Counter)
     gates: dict[str, Counter[str]] = field(default_factory=dict)
+    ties: int = 0
+    unread: int = 0
+    """Comparisons whose replies could not be read, before the first that could; -1 from then on."""
     before: array[int] = field(default_factory=lambda: array("l"))
     after: array[int] = field(default_factory=lambda: array("l"))
 
@@ -104,6 +110,17 @@ class Outcome:
         for step in trace.steps:
             count_hits(step.gates, self.gates)
 
+    def require_readable(self, judged: Iterable[Pair | Failure]) -> None:
+        """Raises Mistake where none of the first UNREAD comparisons gave a reply that can be read."""
+        for row in judged:
+            if self.unread < 0 or isinstance(row, Pair):
+                self.unread = -1 if isinstance(row, Pair) and row.verdict else self.unread
+            elif row.kind == "unparsable":
+                self.unread += 1
+                if self.unread >= UNREAD:
+                    what = f"none of the first {UNREAD} replies can be read as a verdict ({row.message})"
+                    raise Mistake("judge", what, "use another judge, another template, or a model that follows it")
+
     def add(self, made: Iterable[Pair | Failure], rows: Iterable[Pair | Failure]) -> None:
         """Count one prompt's pairs: as they were `made`, and the `rows` that they became."""
         judge, pair = self.counts["judge"], self.counts["pair"]
@@ -116,6 +133,7 @@ class Outcome:
                 pair["in"] += 1
                 pair["out"] += 1
                 count_hits(row.gates, self.gates)
+                self.ties += row.verdict is not None and row.p_chosen == 0.5
                 continue
             self.kinds[row.kind] += 1
             if row.stage == "judge":
@@ -150,6 +168,8 @@ async def pair_all(
             pairs.put(position, [row for row in rows if isinstance(row, Pair)])
             failed.put(start + position, [row for row in rows if isinstance(row, Failure)])
             outcome.add(made, rows)
+            if panel:
+                outcome.require_readable(judged)
             tick()
             if stopped:
                 return

@@ -9,6 +9,7 @@ Prices are not guessed: a price comes from the recipe or from genai-prices, else
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Annotated
 
@@ -171,13 +172,30 @@ class Budget:
         self.cost += sign * cost
 
 
+_CURRENT: ContextVar[Booking] = ContextVar("booking")
+
+
+class CurrentBooking:
+    """The Meter of a model that several roles share: it books for the role whose call it is."""
+
+    def claim(self, size: int, max_tokens: int) -> Usage:
+        return _CURRENT.get().claim(size, max_tokens)
+
+    def settle(self, claimed: Usage, used: Usage, size: int = 0) -> None:
+        _CURRENT.get().settle(claimed, used, size)
+
+
 class Booking:
-    """The Meter of one model: books every request in its tally, and claims it from the budget if that has a limit."""
+    """The Meter of one role: books every request in its tally, and claims it from the budget if that has a limit."""
 
     def __init__(self, tally: CallTally, budget: Budget | None, price: Price | None) -> None:
         self._tally, self._price = tally, price
         self._budget = budget if budget and budget.limited else None
         tally.new_cost = tally.useful_cost = None if price is None else 0.0
+
+    def begin(self) -> None:
+        """What the model claims from here on, in this task, is this role's."""
+        _CURRENT.set(self)
 
     def claim(self, size: int, max_tokens: int) -> Usage:
         """See `Meter.claim`; also counts the request."""

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from cai.core.errors import Permanent
 from cai.core.types import Completion, Model, Request, Score, Usage
-from cai.runs.budget import Booking, Budget, CallTally, Price
+from cai.runs.budget import Booking, Budget, CallTally, CurrentBooking, Price
 from cai.runs.journal import Answer, Form, Journal
 
 _encode = JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -37,10 +37,15 @@ class Journaled:
         self._price, self._booking = price, Booking(tally, budget, price)
         self._meters_itself = hasattr(model, "meter")
         if self._meters_itself:
-            model.meter = self._booking  # type: ignore[attr-defined]
+            model.meter = CurrentBooking()  # type: ignore[attr-defined]
         # what all keys of this model begin with, hashed once
         heads = {verb: _encode([verb, dict(model.identity)]).encode() for verb in ("complete", "score")}
         self._heads = {verb: hashlib.sha256(head) for verb, head in heads.items()}
+
+    @property
+    def model(self) -> Model:
+        """The model itself; roles of the same choice share one."""
+        return self._model
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -71,6 +76,7 @@ class Journaled:
         """A new call, counted also if it fails. Raises BudgetReached."""
         if self._meters_itself:
             self.tally.asked += 1
+            self._booking.begin()
             return call()
         size = sum(len(message.content) + 20 for message in request.messages)
         claimed = self._booking.claim(size, request.sampling.max_tokens)

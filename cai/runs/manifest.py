@@ -172,6 +172,8 @@ class Manifest:
     status: Status = "interrupted"
     counts: Mapping[str, StageCount] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
+    ties: int = 0
+    """Judged pairs of which neither answer is better."""
     """By kind."""
     gates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Hits by gate and action."""
@@ -232,8 +234,19 @@ def seconds_of(starts: Iterable[Start]) -> float:
     return round(sum(start.seconds for start in starts), 2)
 
 
-def failures_share(manifest: Manifest, harmless: frozenset[str]) -> tuple[int, float]:
-    """Failed prompts, and their share of those read; kinds in `harmless` and pairs that a gate dropped do not count."""
-    failed = sum(count.failed for name, count in manifest.counts.items() if name != "pair")
-    failed -= sum(Counter(manifest.failures)[kind] for kind in harmless)
-    return failed, failed / max(1, manifest.total("read").entered)
+def failure_shares(manifest: Manifest, harmless: frozenset[str]) -> dict[str, tuple[int, int]]:
+    """Failed and all: of prompts, of the answers where a prompt has several, and of comparisons.
+
+    Kinds in `harmless` and pairs that a gate dropped do not count.
+    """
+    kinds, counts = Counter(manifest.failures), manifest.counts
+    lives = [name for name in counts if name not in ("read", "judge", "pair")]
+    read, judged = manifest.total("read"), manifest.total("judge")
+    unread = read.failed - sum(kinds[kind] for kind in harmless if kind != "abstained")
+    lost, answers = sum(counts[name].failed for name in lives), counts[lives[0]].entered if lives else 0
+    several = answers > read.entered
+    return {
+        "prompts": (unread + (0 if several else lost), read.entered),
+        "answers": (lost, answers) if several else (0, 0),
+        "comparisons": (judged.failed - kinds["abstained"] * ("abstained" in harmless), judged.entered),
+    }

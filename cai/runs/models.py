@@ -30,19 +30,19 @@ async def open_all(
 ) -> dict[str, Journaled]:
     """The model of each role, asked through the journal; roles of the same choice share one. Raises Mistake.
 
-    Where one cannot be opened, those opened before are closed.
+    Each role has a tally of its own. Where one cannot be opened, those opened before are closed.
     """
     models: dict[str, Journaled] = {}
     journal.on_damage = progress.note
     try:
         for role, choice in roles.items():
-            if twins := [models[other] for other in models if roles[other] == choice]:
-                models[role] = twins[0]
-                continue
-            price = _price(choice, budget)
-            model = open_model(choice, role)
-            progress.tallies[role] = CallTally()
-            models[role] = through_journal(journal, by(model) if by else model, progress.tallies[role], budget, price)
+            price, tally = _price(choice, budget), CallTally()
+            if twins := [models[other].model for other in models if roles[other] == choice]:
+                model = twins[0]
+            else:
+                model = by(open_model(choice, role)) if by else open_model(choice, role)
+            progress.tallies[role] = tally
+            models[role] = through_journal(journal, model, tally, budget, price)
     except BaseException:
         await close_all(models)
         raise
@@ -74,7 +74,7 @@ def distinct_roles(models: Mapping[str, Journaled]) -> dict[str, Journaled]:
     """Each model once, under the first of its roles."""
     first: dict[int, str] = {}
     for role, model in models.items():
-        first.setdefault(id(model), role)
+        first.setdefault(id(model.model), role)
     return {role: models[role] for role in first.values()}
 
 

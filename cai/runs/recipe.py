@@ -359,22 +359,29 @@ def judge_recipe(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
 def by_batch(recipe: Recipe, folder: Path) -> Recipe:
     """The same recipe, each of its models at a vendor asked by batches that are noted in `folder`. Raises Mistake."""
+    return _at_endpoints(recipe, "--batch", {"batch": str(folder)})
+
+
+def waiting(recipe: Recipe) -> Recipe:
+    """The same recipe, each of its models at an endpoint waiting for limits of a day. Raises Mistake."""
+    return _at_endpoints(recipe, "--wait", {"wait": True})
+
+
+def _at_endpoints(recipe: Recipe, option: str, settings: dict[str, object]) -> Recipe:
     found = False
 
-    def batched(value: Any) -> Any:
+    def changed(value: Any) -> Any:
         nonlocal found
         if isinstance(value, dict) and value.get("backend") in BATCHING:
             found = True
-            return value | {"batch": str(folder)}
+            return value | settings
         if isinstance(value, dict):
-            return {key: batched(inner) for key, inner in value.items()}
-        return [batched(inner) for inner in value] if isinstance(value, list | tuple) else value
+            return {key: changed(inner) for key, inner in value.items()}
+        return [changed(inner) for inner in value] if isinstance(value, list | tuple) else value
 
-    turned = Recipe.model_validate(batched(recipe.model_dump(exclude_unset=True)))
+    turned = Recipe.model_validate(changed(recipe.model_dump(exclude_unset=True)))
     if not found:
-        raise Mistake(
-            "--batch", "no model of this recipe is at a vendor", f"only {' and '.join(BATCHING)} take batches"
-        )
+        raise Mistake(option, "no model of this recipe is at an endpoint", f"it is for {' and '.join(BATCHING)}")
     return turned
 
 
