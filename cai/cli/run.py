@@ -120,7 +120,7 @@ def _opened(recipe: str, name: str | None, runs: Path, override: list[str]) -> t
 
 def _as_asked(recipe: Recipe, runs: Path, *, batch: bool, wait: bool) -> Recipe:
     """The recipe with what options say about how its endpoints are asked. Raises Mistake."""
-    from cai.runs.recipe import by_batch, waiting
+    from cai.runs.endpoint_settings import by_batch, waiting
 
     recipe = by_batch(recipe, runs / "batches") if batch else recipe
     return waiting(recipe) if wait else recipe

@@ -17,6 +17,8 @@ Answer = TypeVar("Answer")
 
 turn: ContextVar[int] = ContextVar("turn", default=0)
 """The position in the run of what a task works on. Among calls that wait for an endpoint the lowest is sent first."""
+conversation: ContextVar[str] = ContextVar("conversation", default="")
+"""The id of the prompt that a task works on. All its requests go to one replica of an endpoint."""
 GC_THRESHOLD = 10_000
 """New objects between two garbage collections while workers run."""
 

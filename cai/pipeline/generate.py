@@ -19,7 +19,7 @@ from cai.audit.subjects.audit import audit_finished_run, probe_options
 from cai.checks.run.check import check_pairs
 from cai.checks.run.options import open_checks
 from cai.constitution.principles import NoPrinciple, draw_principle, load_constitution
-from cai.core.concurrency import crowd, turn
+from cai.core.concurrency import conversation, crowd, turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
 from cai.core.plugins import NotLoaded
 from cai.core.types import Constitution, Failure, Prompt, Step, Trace
@@ -244,6 +244,7 @@ async def _trace_all(
         nonlocal rows
         for position, prompt in prompts:
             turn.set(position)
+            conversation.set(prompt.id)
             try:
                 lives = [prompt] if isinstance(prompt, Failure) else await prompt_traces(work, prompt)
             except BudgetReached as error:  # the others finish the calls they have in flight: those are paid

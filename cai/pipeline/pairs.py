@@ -16,7 +16,7 @@ from itertools import count, groupby
 from math import comb
 
 from cai.constitution.principles import NoPrinciple
-from cai.core.concurrency import crowd, together
+from cai.core.concurrency import conversation, crowd, together
 from cai.core.errors import BudgetReached, CallFailed, Mistake
 from cai.core.types import Failure, Model, Pair, Prompt, Sampling, Trace
 from cai.gates.apply.gate import OpenGates, count_hits
@@ -220,6 +220,7 @@ def _expected(recipe: Recipe) -> int:
 async def _judged(made: Pair | Failure, panel: Panel) -> Pair | Failure:
     if isinstance(made, Failure):
         return made
+    conversation.set(made.prompt.id)
     try:
         verdict = await panel.verdict(made.prompt, made.chosen, made.rejected, name(made))
     except CallFailed as error:

@@ -101,7 +101,9 @@ class _NotLoadedModel:
 
 def _price(choice: ModelChoice, budget: Budget | None) -> Price | None:
     price = choice.price
-    if price is None and not _LOOPBACK.match(str(choice.options.get("base_url", ""))):
+    given = choice.options.get("base_url", "")
+    address = given[0] if isinstance(given, list | tuple) and given else given
+    if price is None and not _LOOPBACK.match(str(address)):
         # what this machine serves is in no price list, whatever it is called
         price = listed_price(str(choice.options.get("model", "")))
     if price is None and budget and budget.max_cost is not None:

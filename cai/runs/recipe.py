@@ -21,8 +21,6 @@ from cai.core.types import Action, JsonObject, Sampling
 from cai.runs.budget import Price
 
 STAGES = ("draft", "critique", "revise")
-BATCHING = ("openai", "anthropic")
-"""Backends that can use a batch API."""
 
 
 class PromptSource(Knobs):
@@ -355,34 +353,6 @@ def judge_recipe(method: str, overrides: tuple[str, ...] = ()) -> Recipe:
         "judge": method,
     }
     return parse_options(_overridden(Document(f"judge {method}", data, None), overrides), Recipe)
-
-
-def by_batch(recipe: Recipe, folder: Path) -> Recipe:
-    """The same recipe, each of its models at a vendor asked by batches that are noted in `folder`. Raises Mistake."""
-    return _at_endpoints(recipe, "--batch", {"batch": str(folder)})
-
-
-def waiting(recipe: Recipe) -> Recipe:
-    """The same recipe, each of its models at an endpoint waiting for limits of a day. Raises Mistake."""
-    return _at_endpoints(recipe, "--wait", {"wait": True})
-
-
-def _at_endpoints(recipe: Recipe, option: str, settings: dict[str, object]) -> Recipe:
-    found = False
-
-    def changed(value: Any) -> Any:
-        nonlocal found
-        if isinstance(value, dict) and value.get("backend") in BATCHING:
-            found = True
-            return value | settings
-        if isinstance(value, dict):
-            return {key: changed(inner) for key, inner in value.items()}
-        return [changed(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-    turned = Recipe.model_validate(changed(recipe.model_dump(exclude_unset=True)))
-    if not found:
-        raise Mistake(option, "no model of this recipe is at an endpoint", f"it is for {' and '.join(BATCHING)}")
-    return turned
 
 
 def locate_recipe(path: Path | str) -> Path:

@@ -29,11 +29,11 @@ def open_messages(options: AnthropicEndpoint) -> Model:
     """The model at the Messages API. Raises Mistake if its key is missing."""
     key = options.key("api.anthropic.com", "ANTHROPIC_API_KEY")
     headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
-    connection = Connection(options, headers, key)
-    client = EndpointClient(options, AnthropicMessages(options), _identity(options), connection)
+    connections = [Connection(options.at(url), headers, key, alone=len(options.urls) == 1) for url in options.urls]
+    client = EndpointClient(options, AnthropicMessages(options), _identity(options), connections)
     if not options.batch:
         return client
-    return Batches(client, AnthropicBatchApi(connection), Path(options.batch), options.batch_poll)
+    return Batches(client, AnthropicBatchApi(connections[0]), Path(options.batch), options.batch_poll)
 
 
 def _identity(options: AnthropicEndpoint) -> dict[str, str]:

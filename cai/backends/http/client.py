@@ -8,6 +8,7 @@ What a request looks like and how an answer is read is in an `Api`: `openai_chat
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import Endpoint
 from cai.backends.http.errors import BUSY, Suspect, has_error
 from cai.backends.http.first_answers import FirstAnswers
+from cai.backends.http.replicas import Replica, Replicas
 from cai.backends.http.retry import Retry
 from cai.backends.http.throttle import Throttle
 from cai.backends.http.usage import estimated_usage, reported_usage
+from cai.core.concurrency import conversation
 from cai.core.errors import CaiError, CallFailed, Permanent, Refused, Transient
 from cai.core.seeds import digest
 from cai.core.types import Completion, JsonObject, Meter, Request, Score, Usage
@@ -80,17 +83,17 @@ class Post(Protocol):
 class EndpointClient:
     """A Model at an endpoint."""
 
-    def __init__(self, endpoint: Endpoint, api: Api, identity: Mapping[str, str], connection: Connection) -> None:
+    def __init__(
+        self, endpoint: Endpoint, api: Api, identity: Mapping[str, str], connections: Sequence[Connection]
+    ) -> None:
+        """`connections` go to the replicas, in the order of the endpoint's addresses."""
         self.identity, self.concurrency = identity, endpoint.concurrency
         self.meter: Meter = _Unmetered()
-        self._api, self._connection = api, connection
+        self._api = api
         self._first = FirstAnswers(endpoint.place)
         self._retry = Retry(understood=lambda: self._first.any)
-        self._throttle = Throttle(
-            endpoint.concurrency,
-            requests_per_minute=endpoint.requests_per_minute,
-            tokens_per_minute=endpoint.tokens_per_minute,
-        )
+        parts = zip(endpoint.urls, connections, strict=True)
+        self._replicas = Replicas([Replica(url.partition("?")[0], one, _throttle(endpoint)) for url, one in parts])
         self._counts_tokens = endpoint.tokens_per_minute is not None
         self._folds, self._may_fold = endpoint.system == "fold", endpoint.system is None
 
@@ -105,7 +108,7 @@ class EndpointClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._connection.close()
+        await asyncio.gather(*(one.connection.close() for one in self._replicas.all))
 
     def put(self, request: Request) -> tuple[str, JsonObject]:
         """Path and body of a request that is sent another way, such as in a batch. Raises Mistake."""
@@ -122,13 +125,15 @@ class EndpointClient:
 
     def status(self) -> dict[str, float]:
         """For a progress line: requests in flight, the limit found, refusals for load, retries and their reasons."""
-        throttle, retry = self._throttle, self._retry
-        counts = {"in_flight": throttle.in_flight, "limit": throttle.limit, "throttled": throttle.throttled}
-        reasons = {f"retried: {kind}": float(count) for kind, count in retry.reasons.items()}
-        held = {"held": throttle.held} if throttle.held else {}
-        return (
-            {name: float(count) for name, count in counts.items()} | {"retried": float(retry.retried)} | reasons | held
-        )
+        throttles, retry = [one.throttle for one in self._replicas.all], self._retry
+        counts = {
+            "in_flight": sum(one.in_flight for one in throttles),
+            "limit": sum(one.limit for one in throttles),
+            "throttled": sum(one.throttled for one in throttles),
+            "retried": retry.retried,
+            "held": min(one.held for one in throttles),
+        } | {f"retried: {kind}": count for kind, count in retry.reasons.items()}
+        return {name: float(count) for name, count in counts.items()}
 
     async def _post(self, path: str, body: JsonObject, read: Read[Answer]) -> Answer:
         if self._folds:
@@ -155,29 +160,43 @@ class EndpointClient:
 
     async def _once(self, path: str, raw: bytes, body: JsonObject, read: Read[Answer]) -> Answer:
         tokens = len(raw) / 4 + _limit(body) if self._counts_tokens else 0.0
-        ticket = self._throttle.at_once(tokens) or await self._throttle.enter(tokens)
+        replica = self._replicas.only or self._replicas.choose(conversation.get() or _prompt_digest(body))
+        throttle = replica.throttle
+        ticket = throttle.at_once(tokens) or await throttle.enter(tokens)
         try:
-            answer, used = await self._sent(path, raw, body, read)
+            answer, used = await self._sent(replica.connection, path, raw, body, read)
         except Transient as error:
             if error.retry_after:
-                self._throttle.hold(error.retry_after)
-            (self._throttle.refused if error.kind in BUSY else self._throttle.lost)(ticket)
+                throttle.hold(error.retry_after)
+            (throttle.refused if error.kind in BUSY else throttle.lost)(ticket)
+            if error.kind == "unreachable":
+                self._leave_out(replica, error)
             self._stop_if_all(error, body)
             raise
         except BaseException as error:
-            self._throttle.lost(ticket)
+            throttle.lost(ticket)
             if isinstance(error, Permanent):
                 self._stop_if_all(error, body)
             raise
         self._first.answered()
-        self._throttle.leave(ticket, used - tokens if self._counts_tokens else 0.0)
+        self._replicas.reached(replica)
+        throttle.leave(ticket, used - tokens if self._counts_tokens else 0.0)
         return answer
 
-    async def _sent(self, path: str, raw: bytes, body: JsonObject, read: Read[Answer]) -> tuple[Answer, int]:
+    def _leave_out(self, replica: Replica, error: Transient) -> None:
+        """A replica that cannot be reached. Raises Refused where none can be, and none ever was."""
+        self._replicas.unreachable(replica)
+        if self._replicas.none_left and not self._first.any:
+            fix = "check base_url, and that the servers are running"
+            raise Refused(self.identity["endpoint"], f"no replica can be reached ({error.message})", fix) from None
+
+    async def _sent(
+        self, connection: Connection, path: str, raw: bytes, body: JsonObject, read: Read[Answer]
+    ) -> tuple[Answer, int]:
         """The answer to one request and the tokens that it took, claimed before and booked after it."""
         claim = self._claim(len(raw), body)
         try:
-            data = await self._connection.post(path, raw)
+            data = await connection.post(path, raw)
         except BaseException as error:
             self._book_lost(claim, error)
             raise
@@ -215,13 +234,12 @@ class EndpointClient:
 
     def _stop_if_all(self, error: CallFailed, body: JsonObject) -> None:
         """Raises Refused where this error concerns every request, and not this one."""
-        if error.kind == "unauthorized" and not self._connection.has_key:
+        if error.kind == "unauthorized" and not self._replicas.all[0].connection.has_key:
             what = f"wants a key, and none was sent ({error.message})"
             raise Refused(
                 self.identity["endpoint"], what, "set api_key_env to the name of the variable with the key"
             ) from None
-        prompt = digest(to_json(body.get("messages", body.get("prompt"))).decode())
-        if refused := self._first.failed(error, prompt):
+        if refused := self._first.failed(error, _prompt_digest(body)):
             raise refused from None
 
 
@@ -250,6 +268,18 @@ def folded(body: JsonObject) -> JsonObject:
     else:
         first["content"] = "\n\n".join((*system, first["content"]))
     return {**body, "messages": rest}
+
+
+def _throttle(endpoint: Endpoint) -> Throttle:
+    return Throttle(
+        endpoint.concurrency,
+        requests_per_minute=endpoint.requests_per_minute,
+        tokens_per_minute=endpoint.tokens_per_minute,
+    )
+
+
+def _prompt_digest(body: JsonObject) -> str:
+    return digest(to_json(body.get("messages", body.get("prompt"))).decode())
 
 
 def _limit(body: JsonObject) -> int:

@@ -39,13 +39,14 @@ WORD = 8
 class Connection:
     """A pool of connections to one endpoint. It opens with the first request and belongs to that event loop."""
 
-    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str) -> None:
+    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], key: str, *, alone: bool = True) -> None:
+        """`alone`: whether there is no other replica that could answer in its place."""
         self._endpoint, self._key = endpoint, key
         self._secret = b"" if len(key) < WORD and (key.isalpha() or len(key) < WORD // 2) else key.encode()
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "cai", **headers}
         self._session: aiohttp.ClientSession | None = None
         self._posters: dict[str, Poster] = {}
-        self._reached = False
+        self._reached = not alone
 
     @property
     def has_key(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, JsonValue, field_validator
@@ -29,8 +29,9 @@ class Endpoint(Knobs):
 
     model: str = Field(min_length=1)
     """The model's name as the endpoint knows it."""
-    base_url: str
-    """Up to and including the version, such as http://localhost:8000/v1."""
+    base_url: str | tuple[str, ...]
+    """Up to and including the version, such as http://localhost:8000/v1. A list names replicas of one server; the first
+    stands for all of them in the journal, so that others can join or leave without asking anything again."""
     api_key_env: str | None = None
     """The name of the environment variable that holds the key, never the key. None: the vendor's usual one at the
     vendor's address, no key elsewhere."""
@@ -61,14 +62,12 @@ class Endpoint(Knobs):
 
     @field_validator("base_url")
     @classmethod
-    def _is_an_address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.username or parts.password or {name for name, _ in parse_qsl(parts.query)} - {"api-version"}:
-            # a Mistake, not a ValueError: pydantic would repeat the value
-            raise Mistake("recipe: base_url", "seems to contain a key", "name its environment variable: api_key_env")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
-            raise ValueError("is not an http:// or https:// address")
-        return url.rstrip("/")
+    def _are_addresses(cls, urls: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(urls, str):
+            return _address(urls)
+        if not urls or len(set(urls)) < len(urls):
+            raise ValueError("is an empty list, or names one address twice")
+        return tuple(map(_address, urls)) if len(urls) > 1 else _address(urls[0])
 
     @field_validator("api_key_env")
     @classmethod
@@ -88,14 +87,23 @@ class Endpoint(Knobs):
         return body
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """The base URL of each replica."""
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+
+    def at(self, url: str) -> Self:
+        """The endpoint of one replica."""
+        return self.model_copy(update={"base_url": url})
+
+    @property
     def address(self) -> SplitResult:
-        """The base URL in parts."""
-        return urlsplit(self.base_url)
+        """The (first) base URL in parts."""
+        return urlsplit(self.urls[0])
 
     @property
     def place(self) -> str:
-        """The base URL without its query, for identities and error messages."""
-        return self.base_url.partition("?")[0]
+        """The (first) base URL without its query, for identities and error messages."""
+        return self.urls[0].partition("?")[0]
 
     def filled(self, body: JsonObject) -> JsonObject:
         """A request body with the extra fields."""
@@ -118,7 +126,7 @@ class Endpoint(Knobs):
 class OpenAIEndpoint(Endpoint):
     """The options of an OpenAI-compatible endpoint."""
 
-    base_url: str = "https://api.openai.com/v1"
+    base_url: str | tuple[str, ...] = "https://api.openai.com/v1"
     """Up to and including the version, such as http://localhost:8000/v1."""
     seed: bool = True
     """Send the seed. Turn it off for an endpoint that refuses it; its answers then differ from run to run."""
@@ -131,5 +139,16 @@ class OpenAIEndpoint(Endpoint):
 class AnthropicEndpoint(Endpoint):
     """The options of Anthropic's Messages API."""
 
-    base_url: str = "https://api.anthropic.com/v1"
+    base_url: str | tuple[str, ...] = "https://api.anthropic.com/v1"
     """Up to and including the version."""
+
+
+def _address(url: str) -> str:
+    """A base URL as it is used. Raises Mistake for one with a key in it, ValueError for what is none."""
+    parts = urlsplit(url)
+    if parts.username or parts.password or {name for name, _ in parse_qsl(parts.query)} - {"api-version"}:
+        # a Mistake, not a ValueError: pydantic would repeat the value
+        raise Mistake("recipe: base_url", "seems to contain a key", "name its environment variable: api_key_env")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+        raise ValueError("is not an http:// or https:// address")
+    return url.rstrip("/")

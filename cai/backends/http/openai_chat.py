@@ -30,11 +30,11 @@ def open_chat(options: OpenAIEndpoint) -> Model:
     """The model at an OpenAI-compatible endpoint. Raises Mistake if its key is missing."""
     key = options.key("api.openai.com", "OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    connection = Connection(options, headers, key)
-    client = EndpointClient(options, OpenAIChat(options), _identity(options), connection)
+    connections = [Connection(options.at(url), headers, key, alone=len(options.urls) == 1) for url in options.urls]
+    client = EndpointClient(options, OpenAIChat(options), _identity(options), connections)
     if not options.batch:
         return client
-    return Batches(client, OpenAIBatchApi(connection), Path(options.batch), options.batch_poll)
+    return Batches(client, OpenAIBatchApi(connections[0]), Path(options.batch), options.batch_poll)
 
 
 def _identity(options: OpenAIEndpoint) -> dict[str, str]:
