@@ -43,6 +43,7 @@ from cai.runs.manifest import Manifest, StageCount, Start, seconds_of, summed_ca
 from cai.runs.models import Way, close_all, distinct_roles, open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import STAGES, Recipe, load_recipe
+from cai.runs.secret import fence_secret
 from cai.templates.template import Template, load_template
 
 
@@ -192,9 +193,10 @@ async def prepare(
     critic = {} if recipe.sample else {"critic": recipe.critic or recipe.writer}
     models = await open_all({"writer": recipe.writer} | critic | extra_roles(recipe), journal, progress, budget, by=by)
     try:
-        stages = {name: _stage(name, recipe, template, models) for name, template in loaded.items()}
-        panel = open_panel(recipe, constitution, models)
-        samplers = open_samplers(recipe, gates, models, loaded["draft"])
+        secret = fence_secret(journal.path, progress.note)
+        stages = {name: _stage(name, recipe, template, models, secret) for name, template in loaded.items()}
+        panel = open_panel(recipe, constitution, models, secret)
+        samplers = open_samplers(recipe, gates, models, loaded["draft"], secret)
     except BaseException:
         await close_all(models)
         raise
@@ -211,10 +213,10 @@ def _require_probes_and_checks(recipe: Recipe) -> None:
             open_checks(only=[name])
 
 
-def _stage(name: str, recipe: Recipe, template: Template, models: Mapping[str, Journaled]) -> Stage:
+def _stage(name: str, recipe: Recipe, template: Template, models: Mapping[str, Journaled], secret: bytes) -> Stage:
     settings = {"draft": recipe.draft, "critique": recipe.critique, "revise": recipe.revise}[name]
     model = models.get("critic", models["writer"]) if name == "critique" else models["writer"]
-    return Stage(name, model, template, settings.sampling(template.header.stop), recipe.seed)
+    return Stage(name, model, template, settings.sampling(template.header.stop), recipe.seed, secret)
 
 
 def require_prompts(recipe: Recipe) -> None:

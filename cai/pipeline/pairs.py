@@ -40,9 +40,9 @@ class Sampler:
 
 
 def open_samplers(
-    recipe: Recipe, gates: OpenGates, models: Mapping[str, Model], template: Template
+    recipe: Recipe, gates: OpenGates, models: Mapping[str, Model], template: Template, secret: bytes
 ) -> tuple[Sampler, ...]:
-    """Everyone who answers in a run that samples, in the recipe's order."""
+    """Everyone who answers in a run that samples, in the recipe's order; fence ids are made with `secret`."""
     if recipe.sample is None:
         return ()
     settings, stop = recipe.sample, template.header.stop
@@ -57,6 +57,7 @@ def open_samplers(
                 template,
                 Sampling(heat, settings.top_p, settings.max_tokens, stop),
                 recipe.seed,
+                secret,
             ),
             gates,
         )

@@ -42,7 +42,7 @@ def panel(model: Any, by: object = "logprob", template: object = "small", **sett
         }
     )
     roles = open.extra_roles(recipe)
-    found = open.open_panel(recipe, CONSTITUTION, dict.fromkeys(roles, model))
+    found = open.open_panel(recipe, CONSTITUTION, dict.fromkeys(roles, model), b"secret")
     assert found
     return found
 
@@ -312,7 +312,7 @@ def test_a_constitution_without_the_form_a_judge_needs_is_refused() -> None:
     laws = CONSTITUTION
     bare = type(laws)("bare", "1", tuple(type(one)(one.id, one.critique, one.revise) for one in laws.principles), "d")
     with pytest.raises(Mistake, match="`checks`"):
-        open.open_panel(recipe, bare, {"judge": scored()})
+        open.open_panel(recipe, bare, {"judge": scored()}, b"secret")
 
 
 @pytest.mark.parametrize("name", plugins.plugin_names("judges"))

@@ -9,14 +9,14 @@ Left out on purpose: both orders, several principles, several judges; see `panel
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
 from typing import TypeVar
 
 from cai.core.concurrency import together
 from cai.core.errors import Permanent
 from cai.core.plugin_types import Judge
-from cai.core.seeds import digest, seed
+from cai.core.seeds import nonce, seed
 from cai.core.types import Comparison, Completion, Model, Request, Sampling
 from cai.templates.sandbox import Untrusted, turns
 from cai.templates.template import Template, load_template
@@ -39,15 +39,16 @@ PROBABILITIES = Sampling(temperature=0.0, max_tokens=1)
 
 @dataclass(frozen=True, slots=True)
 class JudgeContext:
-    """The model, the template and the run's seed."""
+    """The model, the template, the run's seed, and the secret that fence ids are made with."""
 
     model: Model
     template: Template
     seed: int
+    secret: bytes = field(repr=False)
 
     def request(self, values: Mapping[str, object], id: str, sampling: Sampling, *moment: object) -> Request:
         """The question about the answers that `id` names; `moment` is part of its random seed."""
-        messages = self.template.render(values, digest("fence", self.seed, "judge", id)[:10])
+        messages = self.template.render(values, nonce(self.secret, self.seed, "judge", id))
         return Request(messages, sampling, seed(self.seed, "judge", id, *moment), self.template.plain)
 
     async def odds(self, values: Mapping[str, object], id: str, options: Sequence[str]) -> Odds:

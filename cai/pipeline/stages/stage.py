@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cai.core.errors import Permanent
 from cai.core.seeds import seed_and_nonce
@@ -14,20 +14,21 @@ from cai.templates.template import Template
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Who is asked, in which words, how it samples, and the run's seed."""
+    """Who is asked, in which words, how it samples, the run's seed, and the secret that fence ids are made with."""
 
     name: str
     model: Model
     template: Template
     sampling: Sampling
     seed: int
+    secret: bytes = field(repr=False)
 
     async def ask(self, values: Mapping[str, object], *moment: object) -> Completion:
         """One answer. `moment` (prompt id, sample, round) makes the seed, so order and batching change nothing.
 
         Raises Permanent("empty") where there is no text, CallFailed where the call failed.
         """
-        seed, nonce = seed_and_nonce(self.seed, self.name, *moment)
+        seed, nonce = seed_and_nonce(self.secret, self.seed, self.name, *moment)
         messages = self.template.render(values, nonce)
         request = Request(messages, self.sampling, seed, self.template.plain)
         completion = await self.model.complete(request)
