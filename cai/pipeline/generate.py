@@ -22,7 +22,7 @@ from cai.constitution.principles import NoPrinciple, draw_principle, load_consti
 from cai.core.concurrency import crowd, turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
 from cai.core.plugins import NotLoaded
-from cai.core.types import Constitution, Failure, Prompt, Step, Trace
+from cai.core.types import Completion, Constitution, Failure, GateHit, Prompt, Step, Trace
 from cai.data.prompts import count_prompts, read_prompts
 from cai.data.splits import make_split
 from cai.gates.apply.gate import OpenGates, open_gates
@@ -282,23 +282,24 @@ async def prompt_trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failu
     """One draft's life: drafted, then critiqued and revised round by round, each round on the current answer alone."""
     settings, stage = work.recipe, "draft"
     try:
-        first = await draft(work.draft, prompt, sample)
+        first, cut = await draft(work.draft, prompt, sample)
         answer, steps = first.text, list[Step]()
         for number in range(settings.critique.rounds):
             principle = draw_principle(work.constitution, prompt, round=number, seed=settings.seed, sample=sample)
             examples = worked(work.constitution, principle, settings.critique.examples)
             turn = Round(prompt, sample, number, answer, principle, examples)
-            found = judged = None
+            found, judged = None, None
+            noticed: tuple[GateHit, ...] = ()
             if settings.critique.ask:
                 stage = "critique"
-                found, judged = await critique(work.critique, turn)
+                found, judged, noticed = await critique(work.critique, turn)
             if settings.critique.stop_when_clean and judged == "clean":
-                steps.append(Step(number, principle.id, found, judged))
+                steps.append(Step(number, principle.id, found, judged, gates=noticed))
                 break
             stage = "revise"
-            revision = await revise(work.revise, turn, critique_body(found.text) if found else "")
-            kept, hits = work.gates.revision(revision.text, answer, revision.finish, prompt)
-            steps.append(Step(number, principle.id, found, judged, revision, kept, hits))
+            revision, taken = await revise(work.revise, turn, critique_body(found.text) if found else "")
+            kept, hits = _passed(work.gates, revision, taken, turn)
+            steps.append(Step(number, principle.id, found, judged, revision, kept, noticed + hits))
             answer = answer if kept is None else kept
     except CallFailed as error:
         return Failure(prompt.id, stage, error.kind, error.message, error.attempts, sample)
@@ -307,7 +308,17 @@ async def prompt_trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failu
             prompt.id, "critique" if settings.critique.ask else "revise", "no_principle", str(error), 0, sample
         )
     seen = work.gates.draft(first.text, first.finish, prompt)
-    return Trace(prompt, sample, first, tuple(steps), answer, seen)
+    return Trace(prompt, sample, first, tuple(steps), answer, cut + seen)
+
+
+def _passed(
+    gates: OpenGates, revision: Completion, taken: tuple[GateHit, ...], turn: Round
+) -> tuple[str | None, tuple[GateHit, ...]]:
+    """The revision as it may pass, None where it is dropped, and what was noticed, the cut of its fence first."""
+    if any(hit.action == "drop" for hit in taken):
+        return None, taken
+    kept, hits = gates.revision(revision.text, turn.answer, revision.finish, turn.prompt)
+    return kept, taken + hits
 
 
 async def _pair_all(

@@ -75,11 +75,11 @@ async def samples(recipe: Recipe, everyone: Iterable[Sampler], prompt: Prompt) -
 
 async def _sampled(recipe: Recipe, one: Sampler, prompt: Prompt, number: int) -> Trace | Failure:
     try:
-        answer = await sample(one.stage, prompt, number)
+        answer, cut = await sample(one.stage, prompt, number)
     except CallFailed as error:
         return Failure(prompt.id, "sample", error.kind, error.message, error.attempts, number)
     seen = one.gates.draft(answer.text, answer.finish, prompt)
-    return Trace(prompt, number, answer, (), answer.text, seen, one.name)
+    return Trace(prompt, number, answer, (), answer.text, cut + seen, one.name)
 
 
 @dataclass(slots=True)
