@@ -131,8 +131,9 @@ def _marks(text: str, nonce: str, *, any_id: bool = False) -> list[_Mark]:
     for mark in sorted(found, key=lambda mark: (mark.start, not mark.own)):
         if not kept or mark.start >= kept[-1].end:
             kept.append(mark)
-        elif mark.own and not kept[-1].own:
-            kept[-1] = mark
+        elif mark.own:
+            first = kept[-1]
+            kept[-1] = replace(first if first.own else mark, start=first.start, end=max(first.end, mark.end))
     if len({mark.part for mark in kept} - {"stray"}) == 1:  # only opened, or only closed
         kept = [_unless_in_sentence(text, mark) for mark in kept]
     return kept
