@@ -52,6 +52,8 @@ def cut_fence(text: str, nonce: str, messages: Sequence[Message], answer: str = 
     """
     if "<" not in text and "＜" not in text and nonce not in text:  # most texts
         return None
+    if "text" not in (lowered := text.lower()) and nonce not in lowered:
+        return None
     if not any(nonce in message.content for message in messages):
         return None
     look_alike = any(_LOOK_ALIKE.search(message.content) for message in messages)
