@@ -74,7 +74,7 @@ def panel(model: Any, principles: int) -> Panel:
         {"constitution": "default", "prompts": "everyday", "templates": "small",
          "writer": {"backend": "transformers"}, "judge": {"by": "logprob", "principles": principles}}
     )  # fmt: skip
-    found = open.open_panel(recipe, load_constitution("default"), {"judge": model})
+    found = open.open_panel(recipe, load_constitution("default"), {"judge": model}, b"secret")
     assert found
     return found
 

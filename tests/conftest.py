@@ -14,6 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that recipes can name `scri
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def _same_fences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One secret for all runs, so that runs in different folders ask the same questions."""
+    monkeypatch.setenv("CAI_FENCE_SECRET", "5a" * 32)
+
+
 @pytest.fixture
 def data() -> Path:
     """Published prompts and pairs; only some machines have them."""

@@ -134,3 +134,53 @@ def moody(request: Request) -> str:
     if draft and os.environ.get("CAI_TEST_MOOD") != "good" and int(said(request)[:2], 16) % 2:
         raise Transient("http_503", "busy")
     return steady(request)
+
+
+ECHOES = (
+    "{begin}\n{said}\n{end}",
+    "{begin}\n{said}",
+    "{said}\n{end}",
+    "{begin}\n{begin}\n{said}\n{end}\n{end}",
+    "{begin}\n{said}\n</text",
+    "{begin}\n{said}\n</text id=",
+    '{begin}\n{said}\n</text id="1234567890">',
+    "Here is the revision:\n{begin}\n{said}\n{end}\nI changed nothing else.",
+    "{begin}\n{question}\n{end}\n\n{begin}\n{said}\n{end}",
+    '<texte id="{id}">\n{said}\n</texte id="{id}">',
+    '<文本 id="{id}">\n{said}\n</文本>',
+    '<text id="1234567890">\n{said}\n</text id="1234567890">',
+    "<TEXT ID={id}>{said}</TEXT ID={id}>",
+    "{id}\n{said}\n{id}",
+    "{said}",
+    # from here on nothing exact can be taken
+    "{begin}\n{end}",
+    "{said}\n{begin}\n{end}",
+    "{begin}\none\n{begin}\n{said}\n{end}\nthree\n{end}",
+    'One.\n<text id="1234567890">\n{said}\n</text id="1234567890">\nTwo.',
+    "{said}\nAs {begin} shows, it is short.",
+)
+"""What models make of the fence that they were shown."""
+EXACT_ECHOES = 15
+
+
+def echo_of(request: Request) -> int:
+    """Which of ECHOES a request is answered with."""
+    return int(said(request)[:6], 16) % len(ECHOES)
+
+
+def echoing(request: Request) -> Completion:
+    """Drafts as ever; critiques and revisions in every form of the fence that their question shows, its id included."""
+    text = request.messages[-1].content
+    if '<text id="' not in text:
+        return Completion(words(request, 30))
+    id = text.split('<text id="')[1].split('"')[0]
+    begin, end = f'<text id="{id}">', f'</text id="{id}">'
+    question = text.split(begin)[1].split(end)[0].strip()
+    form = ECHOES[echo_of(request)]
+    if "VERDICT" in request.messages[0].content:
+        form += "\nVERDICT: REVISE"
+        form = form.replace("{said}", "There is nothing to change.") if echo_of(request) % 3 == 0 else form
+    parts = {"begin": begin, "end": end, "id": id, "question": question, "said": words(request, 15)}
+    for name, part in parts.items():
+        form = form.replace("{" + name + "}", part)
+    return Completion(form, thinking=f"The material is in {begin}.")

@@ -31,13 +31,26 @@ def file_digest(file: Path) -> str:
 
 def seed(*parts: object) -> int:
     """A seed in [0, 2**31) from `parts`; 31 bits because some endpoints store it as a signed 32-bit integer."""
-    return seed_and_nonce(*parts)[0]
+    return _seed(digest(*parts))
 
 
-def seed_and_nonce(*parts: object) -> tuple[int, str]:
-    """`seed(*parts)`, and a nonce of ten hex digits that cannot be derived from it."""
+def nonce(secret: bytes, *parts: object) -> str:
+    """Ten hex digits from `parts` that only who knows the secret can compute."""
+    return _nonce(secret, digest(*parts))
+
+
+def seed_and_nonce(secret: bytes, *parts: object) -> tuple[int, str]:
+    """`seed(*parts)` and `nonce(secret, *parts)`."""
     found = digest(*parts)
-    return int(found[:8], 16) & 0x7FFFFFFF, found[8:18]
+    return _seed(found), _nonce(secret, found)
+
+
+def _seed(found: str) -> int:
+    return int(found[:8], 16) & 0x7FFFFFFF
+
+
+def _nonce(secret: bytes, found: str) -> str:
+    return hashlib.blake2b(found.encode(), digest_size=5, key=secret).hexdigest()
 
 
 def uniform(*parts: object) -> float:

@@ -153,7 +153,10 @@ class GateHit:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One round: the drawn principle, the critique, the revision as the model wrote it, and the text that was kept."""
+    """One round: the drawn principle, the critique, the revision as the model wrote it, and the text that was kept.
+
+    Of both, the lines of the question's fence are left out.
+    """
 
     round: int
     principle: str
@@ -166,6 +169,7 @@ class Step:
     answer: str | None = None
     """The text that replaced the previous answer; None when a gate rejected the revision."""
     gates: tuple[GateHit, ...] = ()
+    """What the gates noticed, and `fence` and `contradiction`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ class Trace:
     steps: tuple[Step, ...]
     final: str
     gates: tuple[GateHit, ...] = ()
-    """What the gates noticed about the draft."""
+    """What was noticed about the draft: by the gates, and `fence`."""
     writer: str = ""
     """Writer and temperature of the draft, `writer-2@0.7`, where a run compares several."""
 

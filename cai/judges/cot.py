@@ -32,7 +32,7 @@ async def judge(asked: Comparison, context: JudgeContext, options: Options) -> O
     """P(A) after a rationale, clamped. Raises CallFailed."""
     values = both_answers(asked) | {"rationale": Untrusted("")}
     sampling = Sampling(options.temperature, max_tokens=options.max_tokens, stop=context.template.header.stop)
-    rationale = await context.words(values, asked.id, sampling, asked.principle.id, asked.swapped)
+    rationale = await context.rationale(values, asked.id, sampling, asked.principle.id, asked.swapped)
     odds = await context.odds(values | {"rationale": Untrusted(rationale.text.strip())}, asked.id, LETTERS)
     p = min(1 - options.clamp, max(options.clamp, odds.shares[0]))
     return Opinion(p, rationale.text.strip(), mass=odds.mass)

@@ -22,7 +22,7 @@ from cai.constitution.principles import NoPrinciple, draw_principle, load_consti
 from cai.core.concurrency import conversation, crowd, turn
 from cai.core.errors import BudgetReached, CallFailed, Mistake
 from cai.core.plugins import NotLoaded
-from cai.core.types import Constitution, Failure, Prompt, Step, Trace
+from cai.core.types import Completion, Constitution, Failure, GateHit, Prompt, Step, Trace
 from cai.data.prompts import count_prompts, read_prompts
 from cai.data.splits import make_split
 from cai.gates.apply.gate import OpenGates, open_gates
@@ -43,6 +43,7 @@ from cai.runs.manifest import Manifest, StageCount, Start, seconds_of, summed_ca
 from cai.runs.models import Way, close_all, distinct_roles, open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import STAGES, Recipe, load_recipe
+from cai.runs.secret import fence_secret
 from cai.templates.template import Template, load_template
 
 
@@ -194,9 +195,10 @@ async def prepare(
     critic = {"critic": recipe.critic} if recipe.critic and not recipe.sample else {}
     models = await open_all({"writer": recipe.writer} | critic | extra_roles(recipe), journal, progress, budget, by=by)
     try:
-        stages = {name: _stage(name, recipe, template, models) for name, template in loaded.items()}
-        panel = open_panel(recipe, constitution, models)
-        samplers = open_samplers(recipe, gates, models, loaded["draft"])
+        secret = fence_secret(journal.path, progress.note)
+        stages = {name: _stage(name, recipe, template, models, secret) for name, template in loaded.items()}
+        panel = open_panel(recipe, constitution, models, secret)
+        samplers = open_samplers(recipe, gates, models, loaded["draft"], secret)
     except BaseException:
         await close_all(models)
         raise
@@ -213,10 +215,10 @@ def _require_probes_and_checks(recipe: Recipe) -> None:
             open_checks(only=[name])
 
 
-def _stage(name: str, recipe: Recipe, template: Template, models: Mapping[str, Journaled]) -> Stage:
+def _stage(name: str, recipe: Recipe, template: Template, models: Mapping[str, Journaled], secret: bytes) -> Stage:
     settings = {"draft": recipe.draft, "critique": recipe.critique, "revise": recipe.revise}[name]
     model = models.get("critic", models["writer"]) if name == "critique" else models["writer"]
-    return Stage(name, model, template, settings.sampling(template.header.stop), recipe.seed)
+    return Stage(name, model, template, settings.sampling(template.header.stop), recipe.seed, secret)
 
 
 def require_prompts(recipe: Recipe) -> None:
@@ -283,23 +285,24 @@ async def prompt_trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failu
     """One draft's life: drafted, then critiqued and revised round by round, each round on the current answer alone."""
     settings, stage = work.recipe, "draft"
     try:
-        first = await draft(work.draft, prompt, sample)
+        first, cut = await draft(work.draft, prompt, sample)
         answer, steps = first.text, list[Step]()
         for number in range(settings.critique.rounds):
             principle = draw_principle(work.constitution, prompt, round=number, seed=settings.seed, sample=sample)
             examples = worked(work.constitution, principle, settings.critique.examples)
             turn = Round(prompt, sample, number, answer, principle, examples)
-            found = judged = None
+            found, judged = None, None
+            noticed: tuple[GateHit, ...] = ()
             if settings.critique.ask:
                 stage = "critique"
-                found, judged = await critique(work.critique, turn)
+                found, judged, noticed = await critique(work.critique, turn)
             if settings.critique.stop_when_clean and judged == "clean":
-                steps.append(Step(number, principle.id, found, judged))
+                steps.append(Step(number, principle.id, found, judged, gates=noticed))
                 break
             stage = "revise"
-            revision = await revise(work.revise, turn, critique_body(found.text) if found else "")
-            kept, hits = work.gates.revision(revision.text, answer, revision.finish, prompt)
-            steps.append(Step(number, principle.id, found, judged, revision, kept, hits))
+            revision, taken = await revise(work.revise, turn, critique_body(found.text) if found else "")
+            kept, hits = _passed(work.gates, revision, taken, turn)
+            steps.append(Step(number, principle.id, found, judged, revision, kept, noticed + hits))
             answer = answer if kept is None else kept
     except CallFailed as error:
         return Failure(prompt.id, stage, error.kind, error.message, error.attempts, sample)
@@ -308,7 +311,17 @@ async def prompt_trace(work: Work, prompt: Prompt, sample: int) -> Trace | Failu
             prompt.id, "critique" if settings.critique.ask else "revise", "no_principle", str(error), 0, sample
         )
     seen = work.gates.draft(first.text, first.finish, prompt)
-    return Trace(prompt, sample, first, tuple(steps), answer, seen)
+    return Trace(prompt, sample, first, tuple(steps), answer, cut + seen)
+
+
+def _passed(
+    gates: OpenGates, revision: Completion, taken: tuple[GateHit, ...], turn: Round
+) -> tuple[str | None, tuple[GateHit, ...]]:
+    """The revision as it may pass, None where it is dropped, and what was noticed, the cut of its fence first."""
+    if any(hit.action == "drop" for hit in taken):
+        return None, taken
+    kept, hits = gates.revision(revision.text, turn.answer, revision.finish, turn.prompt)
+    return kept, taken + hits
 
 
 async def _pair_all(

@@ -26,6 +26,7 @@ from cai.runs.judge_card import JudgeCard, JudgeFigures, JudgeSummary, LabelCost
 from cai.runs.models import close_all, open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import PromptSource, Recipe
+from cai.runs.secret import fence_secret
 
 
 async def measure_judges(
@@ -48,7 +49,8 @@ async def measure_judges(
         judges = {role: choice for role, choice in extra_roles(recipe).items() if role.startswith("judge")}
         models = await open_all(judges, journal, progress, budget)
         try:
-            panel = open_panel(recipe, constitution, models)
+            secret = fence_secret(journal.path, progress.note)
+            panel = open_panel(recipe, constitution, models, secret)
             if panel is None:
                 raise Mistake("recipe", "has no judge to measure", "add one, for example judge: logprob")
             progress.begin("labels")

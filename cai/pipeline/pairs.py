@@ -43,9 +43,9 @@ class Sampler:
 
 
 def open_samplers(
-    recipe: Recipe, gates: OpenGates, models: Mapping[str, Model], template: Template
+    recipe: Recipe, gates: OpenGates, models: Mapping[str, Model], template: Template, secret: bytes
 ) -> tuple[Sampler, ...]:
-    """Everyone who answers in a run that samples, in the recipe's order."""
+    """Everyone who answers in a run that samples, in the recipe's order; fence ids are made with `secret`."""
     if recipe.sample is None:
         return ()
     settings, stop = recipe.sample, template.header.stop
@@ -60,6 +60,7 @@ def open_samplers(
                 template,
                 Sampling(heat, settings.top_p, settings.max_tokens, stop),
                 recipe.seed,
+                secret,
             ),
             gates,
         )
@@ -77,11 +78,11 @@ async def samples(recipe: Recipe, everyone: Iterable[Sampler], prompt: Prompt) -
 
 async def _sampled(recipe: Recipe, one: Sampler, prompt: Prompt, number: int) -> Trace | Failure:
     try:
-        answer = await sample(one.stage, prompt, number)
+        answer, cut = await sample(one.stage, prompt, number)
     except CallFailed as error:
         return Failure(prompt.id, "sample", error.kind, error.message, error.attempts, number)
     seen = one.gates.draft(answer.text, answer.finish, prompt)
-    return Trace(prompt, number, answer, (), answer.text, seen, one.name)
+    return Trace(prompt, number, answer, (), answer.text, cut + seen, one.name)
 
 
 @dataclass(slots=True)

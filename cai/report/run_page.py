@@ -163,7 +163,14 @@ def _gates(view: View) -> Facts | None:
         }
         for name, actions in sorted(noticed.items(), key=lambda item: -sum(item[1].values()))
     ]
-    return {"rows": rows}
+    return {"rows": rows, "contradictions": _contradictions(view)}
+
+
+def _contradictions(view: View) -> tuple[int, int] | None:
+    """Critiques whose words and verdict contradict each other, of all that concluded; None where there are none."""
+    noticed = sum(view.manifest.gates.get("contradiction", {}).values())
+    concluded = sum(one.verdicts["fault"] + one.verdicts["clean"] for one in view.tally.principles.values())
+    return (noticed, concluded) if noticed else None
 
 
 def _failures(view: View) -> Facts:

@@ -130,39 +130,72 @@ def _jinja_fence(context: Context, value: Untrusted | str | Placeholder) -> str:
 
 # --- Escaping ---------------------------------------------------------------------------------------------------------
 
-_CONTROL = re.compile(r"<(?=\|[^|<>\n]{1,40}\|>|/?s>|(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])|<(?=<SYS>>)")
-_FENCE = re.compile(r"<(?=/?text\b)", re.IGNORECASE)
+# Foreign text meets every pattern below, so each takes linear time: repetitions are bounded or possessive (`*+`), and
+# two that follow each other share no character.
+_ANGLE_NAMES = (
+    r"s", r"bos", r"eo[a-z]", r"sop", r"pad", r"unk", r"sep", r"cls", r"BOS", r"EOS", r"PAD", r"UNK",
+    r"[A-Z]{1,10}_TOKEN", r"think", r"tool_call", r"tool_response", r"(?:start|end|begin)_?of_?\w{1,20}",
+    r"extra_id_\d{1,5}", r"unused_?\d{1,5}", r"reserved_\w{1,20}", r"fim_\w{1,10}", r"(?:seed|minimax):\w{1,30}",
+)  # fmt: skip
+"""Control tokens written `<name>` or `</name>`, by the families of models that have them."""
+_SQUARE_NAMES = (
+    "INST", "SYSTEM_PROMPT", "AVAILABLE_TOOLS", "TOOL_CALLS", "TOOL_RESULTS", "TOOL_CONTENT", "CALL_ID", "ARGS",
+    "THINK", "MODEL_SETTINGS", "gMASK",
+)  # fmt: skip
+"""Control tokens written `[NAME]` or `[/NAME]`."""
+_CONTROL = re.compile(
+    r"<(?=[^\s<>]{1,40}+>|[|｜]|<)"  # most of what begins with `<` is not even this
+    r"(?=[|｜](?:[^|｜<>\n]{1,60}+[|｜]|[\w/\"]{1,40}+)>|[\w/\"]{1,40}+[|｜]>"
+    rf"|/?+(?:{'|'.join(_ANGLE_NAMES)})>|</?SYS>>)|\[(?=/?+(?:{'|'.join(_SQUARE_NAMES)})\])"
+    r"|◁(?=/?\w{1,20}▷)"
+)
+_BROKEN = {"<": "‹", "＜": "‹", "[": "⟦", "◁": "‹"}
+"""What stands in place of the first character of a control token or of a look-alike of the fence."""
+INVISIBLE = r"\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff"
+"""Characters that are not shown, as part of a character class."""
+_TEXT = "".join(rf"[{INVISIBLE}]*+{letter}" for letter in ("[tｔ]", "[eｅ]", "[xｘ]", "[tｔ]"))
+_FENCE = re.compile(rf"[<＜](?=[\s{INVISIBLE}]*+[/／\\]?+[\s{INVISIBLE}]*+{_TEXT}\b)", re.IGNORECASE)
+"""The beginning of what a reader could take for a line of the fence."""
+_FENCE_ASCII = re.compile(r"<(?=\s*+[/\\]?+\s*+text\b)", re.IGNORECASE)
+"""The same in a text of ASCII alone, in a third of the time."""
 _LINE_BREAK = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 """What ends a line for a reader, beside the line feed."""
 _BLANK = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]"
 """White space and invisible characters."""
+_INDENT = r"(?:[^\S\n]|[\u00ad\u200b-\u200f\u2060-\u2064\ufeff])*+"
 _LABEL = re.compile(
-    rf"^({_BLANK}*)(question|(?:better{_BLANK}+)?answer(?:{_BLANK}+[ab])?|reply|critique{_BLANK}*request|critique"
-    rf"|revision{_BLANK}*request|revision|verdict|rule|check|comparison|score|human|assistant|user)({_BLANK}*):",
+    rf"^({_INDENT})(question|(?:better{_BLANK}++)?answer(?:{_BLANK}++[ab])?|reply|critique{_BLANK}*+request|critique"
+    rf"|revision{_BLANK}*+request|revision|verdict|rule|check|comparison|score|human|assistant|user)({_BLANK}*+):",
     re.IGNORECASE | re.MULTILINE,
 )
+_EMPTY_LINES = re.compile(r"\n\s*\n+")
 
 
 def _fence(value: Untrusted | str, nonce: str) -> str:
     """Between `<text id=...>` lines that contain the call's nonce; look-alikes inside are broken visibly."""
     inside = _turn(value)
-    if "<" in inside:
-        inside = _FENCE.sub("‹", inside)
+    if "<" in inside or "＜" in inside:
+        inside = (_FENCE_ASCII if inside.isascii() else _FENCE).sub("‹", inside)
     return f'<text id="{nonce}">\n{inside}\n</text id="{nonce}">'
 
 
 def _turn(value: Untrusted | str, nonce: str = "") -> str:
     """The text with chat control tokens broken visibly: `<|im_end|>` becomes `‹|im_end|>`."""
     text = value if isinstance(value, str) else value.text
-    if "<" not in text and "[" not in text:  # most texts; `in` is faster than a pattern that finds nothing
+    # most texts have none; `in` is faster than a pattern that finds nothing
+    if "<" not in text and "[" not in text and "◁" not in text:
         return text
-    return _CONTROL.sub(lambda found: "‹" if found[0] == "<" else "⟦", text)
+    return _CONTROL.sub(_broken, text)
+
+
+def _broken(found: re.Match[str]) -> str:
+    return _BROKEN[found[0]]
 
 
 def _plain(value: Untrusted | str, nonce: str = "") -> str:
     """One block of plain text: no empty lines, and lines that look like a label of a worked example lose the colon."""
     text = _LABEL.sub(r"\1\2\3 -", _LINE_BREAK.sub("\n", _turn(value)))
-    return re.sub(r"\n\s*\n+", "\n", text).strip()
+    return _EMPTY_LINES.sub("\n", text).strip()
 
 
 FILTERS: Mapping[str, Filter] = {"fence": _fence, "turn": _turn, "plain": _plain}

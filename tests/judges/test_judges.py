@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cai.backends.scripted import Scripted
 from cai.constitution.principles import load_constitution
 from cai.core import plugins
-from cai.core.errors import Mistake, Permanent
+from cai.core.errors import CallFailed, Mistake, Permanent
 from cai.core.plugin_types import Judge
 from cai.core.types import Completion, Message, Opinion, Prompt, Request, Verdict
 from cai.judges.panel import open
@@ -42,7 +42,7 @@ def panel(model: Any, by: object = "logprob", template: object = "small", **sett
         }
     )
     roles = open.extra_roles(recipe)
-    found = open.open_panel(recipe, CONSTITUTION, dict.fromkeys(roles, model))
+    found = open.open_panel(recipe, CONSTITUTION, dict.fromkeys(roles, model), b"secret")
     assert found
     return found
 
@@ -176,6 +176,29 @@ def test_the_rationale_is_in_place_when_the_verdict_is_asked_for() -> None:
     verdict(Scripted(lambda request: "RATIONALE (A)", scorer=scorer), by="cot", template="large", orders="one")
     assert [message.role for message in seen[0].messages] == ["system", "user", "assistant", "user"]
     assert seen[0].messages[2].content == "RATIONALE (A)"
+
+
+def in_the_fence(text: str, outside: str = "") -> Callable[[Request], str]:
+    """A judge that returns `text` between the lines of the fence that it was shown."""
+
+    def script(request: Request) -> str:
+        id = request.messages[-1].content.split('<text id="')[1].split('"')[0]
+        return f'<text id="{id}">\n{text}\n</text id="{id}">{outside}'
+
+    return script
+
+
+def test_a_rationale_loses_the_lines_of_the_fence_and_nothing_else() -> None:
+    script = in_the_fence("It depends.", "\nIn the end on the place.")
+    found = verdict(Scripted(script, scorer=planted_judge.biased), by="cot", template="large", orders="one")
+    assert found.raw == ("It depends.\n\nIn the end on the place.",)
+
+
+def test_a_vote_is_read_outside_the_fence_and_not_in_it() -> None:
+    found = verdict(Scripted(in_the_fence("(B)", "\n(A)")), by="sampled", template="large", orders="one")
+    assert found.raw == ("(A)",) and found.p in (0.0, 1.0)
+    with pytest.raises(CallFailed, match="nothing outside the fence"):
+        verdict(Scripted(in_the_fence("(A)")), by="sampled", template="large")
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -312,7 +335,7 @@ def test_a_constitution_without_the_form_a_judge_needs_is_refused() -> None:
     laws = CONSTITUTION
     bare = type(laws)("bare", "1", tuple(type(one)(one.id, one.critique, one.revise) for one in laws.principles), "d")
     with pytest.raises(Mistake, match="`checks`"):
-        open.open_panel(recipe, bare, {"judge": scored()})
+        open.open_panel(recipe, bare, {"judge": scored()}, b"secret")
 
 
 @pytest.mark.parametrize("name", plugins.plugin_names("judges"))

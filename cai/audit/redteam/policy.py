@@ -37,6 +37,7 @@ from cai.runs.models import close_all, open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import PromptSource
 from cai.runs.redteam import PolicyRedTeam, SuccessShares
+from cai.runs.secret import fence_secret
 from cai.templates.sandbox import Untrusted, turns
 
 BARE = "bare"
@@ -162,7 +163,10 @@ async def red_team_policy(
         roles = {"policy": policy(name)} | ({"judge": policy(judge)} if judge else {})
         models = await open_all(roles, journal, progress, None)
         try:
-            context = JudgeContext(models["judge"], load_judge_template(JUDGE, "small"), run_seed) if judge else None
+            context = None
+            if judge:
+                secret = fence_secret(journal.path, progress.note)
+                context = JudgeContext(models["judge"], load_judge_template(JUDGE, "small"), run_seed, secret)
             progress.begin("wrapped prompts", len(prompts) * len(used))
             sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
             attempts = await _each(prompts, used, models["policy"], sampling, run_seed, context, progress, lost)

@@ -42,6 +42,7 @@ from cai.runs.journal import Journal
 from cai.runs.models import close_all, open_all
 from cai.runs.progress import Progress
 from cai.runs.recipe import ModelChoice, PromptSource, Recipe, load_recipe
+from cai.runs.secret import fence_secret
 from cai.runs.training import SETTINGS, TrainingSettingsRecord
 
 PROBED = Sampling(temperature=0.0, max_tokens=64)
@@ -119,7 +120,8 @@ async def judge(
         roles = {role: choice for role, choice in extra_roles(recipe).items() if role.startswith("judge")}
         models = await open_all(roles, journal, progress, None)
         try:
-            panel = open.open_panel(recipe, constitution, models)
+            secret = fence_secret(journal.path, progress.note)
+            panel = open.open_panel(recipe, constitution, models, secret)
             if panel is None:
                 raise Mistake("recipe", "has no judge to audit", "add one, for example judge: logprob")
             cases = await _verdicts(panel, sycophancy.belief_cases(facts), progress, lost)

@@ -9,15 +9,16 @@ Left out on purpose: both orders, several principles, several judges; see `panel
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import exp, log
 from typing import TypeVar
 
 from cai.core.concurrency import together
 from cai.core.errors import Permanent
 from cai.core.plugin_types import Judge
-from cai.core.seeds import digest, seed
+from cai.core.seeds import nonce, seed
 from cai.core.types import Comparison, Completion, Model, Request, Sampling
+from cai.templates.fence import Cut, cut_fence
 from cai.templates.sandbox import Untrusted, turns
 from cai.templates.template import Template, load_template
 
@@ -39,15 +40,16 @@ PROBABILITIES = Sampling(temperature=0.0, max_tokens=1)
 
 @dataclass(frozen=True, slots=True)
 class JudgeContext:
-    """The model, the template and the run's seed."""
+    """The model, the template, the run's seed, and the secret that fence ids are made with."""
 
     model: Model
     template: Template
     seed: int
+    secret: bytes = field(repr=False)
 
     def request(self, values: Mapping[str, object], id: str, sampling: Sampling, *moment: object) -> Request:
         """The question about the answers that `id` names; `moment` is part of its random seed."""
-        messages = self.template.render(values, digest("fence", self.seed, "judge", id)[:10])
+        messages = self.template.render(values, self._fence_id(id))
         return Request(messages, sampling, seed(self.seed, "judge", id, *moment), self.template.plain)
 
     async def odds(self, values: Mapping[str, object], id: str, options: Sequence[str]) -> Odds:
@@ -61,11 +63,30 @@ class JudgeContext:
         return Odds(tuple(weight / sum(weights) for weight in weights), min(1.0, exp(most + log(sum(weights)))))
 
     async def words(self, values: Mapping[str, object], id: str, sampling: Sampling, *moment: object) -> Completion:
-        """A generated text. Raises Permanent where it is empty."""
-        completion = await self.model.complete(self.request(values, id, sampling, *moment))
+        """A generated text; what it repeats inside a fence is no part of it. Raises Permanent where it is empty."""
+        completion, cut = await self._written(values, id, sampling, *moment)
+        if cut and not cut.outside:
+            raise Permanent("unparsable", "the judge wrote nothing outside the fence that it was shown")
+        return replace(completion, text=cut.outside) if cut else completion
+
+    async def rationale(self, values: Mapping[str, object], id: str, sampling: Sampling, *moment: object) -> Completion:
+        """A generated text of which all is kept but the lines of the fence. Raises Permanent where it is empty."""
+        completion, cut = await self._written(values, id, sampling, *moment)
+        if cut and not cut.whole:
+            raise Permanent("empty", "the judge wrote nothing but the fence that it was shown")
+        return replace(completion, text=cut.whole) if cut else completion
+
+    async def _written(
+        self, values: Mapping[str, object], id: str, sampling: Sampling, *moment: object
+    ) -> tuple[Completion, Cut | None]:
+        request = self.request(values, id, sampling, *moment)
+        completion = await self.model.complete(request)
         if not completion.text.strip():
             raise Permanent("empty", f"the judge wrote nothing (finish: {completion.finish})")
-        return completion
+        return completion, cut_fence(completion.text, self._fence_id(id), request.messages)
+
+    def _fence_id(self, id: str) -> str:
+        return nonce(self.secret, self.seed, "judge", id)
 
     async def fluency(self, values: Mapping[str, object], id: str, answer: str) -> float:
         """Mean log-probability of an answer's tokens, in nats."""

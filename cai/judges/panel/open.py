@@ -33,8 +33,8 @@ def _role(number: int) -> str:
     return "judge" if number == 1 else f"judge-{number}"
 
 
-def open_panel(recipe: Recipe, constitution: Constitution, models: Mapping[str, Model]) -> Panel | None:
-    """The recipe's judges, each with its model, template and options. Raises Mistake.
+def open_panel(recipe: Recipe, constitution: Constitution, models: Mapping[str, Model], secret: bytes) -> Panel | None:
+    """The recipe's judges, each with its model, template and options; fence ids are made with `secret`. Raises Mistake.
 
     None where the recipe has no judge, or one whose code is not loaded.
     """
@@ -44,7 +44,7 @@ def open_panel(recipe: Recipe, constitution: Constitution, models: Mapping[str, 
         check_gold(file)
     opened = ((juror, models[_role(number)]) for number, juror in enumerate(recipe.judge.by, 1))
     try:
-        jurors = tuple(_juror(juror, model, recipe, constitution) for juror, model in opened)
+        jurors = tuple(_juror(juror, model, recipe, constitution, secret) for juror, model in opened)
     except NotLoaded:
         return None
     return Panel(jurors, constitution, recipe.judge, recipe.seed)
@@ -55,14 +55,14 @@ def _gold(settings: JudgeSettings) -> list[Path]:
     return [file for path in settings.gold for file in data_files(Path(path))]
 
 
-def _juror(juror: JurorSettings, model: Model, recipe: Recipe, constitution: Constitution) -> Juror:
+def _juror(juror: JurorSettings, model: Model, recipe: Recipe, constitution: Constitution, secret: bytes) -> Juror:
     record = find_plugin("judges", juror.method, Judge)
     if not any(getattr(principle, record.needs) and principle.weight for principle in constitution.principles):
         fix = f"add `{record.needs}` to its principles, or choose another judge"
         raise Mistake(f"judge {juror.method}", f"no principle of {constitution.name!r} has `{record.needs}`", fix)
     options: Knobs = parse_options(Document(f"recipe: judge {juror.method}", juror.options, None), record.options)
     name = juror.template or _template_set(recipe)
-    context = JudgeContext(model, load_judge_template(record, name), recipe.seed)
+    context = JudgeContext(model, load_judge_template(record, name), recipe.seed, secret)
     return Juror(juror.method, record, context, options, model.identity.get("model", "unknown"))
 
 

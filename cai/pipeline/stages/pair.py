@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from cai.core.types import Failure, Pair, Step, Trace
+from cai.core.types import Failure, GateHit, Pair, Step, Trace
 from cai.gates.apply.gate import OpenGates
 from cai.runs.recipe import PairSettings
 
@@ -53,5 +53,10 @@ def _turned_away(trace: Trace, gate: str, why: str) -> Failure:
 
 
 def _why(trace: Trace) -> str:
-    reasons = [f"round {step.round + 1}: {hit.gate} ({hit.detail})" for step in trace.steps for hit in step.gates]
+    reasons = [f"round {step.round + 1}: {hit.gate} ({hit.detail})" for step, hit in _turned(trace)]
     return "; ".join(reasons)[:500] or "every critique found the answer in order"
+
+
+def _turned(trace: Trace) -> Iterator[tuple[Step, GateHit]]:
+    """What was noticed about revisions; a critique's contradiction is no reason."""
+    return ((step, hit) for step in trace.steps for hit in step.gates if step.revision and hit.gate != "contradiction")

@@ -9,18 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable
 
-from cai.core.types import Completion, Constitution, Example, Judged, Principle, Prompt
-from cai.pipeline.stages.stage import Round, Stage
+from cai.core.types import Completion, Constitution, Example, GateHit, Judged, Principle, Prompt
+from cai.pipeline.stages.contradiction import contradicts
+from cai.pipeline.stages.stage import Round, Stage, take_inside, take_whole
 from cai.templates.sandbox import Untrusted, turns
 
 _VERDICT = re.compile(r"[\s*_#>]*verdict[\s*_]*:[\s*_]*(revise|keep)[\s*_.!]*", re.IGNORECASE)
 _MEANS: dict[str, Judged] = {"revise": "fault", "keep": "clean"}
 
 
-async def critique(stage: Stage, turn: Round) -> tuple[Completion, Judged | None]:
-    """A critique of the round's answer, and its verdict where the template asks for one. Raises CallFailed."""
-    completion = await stage.ask(turn.values, *turn.moment)
-    return completion, critique_verdict(completion.text) if stage.template.header.verdict else None
+async def critique(stage: Stage, turn: Round) -> tuple[Completion, Judged | None, tuple[GateHit, ...]]:
+    """A critique of the round's answer, its verdict where the template asks for one, and what was noticed.
+
+    A verdict in the fence is part of the material and none. Raises CallFailed.
+    """
+    completion, cut = await stage.ask(turn.values, *turn.moment)
+    judged = None
+    if stage.template.header.verdict:
+        judged = critique_verdict(cut.outside if cut else completion.text)
+    completion, hits = take_whole(completion, cut)
+    if why := contradicts(critique_body(completion.text), judged):
+        hits = (*hits, GateHit("contradiction", "tag", why))
+    return completion, judged, hits
 
 
 def critique_verdict(text: str) -> Judged:
@@ -44,11 +54,14 @@ def _lines(text: str) -> list[str]:
     return text.strip().split("\n")
 
 
-def draft(stage: Stage, prompt: Prompt, sample: int) -> Awaitable[Completion]:
-    """The `sample`-th draft for `prompt`. Raises CallFailed."""
-    return stage.ask({"conversation": turns(prompt.messages)}, prompt.id, sample)
+def draft(stage: Stage, prompt: Prompt, sample: int) -> Awaitable[tuple[Completion, tuple[GateHit, ...]]]:
+    """The `sample`-th draft for `prompt`, and what was cut from it. Raises CallFailed."""
+    return stage.answer({"conversation": turns(prompt.messages)}, prompt.id, sample)
 
 
-def revise(stage: Stage, turn: Round, critique: str) -> Awaitable[Completion]:
-    """A revision of the round's answer; an empty `critique` means direct revision. Raises CallFailed."""
-    return stage.ask(turn.values | {"critique": Untrusted(critique)}, *turn.moment)
+async def revise(stage: Stage, turn: Round, critique: str) -> tuple[Completion, tuple[GateHit, ...]]:
+    """A revision of the round's answer, and what was cut from it; an empty `critique` means direct revision.
+
+    Raises CallFailed.
+    """
+    return take_inside(*await stage.ask(turn.values | {"critique": Untrusted(critique)}, *turn.moment))

@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
 
 from cai.core.seeds import uniform
-from cai.core.types import Completion, Failure, Pair, Prompt, Trace, sample_numbers
+from cai.core.types import Completion, Failure, GateHit, Pair, Prompt, Trace, sample_numbers
 from cai.gates.apply.gate import OpenGates
 from cai.pipeline.stages.stage import Stage
 from cai.runs.recipe import PairSettings
 from cai.templates.sandbox import turns
 
 
-async def sample(stage: Stage, prompt: Prompt, number: int) -> Completion:
-    """The answer to `prompt` with this number. Raises CallFailed."""
-    return await stage.ask({"conversation": turns(prompt.messages)}, prompt.id, number)
+async def sample(stage: Stage, prompt: Prompt, number: int) -> tuple[Completion, tuple[GateHit, ...]]:
+    """The answer to `prompt` with this number, and what was cut from it. Raises CallFailed."""
+    return await stage.answer({"conversation": turns(prompt.messages)}, prompt.id, number)
 
 
 def sample_pairs(traces: Sequence[Trace], pairs: PairSettings, gates: OpenGates, seed: int) -> Iterator[Pair | Failure]:

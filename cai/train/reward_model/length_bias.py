@@ -13,7 +13,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-_LIST = re.compile(r"^\s*(?:[-*+•]|\d+[.)]|#{1,6})\s", re.MULTILINE)
+_LIST = re.compile(r"^[^\S\n]*+(?:[-*+•]|\d+[.)]|#{1,6})\s", re.MULTILINE)
 _PREAMBLE = re.compile(
     r"\W{0,3}(?:(?:sure|certainly|of course|absolutely|great|good|excellent|wonderful|thank)\b|"
     r"(?:here(?:['’]s| is| are)|what an?|that(?:['’]s| is) an? (?:great|good|excellent|wonderful))\b)",

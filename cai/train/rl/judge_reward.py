@@ -26,6 +26,7 @@ from cai.runs.budget import CallTally
 from cai.runs.journal import Journal
 from cai.runs.journaled import through_journal
 from cai.runs.recipe import ModelChoice
+from cai.runs.secret import fence_secret
 
 
 class JudgeReward:
@@ -44,7 +45,8 @@ class JudgeReward:
         self._journal = Journal(job.out / "journal.sqlite")
         self.tally = CallTally()
         self._model = through_journal(self._journal, backend.open(options), self.tally)
-        self._context, self._seed = JudgeContext(self._model, question, job.seed), job.seed
+        secret = fence_secret(self._journal.path)
+        self._context, self._seed = JudgeContext(self._model, question, job.seed, secret), job.seed
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
