@@ -18,7 +18,7 @@ from cai.backends.mock.server import running
 from cai.backends.mock.state import Mock, Options
 from cai.core.errors import CallFailed, Mistake
 from cai.pipeline.generate import generate
-from cai.runs import recipe
+from cai.runs.endpoint_settings import by_batch
 from cai.runs.folder import Run
 
 ROWS = ("traces.jsonl", "pairs.jsonl", "failures.jsonl")
@@ -63,7 +63,7 @@ async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of:
             templates="large",
             critique={"rounds": 1},
         )
-        said = (await generate(recipe.by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))).as_json()
+        said = (await generate(by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))).as_json()
     handed_in = [json.loads(note.read_text()) for note in (tmp_path / "batches").glob("*.json")]
     assert len(handed_in) == 4, "drafts, critiques, revisions, judgements"
     assert sum(len(note["ids"]) for note in handed_in) == sum(calls["asked"] for calls in said["calls"].values())
@@ -71,7 +71,7 @@ async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of:
 
 def test_batches_without_a_vendor_are_refused(recipe_of: Any, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="no model of this recipe is at a vendor"):
-        recipe.by_batch(recipe_of(), tmp_path)
+        by_batch(recipe_of(), tmp_path)
 
 
 async def test_batch_answers_are_those_of_the_plain_calls(recipe_of: Any, tmp_path: Path) -> None:
