@@ -1,8 +1,8 @@
 """Two answers, one question: verdicts that the model writes, parsed strictly. For endpoints without log-probabilities.
 
-A reply must be exactly one option of the menu; decoration (`**(A)**`, `Answer: A`, `{"winner": "A"}`) does not count. Any
-other reply, also a sentence that argues for an option, fails the comparison: counting only the votes that can be parsed
-would make a number out of failures.
+A reply must be exactly one option of the menu; decoration (`**(A)**`, `Answer: A`, `{"winner": "A"}`) does not count.
+Any other reply, also a sentence that argues for an option, fails the comparison: counting only the votes that can be
+parsed would make a number out of failures.
 
 Left out on purpose: asking again until a reply can be parsed, which would bias the result.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cai.core.plugin_types import GateInput
 from cai.core.refusals import refuses
 from cai.core.types import Completion, Failure, Finish, GateHit, Message, Pair, Prompt, Step, Trace
 from cai.gates.apply.gate import open_gates
@@ -92,7 +93,7 @@ def test_a_preamble_is_taken_off(text: str, rest: str) -> None:
     "text", [GOOD, "Answer the door: it may be the plumber.", "Here is how: rinse it.", "Here is the revised response:"]
 )
 def test_what_is_no_preamble_stays(text: str) -> None:
-    assert repaired(text) == (text, "")
+    assert repaired(GateInput(BEFORE, text, "stop", PROMPT)) == (text, "")
 
 
 def test_a_preamble_can_be_dropped_or_ignored_instead() -> None:

@@ -9,11 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable
 
+from cai.core.reasoning import split_thinking
 from cai.core.types import Completion, Constitution, Example, Judged, Principle, Prompt
 from cai.pipeline.stages.stage import Round, Stage
 from cai.templates.sandbox import Untrusted, turns
 
-_VERDICT = re.compile(r"[\s*_#>]*verdict[\s*_]*:[\s*_]*(revise|keep)[\s*_.!]*", re.IGNORECASE)
+_AROUND = r"[\s*_#>`\"'“”‘’\[\](){}.!。|-]*+"
+_LABEL = r"(?:(?:final|my|overall) +)?(?:verdict|conclusion|decision|urteil|veredicto)|结论|裁决|判定"
+_VERDICT = re.compile(
+    rf"^(?:```\w{{0,12}}[ \t]*\n)?[ \t*_#>`\"'“\[({{|-]*+(?:<verdict>|(?:{_LABEL})[ \t*_`\"'”’\])]*+(?:[:：=]"
+    rf"|\n)){_AROUND}"
+    rf"(revise|keep)(?:</verdict>)?{_AROUND}\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TAIL = 200
+"""Characters at the end in which a verdict must stand."""
 _MEANS: dict[str, Judged] = {"revise": "fault", "keep": "clean"}
 
 
@@ -24,24 +34,33 @@ async def critique(stage: Stage, turn: Round) -> tuple[Completion, Judged | None
 
 
 def critique_verdict(text: str) -> Judged:
-    """The last line's conclusion, `VERDICT: REVISE` or `VERDICT: KEEP`; anything else is `unclear`, not a guess."""
-    found = _VERDICT.fullmatch(_lines(text)[-1])
-    return _MEANS[found[1].lower()] if found else "unclear"
+    """The text's conclusion, `VERDICT: REVISE` or `VERDICT: KEEP`; anything else is `unclear`, not a guess."""
+    return _concluded(text)[1] or "unclear"
 
 
 def critique_body(text: str) -> str:
-    """The critique without its verdict line: what the revision is shown."""
-    lines = _lines(text)
-    return "\n".join(lines[:-1] if _VERDICT.fullmatch(lines[-1]) else lines).strip()
+    """The critique without its verdict: what the revision is shown."""
+    return _concluded(text)[0]
+
+
+def _concluded(text: str) -> tuple[str, Judged | None]:
+    """The text without the verdict at its end, and the verdict; two that differ are none.
+
+    Decoration, an end-of-turn token or a code fence around the verdict does not count; a word beside it does.
+    """
+    whole = split_thinking(text)[0].strip()
+    end, verdicts = len(whole), set[Judged]()
+    while found := _VERDICT.search(whole, max(0, end - _TAIL), end):
+        verdicts.add(_MEANS[found[1].lower()])
+        end = found.start()
+        while end and whole[end - 1].isspace():
+            end -= 1
+    return (whole, None) if len(verdicts) > 1 else (whole[:end], next(iter(verdicts), None))
 
 
 def worked(constitution: Constitution, principle: Principle, count: int) -> tuple[Example, ...]:
     """Up to `count` worked cases for few-shots: the principle's own first, then the constitution's."""
     return (principle.examples + constitution.examples)[:count]
-
-
-def _lines(text: str) -> list[str]:
-    return text.strip().split("\n")
 
 
 def draft(stage: Stage, prompt: Prompt, sample: int) -> Awaitable[Completion]:
