@@ -16,7 +16,8 @@ _NAMES = (
     r"|seed:think)\s{0,4}>"
 )
 _HEADER = (
-    r"<\|(?:end\|>\s{0,4}<\|start\|>\s{0,4}assistant\s{0,4}<\|channel|start\|>\s{0,4}assistant\s{0,4}<\|channel|channel)"
+    r"<\|(?:end\|>\s{0,4}<\|start\|>\s{0,4}assistant\s{0,4}<\|channel|start\|>\s{0,4}assistant\s{0,4}<\|channel"
+    r"|channel)"
     r"\|>\s{0,4}%s\b[^<\n]{0,80}(?:<\|constrain\|>[^<\n]{0,40})?(?:<\|message\|>)?"
 )
 """The header of a harmony message, with the end of the message before it."""
@@ -72,6 +73,11 @@ _TAIL = re.compile(
 )
 """Matches the text read backwards, so that one pass takes all tokens off."""
 _ENDS = (">", "]", *_ROLES)
+_LEFT_TURN = re.compile(
+    rf"{_TOKEN}|(?i:{_any(tuple(name for name in _NAMED if name != _NAMED[1]))})"
+    rf"|</?text\b[^<>\n]{{0,4}} ?id ?=[^<>\n]{{0,40}}>?|‹[|/]\w"
+)
+_LEFT = re.compile(rf"{OPENING}|{CLOSING}|{_LEFT_TURN.pattern}")
 _ANSWER = re.compile(r"\s*+<(answer|final_answer|response|output|solution|conclusion)>", re.IGNORECASE)
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})[ \t]*+(.*)")
 _TICKS = re.compile("`+")
@@ -108,9 +114,19 @@ def without_turn_tokens(text: str) -> str:
     return kept + _STRUCK if struck else kept
 
 
-def marks(text: str, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    """What `pattern` finds outside code and quotes."""
-    found = list(pattern.finditer(text))
+def leftover_mark(text: str, *, thoughts: bool = True) -> str | None:
+    """The first mark that no answer has: of a turn, of a template's fence and, with `thoughts`, of reasoning.
+
+    One in code or in quotes is text.
+    """
+    if "<" not in text and "[" not in text and "◁" not in text and "‹" not in text:
+        return None
+    found = next(_unquoted(text, _LEFT if thoughts else _LEFT_TURN), None)
+    return found[0].strip() if found else None
+
+
+def _unquoted(text: str, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    found = [one for one in pattern.finditer(text) if one[0] != _STRUCK or _NAMED[1] not in text]
     inline, blocks = _code(text) if found and ("`" in text or "~~~" in text) else ([], [])
     in_code, in_block = _Spans(inline), _Spans(blocks)
     return (one for one in found if not (in_code.hold(one) or in_block.hold(one) or _quoted(text, one)))

@@ -10,14 +10,20 @@ from cai.gates.remarks.sentences import after_openers, announces, describes, off
 SEEN = 600
 """Characters of an answer that are looked at."""
 
+ENOUGH = 5
+"""Words of an earlier answer that a nod does not replace."""
+_NODS = frozenset(("ok", "okay", "done", "pass", "same", "understood", "sure", "noted", "agreed"))
+
 
 def no_revision(seen: GateInput) -> str | None:
     """The sentence that says so: the first, or one of nothing but remarks."""
+    if seen.after.strip(" .!*").lower() in _NODS and len(seen.before.split()) > ENOUGH:
+        return seen.after
     text = after_openers(seen.after[:SEEN].strip())
     said = list(islice(sentences(text), 8))
     if not said or says_nothing(next(iter(sentences(seen.before[:SEEN])), "")):
         return None
-    if says_nothing(said[0]):
+    if says_nothing(said[0]) and (len(said) == 1 or not said[0].strip(" .!").isalpha() or said[0].isupper()):
         return said[0][:200].strip()
     whole = len(seen.after) < SEEN and _final(text) and all(map(_talk, said))
     return said[0][:200].strip() if whole else None

@@ -29,6 +29,7 @@ _ASKED = {
         r"|motto|joke|tweet|rewrite|edit)",
         re.I,
     ),
+    "marks": re.compile(r"[*>]|\b(?:bold|italic|markdown|format|bullet|list|quote)", re.I),
     "rules": re.compile(r"---|\b(?:markdown|format)\b", re.I),
 }
 """What in a prompt asks for a wrapper."""

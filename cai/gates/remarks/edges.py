@@ -16,6 +16,9 @@ HEAD = 500
 TAIL = 4000
 """Characters at the end in which remarks must begin."""
 
+SEEN = 20_000
+"""Characters in which the label of a revision must stand."""
+
 _HEADING = re.compile(r"(?:#{1,6} ?|\*\*|__|\[|\()+([^\n*_#\])]{2,60})(?:\*\*|__|\]|\))*[:：]?(?:\*\*|__)?[ \t]*\n")
 _COLON = re.compile(r"([^\n:：]{1,240})[:：][*_`]{0,3}(?=\s|[\"'“‘«「*_#(]|[^\x00-\x7f])\s*|([^\n:：]{1,20}[:：])\s*")
 _NAMED = re.compile(
@@ -25,10 +28,11 @@ _NAMED = re.compile(
 _VERDICT = re.compile(r"\W{0,4}(?:final )?verdict\W{0,6}(?:revise|keep)\W{0,4}", re.IGNORECASE)
 _CHANGES = (
     r"(?:(?:key|main|summary of|list of|the|my|other|specific|notable|overview of|significant|major) )*"
-    r"(?:changes?|edits?|modifications?|revisions?|adjustments?)(?: (?:i |that were |i have |i['’]ve )?(?:made|applied"
+    r"(?:changes?|edits?|modifications?|revisions|adjustments?)(?: (?:i |that were |i have |i['’]ve )?(?:made|applied"
     r"|explained|summary|log|list|notes?))?"
     r"|(?:improvements?|corrections?) (?:made|applied)|what (?:i |was |has been |has )?(?:changed|removed"
     r"|edited)(?: and why)?"
+    r"|why (?:this|it) (?:\w+ )?is better|principles? (?:followed|applied)|key improvements"
     r"|explanation of (?:the |my )?(?:changes?|edits?|revisions?|modifications?)|(?:revision|change|editor['’]?s?"
     r"|editing) (?:notes?|summary|log)"
     r"|(?:self-)?critique(?: of .{0,40})?|(?:original|previous|old)(?: (?:answer|response|text|version|reply|draft))?"
@@ -40,17 +44,36 @@ _CHANGES = (
     r"|principales cambios|crítica|respuesta original"
     r"|(?:主要)?(?:修改|改动|更改|变更|修订|调整)(?:说明|内容|之处|点|如下|要点|理由)?|原(?:回答|文|答案|始回答)|批评|评论"
 )
+_VAGUE = (
+    r"explanation|rationale|reasoning|justification|analysis|thoughts?|before|old|improvements"
+    r"|why (?:this|it) works|begründung|erklärung|explication"
+    r"|explicación|解释|理由"
+)
+"""Names of sections that answers have too: they count where their content is about the revision."""
 _SECTION = re.compile(
-    rf"^[ \t>]{{0,4}}(?P<marks>[#*_(\[]{{0,4}}) ?(?P<name>{_CHANGES})(?: ?\([^)\n]{{0,30}}\))?[*_)\]]{{0,3}}"
+    rf"^[ \t>]{{0,4}}(?P<marks>[#*_(\[]{{0,4}}) ?(?:(?P<name>{_CHANGES})"
+    rf"|(?P<vague>{_VAGUE}))(?: ?\([^)\n]{{0,30}}\))?[*_)\]]{{0,3}}"
     r"(?P<colon> ?[:：])?[*_]{0,3}(?:[ \t]*(?P<end>$)|(?<=[:：*_])[ \t]*(?=\S))",
     re.IGNORECASE | re.MULTILINE,
 )
+_EXPLICIT = re.compile(
+    r"revis|rewri|updated|improved|corrected|überarbeitet|réécri|reescrit|修改|修订|改写", re.IGNORECASE
+)
+_LATER = frozenset(("after", "new", "updated", "nachher", "neu", "après", "después", "nuevo"))
 _CRITIQUE = re.compile("criti|kritik|crítica|批评|评论", re.IGNORECASE)
 """A text that plays both roles is not mended; the gate `roles` drops it."""
 _NOTE = re.compile(
-    r"[(\[（【*_]{1,3}(?:please )?(?:note|nb|n\.b\.|editor['’]?s note|anmerkung|hinweis|remarque|note de .{0,20}"
+    r"[(\[（【*_]{1,3}(?:word count[^\n]{0,40}|end of (?:the )?(?:\w+ )?(?:answer|response|revision|version"
+    r"|text))[)\]）】*_]{1,3}"
+    r"|[(\[（【*_]{1,3}(?:please )?(?P<note>note|nb|n\.b\.|editor['’]?s note|anmerkung|hinweis|remarque|note de .{0,20}"
     r"|nota|注|注意|备注|说明)\b ?[:：]"
     r"[^\n]{0,600}[)\]）】*_]{1,3}\.?",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(
+    r"\b(?:the|this|my|your) (?:original|previous|revised|new|old)\b|\bprinciple|\bcritique|\bunsupported|\b(?:this"
+    r"|the) (?:revision|version)\b"
+    r"|\b(?:removed|shortened|rewrote|rephrased|revised|omitted)\b|prinzip|principe|principio|原则|删除|修改",
     re.IGNORECASE,
 )
 _PERSON = re.compile(
@@ -92,12 +115,14 @@ def without_tail(text: str) -> str:
 
 
 def revised_section(text: str) -> str:
-    """What follows the label of the revision, where the text begins with the earlier answer or a list of changes."""
+    """What follows the label of the revision, where an earlier answer, a list of changes or an analysis is first."""
     first = _SECTION.match(text)
-    if not first or not (first["colon"] or first["marks"]) or _CRITIQUE.search(first["name"]):
+    named = first is not None and bool(first["colon"] or first["marks"])
+    if _CRITIQUE.search(text[:40]) and named:
         return text
-    for found in _NAMED.finditer(text):
-        if is_label(found[1]) and (found[1].lower().strip("#*_ ") != "text"):
+    for found in _NAMED.finditer(text, 0, SEEN):
+        label = found[1].strip("#*_ ").lower()
+        if (is_label(label) and (named or _EXPLICIT.search(label))) or (named and label in _LATER):
             return _rest(text, found.end())
     return text
 
@@ -117,15 +142,20 @@ def _aside(last: str) -> bool:
     """Whether a last line is a bracketed note, or remarks and offers only."""
     if len(last) > 700:
         return False
-    if _NOTE.fullmatch(last.strip()) and _PERSON.search(last):
+    note = _NOTE.fullmatch(last.strip())
+    if note and (_PERSON.search(last) or not note["note"]):
         return True
     said = sentences(last)
+    if len(last.split()) == 1 and last.isascii() and not last.isupper() and "(" not in last:
+        return False  # `pass`, `none`: one word is more often the answer's
     return bool(said) and all(describes(one) or offers(one) or says_nothing(one) for one in said)
 
 
 def _own_section(found: re.Match[str]) -> re.Match[str] | None:
     """A line that heads a list of changes, an old answer or a critique; a bare word without a colon does not."""
-    return found if found["colon"] or found["marks"] else None
+    if not (found["colon"] or found["marks"]):
+        return None
+    return found if found["name"] or _ABOUT.search(found.string[found.end() : found.end() + 400]) else None
 
 
 def _without_last_sentences(text: str, line: int) -> str:

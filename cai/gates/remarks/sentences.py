@@ -1,7 +1,7 @@
 """Tells what one sentence or line of a revision is about, in English, German, French, Spanish and Chinese.
 
 Four kinds are no part of an answer: it announces the revision, it describes it, it says that nothing had to change, or
-it offers further changes. A sentence is looked at alone and to its 300th character, so that the patterns take linear time.
+it offers further changes. A sentence is looked at alone and only to its 300th character: linear time.
 
 Left out on purpose: other languages, and a remark inside a sentence of the answer.
 """
@@ -12,7 +12,7 @@ import re
 
 LONGEST = 300
 """Characters of a sentence beyond which it is no remark."""
-_DECORATION = " \t\r\n*_#>`~-–—=([{)]}\"'“”‘’«»「」『』（）【】"
+_DECORATION = " \t\r\n*_#>`~-–—=¡¿([{)]}\"'“”‘’«»「」『』（）【】"
 _ENDS = re.compile(r"(?<=[.!?])[)\]\"'”’»*_]{0,3}\s+|(?<=[。！？])|\n+")
 
 _THING = r"(?:answer|response|reply|revision|version|text|draft|rewrite|rewording|wording|message|redraft)"
@@ -38,7 +38,7 @@ _NOTHING = re.compile(
     rf"|(?:there(?: is|['’]s) |i (?:see|found|find|have) )?nothing (?:here |in (?:{_SAID}|it) )?(?:needs? |that needs "
     rf"|requires? |to )"
     rf"(?:to be |be )?{_ALTER}(?: here| in (?:{_SAID}|it))?"
-    r"|(?:n/?a|none|unchanged|no change|keep|not applicable)(?:\s?[-–—:;,(]+ ?.{0,200})?"
+    r"|(?:n/?a|unchanged|no change|not applicable|(?-i:KEEP))(?:\s?[-–—:;,(]+ ?.{0,200})?|(?-i:REVISE)|none"
     r"|none needed|same as (?:above|before|the original)|as is|keep (?:it |as )?(?:as )?(?:is|it is|it)"
     r"|keep the (?:original|answer|response)"
     r"|(?:left|kept) (?:as (?:it )?(?:is|was)|unchanged)|no issues?(?: found)?|approved"
@@ -53,6 +53,23 @@ _NOTHING = re.compile(
     rf"|{_SAID} (?:can|may|should|could) (?:stand|stay|remain|be left|be kept)\b.{{0,40}}"
     rf"|i (?:would|will|did|do|have|had|could|can)(?: ?not|n['’]t) (?:{_ALTER}|made|make|see|find|found) "
     rf"(?:anything|it|any {_CHANGE}|any (?:issue|need|reason|problem)s?|a reason|{_SAID})\b.{{0,80}}"
+    rf"|there (?:are|is|were|was) no (?:real |major |serious |apparent )?(?:issues?|problems?|conflicts?|faults?"
+    rf"|violations?)\b.{{0,80}}"
+    rf"|(?:i have|there are) no (?:further )?(?:{_CHANGE}|suggestions?|objections?)(?: to (?:suggest|make|propose"
+    rf"|offer))?"
+    rf"|i (?:do not|don['’]t) (?:think|believe|see|feel)\b.{{0,60}}\b(?:{_CHANGE}|{_ALTER}|need)\b.{{0,60}}"
+    rf"|{_SAID} (?:does not|doesn['’]t) (?:conflict|violate|contradict|breach|go against)\b.{{0,100}}"
+    rf"|{_SAID} (?:now |fully )?(?:meets|satisfies|complies with|adheres to|follows|respects|looks good"
+    rf"|looks fine)\b.{{0,60}}"
+    r"|it(?: is|['’]s) (?:fine|good|ok|okay|perfect|great) as (?:it )?is|no further action (?:is )?(?:required|needed"
+    r"|necessary)"
+    rf"|(?:i(?:['’]d| would|['’]ll| will| have) )?(?:keep|leave|kept|left)(?:ing)? (?:it|{_SAID}|the original"
+    rf"|everything)\b.{{0,30}}?"
+    r"\b(?:as (?:it )?(?:is|was)|unchanged|the same)"
+    rf"|(?:.{{1,160}}[,;] )?there(?: is|['’]s| was) no (?:need|reason) (?:for|to)\b.{{0,40}}?\b(?:{_CHANGE}"
+    rf"|{_ALTER})\b.{{0,40}}"
+    rf"|i agree with (?:{_SAID}|the critique)\b.{{0,60}}"
+    r"|(?:die|diese) antwort (?:muss|braucht) (?:nicht|keine)\b.{0,60}|(?:la|cette) réponse n['’]a pas besoin\b.{0,60}"
     # German
     r"|(?:es (?:sind|ist|waren|war) |daher |ich sehe )?keine? (?:weiteren? |weitere )?(?:änderung(?:en)?"
     r"|überarbeitung(?:en)?"
@@ -72,7 +89,7 @@ _NOTHING = re.compile(
     r"|(?:no (?:se (?:necesitan|requieren|necesita|requiere)|son necesarios|son necesarias|es necesario|es necesaria"
     r"|hacen? falta|hay)"
     r"|sin) (?:más |realizar |hacer )?(?:ningún |ninguna )?(?:cambios?|modificaci(?:ón|ones)|revisi(?:ón|ones)"
-    r"|correcci(?:ón|ones))(?: que hacer)?"
+    r"|correcci(?:ón|ones))(?: que hacer| necesari[oa]s?)?"
     r"|(?:la|esta|mi) respuesta (?:original |anterior )?ya\b.{0,150}|no hay nada que (?:cambiar|corregir|modificar)"
     r"|no (?:cambiaría|modificaría) nada.{0,40}"
     # Chinese
@@ -104,10 +121,17 @@ _DID = (
 _DESCRIBES = re.compile(
     rf"(?:this|the|my) (?:\w+ ){{0,2}}?(?:version|revision|rewrite|rewording|redraft|edit)\b.{{0,120}}?\b{_BETTER}"
     rf"|(?:this|the|my) (?:revised|rewritten|edited|shortened) {_THING}\b.{{0,200}}"
-    rf"|(?:this|it|the (?:answer|response|reply)|these changes) (?:now |also |still |thus |therefore |better |fully "
+    rf"|(?:(?:this|the|my)(?: new)? (?:answer|response|reply)|this|it|these changes) (?:now |also |still |thus "
+    rf"|therefore |better |fully "
     rf"|is |are )*(?:respect|follow|adher|align|compl[iy]|satisf|honou?r|conform"
     rf"|in line|in keeping|in accordance|consistent|reflect|uphold)\w*\b.{{0,60}}{_PRINCIPLE}"
     rf"|(?:also,? )?i(?:['’]ve| have)? (?:also |now |only |just |simply |deliberately )*{_DID}\b.{{0,80}}?\b{_PART}"
+    rf"|(?:this|the|my) (?:new )?(?:answer|response|reply) (?:is |now |also |stays |still )*{_BETTER}"
+    rf"|this (?:keeps|drops|removes|avoids|omits|leaves out|preserves|maintains|ensures|focuses)\b.{{0,80}}?\b{_PART}\b"
+    rf"|i (?:hope|believe|think|trust) (?:that )?(?:this|the|my) (?:\w+ )?(?:version|revision|rewrite"
+    rf"|revised \w+)\b.{{0,100}}"
+    rf"|in (?:this|the|my) (?:revised |new |updated |rewritten )?(?:version|revision|rewrite)\b.{{0,150}}"
+    rf"|by (?:removing|omitting|leaving out|avoiding|cutting|deleting)\b.{{0,120}}?\b(?:{_THING}|principle)\b.{{0,80}}"
     # German
     r"|(?:diese|die) (?:\w+ )?(?:version|fassung|überarbeitung|formulierung|überarbeitete antwort"
     r"|neue antwort)\b.{0,100}"
@@ -130,7 +154,7 @@ _DESCRIBES = re.compile(
     # Chinese
     r"|(?:这个|这一|此|该|本|新|修改后的?|修订后的?)(?:版本|回答|修改|修订|答案|回复).{0,60}"
     r"(?:原则|更(?:加)?(?:简|清|短|中立)|删|去掉|省略|符合|遵循|避免|移除)"
-    r"|我(?:已经?|把|将|对|删|去|修|改|做).{0,60}(?:删|去掉|修改|改写|缩短|简化|移除|省略|调整)"
+    r"|我(?:已经?|把|将|对)?.{0,60}?(?:删除|去掉|修改|改写|缩短|简化|移除|省略|调整)"
     r"|(?:已|主要)?(?:删除|去掉|移除|修改|缩短|简化|省略)了.{0,80}",
     re.IGNORECASE,
 )
@@ -140,7 +164,8 @@ _OFFERS = re.compile(
     r"|shall i|if you(?:['’]d| would)? (?:like|want|need|wish|prefer)"
     r"|i(?:['’]m| am|['’]d be| would be) (?:happy|glad)|i (?:can|could) (?:also |certainly |of course )?(?:make"
     r"|provide|write|offer|revise|adjust|refine)"
-    r"|happy|feel free)\b.{0,120}?\b(?:chang(?:e|es)|revis(?:e|ion|ions)|edits?|adjust\w*|tweak\w*|"
+    r"|happy|feel free|is there anything else|anything else)\b.{0,120}?\b(?:chang(?:e|es)|revis(?:e|ion|ions)|edits?"
+    r"|adjust\w*|tweak\w*|"
     r"modif\w+|refine\w*|rewrite|reword|rephrase|(?:another|a different|shorter|longer) version)\b.{0,80}"
     r"|(?:lassen sie mich wissen|lass mich wissen|sag(?:en sie)? (?:mir )?(?:gerne )?bescheid|wenn sie"
     r"|möchten sie)\b.{0,100}(?:änder|anpass|überarbeit).{0,60}"
@@ -153,7 +178,8 @@ _OFFERS = re.compile(
 )
 
 _OPENER = re.compile(
-    r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|no problem|thank you|thanks|understood|got it|alright"
+    r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|no problem|thank you|thanks|understood|got it"
+    r"|you(?:['’]re| are) (?:absolutely )?right|good point|alright"
     r"|natürlich|gerne|klar"
     r"|bien sûr|d['’]accord|por supuesto|claro|de acuerdo)\b[^\n.!,:]{0,40}[!.,:]\s*|(?:好的|好|当然可以|当然|没问题"
     r"|明白了?)[，,。！!：:]\s*)",
@@ -163,7 +189,7 @@ _ANNOUNCER = re.compile(
     r"(?:here(?:['’]s| is| are|:)?|below (?:is|are)|(?:this|that|following|what follows) is|the following|i|i['’]ve"
     r"|as (?:requested|asked|you \w+)"
     r"|based on|following|in line with|in accordance|to (?:follow|comply|respect|adhere|address)|after|given|my"
-    r"|please find|let me|taking"
+    r"|please find|let me|taking|rewritten|revised|edited|shortened"
     r"|hier|nachfolgend|unten|im folgenden|anbei|ich habe|es folgt|voici|ci-dessous|j['’]ai|aquí|a continuación"
     r"|esta es|he|se presenta)\b"
     r"|以下|下面|这是|这里|我|根据|按照|如下",
@@ -178,6 +204,9 @@ _REVISED = re.compile(
     rf"\b{_THING}\b|\b{_THING}\b.{{0,80}}?\b(?:updated|improved|edited|corrected|modified|shortened|removed|without"
     rf"|changes|follows|principle"
     r"|guidelines?|adjusted|complies|respects|avoids)\b|\bmade (?:it|this|the \w+) \w+"
+    rf"|\b(?:more \w+|better) {_THING}\b|\b(?:antwort|fassung|version)\b.{{0,60}}\b(?:prinzip|grundsatz)"
+    rf"|\bréponse\b.{{0,60}}\bprincipe"
+    r"|\brespuesta\b.{0,60}\bprincipio|符合.{0,20}原则"
     r"|überarbeitet|korrigierte|verbesserte|gekürzt|geändert|neue (?:antwort|fassung|version)|umformuliert"
     r"|révisée?|réécrite?|corrigée?|modifiée?|améliorée?|reformulée?|nouvelle (?:réponse|version)|raccourci"
     r"|revisad[ao]|reescrit[ao]|corregid[ao]|modificad[ao]|mejorad[ao]|actualizad[ao]|reformulad[ao]"
@@ -185,6 +214,7 @@ _REVISED = re.compile(
     r"|修改|修订|改写|改进后|更新后|润色|重写|优化后|调整后|修正",
     re.IGNORECASE,
 )
+_ASIDE = re.compile(r" ?[(（][^()（）]{0,80}[)）]?$")
 _SHORT = re.compile(
     r"(?:sure,? )?here it is|(?:here(?:['’]s| is)|this is|below is) (?:the|my|your|a) (?:full |final "
     r"|assistant['’]?s )?"
@@ -199,6 +229,8 @@ _LABEL = re.compile(
     r"|shortened|better|next|clean|proposed|suggested|alternative|polished|amended|refined|simplified|second|first) )*"
     r"(?:answer|response|reply|revision|version|text|rewrite|rewriting|rewritten|revised|rewording|assistant"
     r"|redraft)(?: (?:text|below|\d))?"
+    r"|(?:a|the|my) (?:\w+ ){0,2}(?:answer|response|reply|version)(?: (?:is|would be|should be|could be|now reads"
+    r"|reads))(?: as follows)?"
     r"|(?:final|new|revised|updated|edited|rewritten|clean|model) (?:draft|message|output|result)"
     r"|(?:(?:die|meine|neue|überarbeitete|verbesserte|korrigierte|gekürzte|endgültige|revidierte) )*(?:antwort|fassung"
     r"|überarbeitung|überarbeitet|neufassung)"
@@ -219,7 +251,7 @@ def sentences(text: str) -> list[str]:
 def announces(head: str) -> bool:
     """Whether the words before a colon, or those of a heading, announce a revision or an answer."""
     bare = _bare(head)
-    bare = after_openers(bare)
+    bare = _ASIDE.sub("", after_openers(bare))
     if _LABEL.fullmatch(bare) or _SHORT.fullmatch(bare):
         return True
     last = sentences(bare)[-1:]
@@ -267,4 +299,8 @@ def _talk(bare: str, last: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    return " ".join(text[: LONGEST + 60].strip(_DECORATION).split()).rstrip(".!?。！？:：,，;； ").strip(_DECORATION)
+    return (
+        " ".join(text[: LONGEST + 60].replace("_", " ").strip(_DECORATION).split())
+        .rstrip(".!?。！？:：,，;； ")
+        .strip(_DECORATION)
+    )

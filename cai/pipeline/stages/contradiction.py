@@ -15,8 +15,10 @@ from cai.pipeline.stages.revision import critique_body
 SEEN = 8000
 """Characters of a critique that are looked at."""
 
-_SUBJECT = r"(?:the|this|that|your|its|my)(?: \w+)? (?:answer|response|reply|text|draft|sentence|paragraph|passage"
-    r"|claim|statement|aside|remark|wording|tone)|it|this|which"
+_SUBJECT = (
+    r"(?:the|this|that|your|its|my)(?: \w+)? (?:answer|response|reply|text|draft|sentence|paragraph|passage|claim"
+    r"|statement|aside|remark|wording|tone)|it|this|which"
+)
 _NO_FAULT = re.compile(
     r"\b(?:no|not any|without(?: any)?) (?:\w+ )?(?:conflicts?|violations?|issues?|problems?|faults?|contradictions?"
     r"|breach(?:es)?)\b"
