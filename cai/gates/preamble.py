@@ -7,7 +7,7 @@ JSON, quotes), is the answer's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 
 from cai.core.plugin_types import Gate, GateInput
 from cai.gates.remarks.edges import revised_section, without_head, without_tail
@@ -16,38 +16,41 @@ from cai.gates.remarks.wrappers import WRAPPERS
 LAYERS = 8
 """Layers that are taken off at most."""
 
-_ASKED = {
-    "fence": re.compile(
-        r"```|\b(?:code|script|function|program|markdown|python|javascript|sql|html|latex|regex|block"
-        r"|format)",
-        re.I,
-    ),
-    "object": re.compile(r"[{<]|\b(?:json|object|dictionary|key|yaml|format|schema)", re.I),
-    "tag": re.compile(r"<|\b(?:xml|html|tags?|format)\b", re.I),
-    "quotes": re.compile(
-        r"[\"“«「„]|\b(?:quot|say|slogan|title|headline|caption|sentence|phrase|translat|tagline|line"
-        r"|motto|joke|tweet|rewrite|edit)",
-        re.I,
-    ),
-    "marks": re.compile(r"[*>]|\b(?:bold|italic|markdown|format|bullet|list|quote)", re.I),
-    "rules": re.compile(r"---|\b(?:markdown|format)\b", re.I),
-}
-"""What in a prompt asks for a wrapper."""
 _REVISES = re.compile(
     r"\b(?:revis|rewrit|rephras|reword|edit|paraphras|proofread|shorten|summar|translat|correct|improv|draft|critique"
     r"|changes?|version)",
-    re.I,
+    re.IGNORECASE,
 )
 """A prompt that is itself about changing a text."""
+_ASKED = {
+    "fence": re.compile(
+        r"```|\b(?:code|script|function|program|markdown|python|javascript|sql|html|latex|regex|block|format)",
+        re.IGNORECASE,
+    ),
+    "object": re.compile(r"[{<]|\b(?:json|object|dictionary|key|yaml|format|schema)", re.IGNORECASE),
+    "tag": re.compile(r"<|\b(?:xml|html|tags?|format)\b", re.IGNORECASE),
+    "quotes": re.compile(
+        r"[\"“«「„]|\b(?:quot|say|slogan|title|headline|caption|sentence|phrase|translat|tagline|line|motto|joke|tweet"
+        r"|rewrite|edit)",
+        re.IGNORECASE,
+    ),
+    "marks": re.compile(r"[*>]|\b(?:bold|italic|markdown|format|bullet|list|quote)", re.IGNORECASE),
+    "rules": re.compile(r"---|\b(?:markdown|format)\b", re.IGNORECASE),
+    "section": _REVISES,
+    "tail": _REVISES,
+}
+"""What in a prompt asks for what a layer would take off."""
+_LAYERS: Mapping[str, Callable[[str], str]] = {
+    **dict(WRAPPERS), "head": without_head, "section": revised_section, "tail": without_tail
+}  # fmt: skip
 
 
 def repaired(seen: GateInput) -> tuple[str, str]:
     """The answer without what is around it; and what was removed, empty if nothing."""
-    layers = list(_layers(seen))
     text, removed = seen.after, list[str]()
     for _ in range(LAYERS):
         whole = text.strip()
-        inner = next((cut for layer in layers if (cut := layer(whole)) != whole and cut.strip()), whole)
+        inner = next((cut for name in _LAYERS if (cut := _without(name, whole, seen)) != whole), whole)
         if inner == whole:
             break
         removed.append(_removed(whole, inner))
@@ -60,19 +63,15 @@ def preamble(seen: GateInput) -> str | None:
     return repaired(seen)[1] or None
 
 
-def _layers(seen: GateInput) -> Iterator[Callable[[str], str]]:
-    """What may be taken off this text."""
+def _without(name: str, whole: str, seen: GateInput) -> str:
+    """The text without this layer, unless that is the answer's own."""
+    cut = _LAYERS[name](whole)
+    if cut == whole or not cut.strip():
+        return whole
     asked, before = seen.prompt.messages[-1].content[:20_000], seen.before.strip()
-    for name, layer in WRAPPERS:
-        if not _ASKED[name].search(asked) and layer(before) == before and not (name == "fence" and "```" in before):
-            yield layer
-    about_text = bool(_REVISES.search(asked))
-    if without_head(before) == before:
-        yield without_head
-    if not about_text and revised_section(before) == before:
-        yield revised_section
-    if not about_text and without_tail(before) == before:
-        yield without_tail
+    wanted = _ASKED.get(name)
+    own = (wanted is not None and wanted.search(asked)) or _LAYERS[name](before) != before
+    return whole if own or (name == "fence" and "```" in before) else cut
 
 
 def _removed(whole: str, inner: str) -> str:

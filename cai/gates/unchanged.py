@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cai.core.plugin_types import Gate, GateInput
 
-
 WORD = 25
 """Characters of a word such as `None.` beside a copy of the answer."""
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import re
 
-from cai.gates.remarks.sentences import after_openers, announces, describes, is_label, offers, says_nothing, sentences
+from cai.gates.remarks.sentences import (
+    after_openers,
+    announces,
+    describes,
+    is_label,
+    offers,
+    says_nothing,
+    sentences,
+    thanks,
+)
 
 HEAD = 500
 """Characters at the start in which an announcement must stand."""
@@ -25,6 +34,9 @@ _NAMED = re.compile(
     r"\n[ \t]*([#*_]{0,4} ?[^\n:：*_#]{2,40})(?:[*_]{0,3}[:：][*_]{0,3}|[*_]{2}[ \t]*(?=\n)|(?<=\w)(?=\n))"
 )
 """A line that may name a section."""
+_ANNOUNCING = re.compile(r"\n[ \t]*([^\n:：]{8,160})[:：][*_]{0,2}[ \t]*\n")
+EARLY = 1200
+"""Characters in which a critique before the revision must end."""
 _VERDICT = re.compile(r"\W{0,4}(?:final )?verdict\W{0,6}(?:revise|keep)\W{0,4}", re.IGNORECASE)
 _CHANGES = (
     r"(?:(?:key|main|summary of|list of|the|my|other|specific|notable|overview of|significant|major) )*"
@@ -45,7 +57,8 @@ _CHANGES = (
     r"|(?:主要)?(?:修改|改动|更改|变更|修订|调整)(?:说明|内容|之处|点|如下|要点|理由)?|原(?:回答|文|答案|始回答)|批评|评论"
 )
 _VAGUE = (
-    r"explanation|rationale|reasoning|justification|analysis|thoughts?|before|old|improvements"
+    r"reason|self-check|what['’]s different|status|explanation|rationale|reasoning|justification|analysis|thoughts?"
+    r"|before|old|improvements"
     r"|why (?:this|it) works|begründung|erklärung|explication"
     r"|explicación|解释|理由"
 )
@@ -56,6 +69,9 @@ _SECTION = re.compile(
     r"(?P<colon> ?[:：])?[*_]{0,3}(?:[ \t]*(?P<end>$)|(?<=[:：*_])[ \t]*(?=\S))",
     re.IGNORECASE | re.MULTILINE,
 )
+_ELEMENT = re.compile(
+    r"\n\s*<(explanation|changes|critique|notes?|rationale|reasoning|comment)>[^<]*</\1>\Z", re.IGNORECASE
+)
 _EXPLICIT = re.compile(
     r"revis|rewri|updated|improved|corrected|überarbeitet|réécri|reescrit|修改|修订|改写", re.IGNORECASE
 )
@@ -63,14 +79,18 @@ _LATER = frozenset(("after", "new", "updated", "nachher", "neu", "après", "desp
 _CRITIQUE = re.compile("criti|kritik|crítica|批评|评论", re.IGNORECASE)
 """A text that plays both roles is not mended; the gate `roles` drops it."""
 _NOTE = re.compile(
-    r"[(\[（【*_]{1,3}(?:word count[^\n]{0,40}|end of (?:the )?(?:\w+ )?(?:answer|response|revision|version"
+    r"[(\[（【*_]{1,3}(?P<sign>word count[^\n]{0,40}|end of (?:the )?(?:\w+ )?(?:answer|response|revision|version"
     r"|text))[)\]）】*_]{1,3}"
-    r"|[(\[（【*_]{1,3}(?:please )?(?P<note>note|nb|n\.b\.|editor['’]?s note|anmerkung|hinweis|remarque|note de .{0,20}"
+    r"|[(\[](?:this|it) (?:removes|keeps|avoids|follows|drops|omits|leaves|respects)\b[^()\[\]\n]{0,200}[)\]]"
+    r"|(?:remarque|nota|anmerkung|hinweis|注|备注|说明) ?[:：][^\n]{0,600}"
+    r"|[(\[（【*_]{1,3}(?:please )?(?P<note>note|nb|n\.b\."
+    r"|editor['’]?s note|anmerkung|hinweis|remarque|note de .{0,20}"
     r"|nota|注|注意|备注|说明)\b ?[:：]"
     r"[^\n]{0,600}[)\]）】*_]{1,3}\.?",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
+    r"\b(?:was|were) (?:not needed|unnecessary|out of place)|entfernt|gestrichen|retiré|supprimé|eliminad|"
     r"\b(?:the|this|my|your) (?:original|previous|revised|new|old)\b|\bprinciple|\bcritique|\bunsupported|\b(?:this"
     r"|the) (?:revision|version)\b"
     r"|\b(?:removed|shortened|rewrote|rephrased|revised|omitted)\b|prinzip|principe|principio|原则|删除|修改",
@@ -79,8 +99,8 @@ _ABOUT = re.compile(
 _PERSON = re.compile(
     r"\bi(?:['’]ve)? (?:have |also |only )*\w+(?:ed|t|ew|ut|ook|ade|rote)\b|\b(?:removed|revised|changed|principle"
     r"|guideline|original|critique|shortened"
-    r"|omitted|rewritten|ich habe|geändert|entfernt|j['’]ai|supprimé|modifié|he \w+d[oa]|eliminad"
-    r"|cambi)|删|修改|原则|省略|去掉",
+    r"|omitted|rewritten|ich habe|geändert|entfernt|j['’]ai|supprimé|modifié|he \w+d[oa]|elimin|retiré|entfern"
+    r"|cambi)|删|修改|原则|省略|去掉|去除",
     re.IGNORECASE,
 )
 
@@ -88,6 +108,8 @@ _PERSON = re.compile(
 def without_head(text: str) -> str:
     """`text` without an announcement, a label, a heading or a remark of its own paragraph at its start."""
     start = text[:HEAD]
+    if start.startswith("{"):
+        return text
     if (heading := _HEADING.match(start)) and is_label(heading[1]):
         return _rest(text, heading.end())
     found = _COLON.match(start)
@@ -108,6 +130,8 @@ def without_tail(text: str) -> str:
     last = cut[line:]
     if line and (_VERDICT.fullmatch(last) or _aside(last)):
         return cut[:line].rstrip()
+    if (element := _ELEMENT.search(cut, max(1, len(cut) - TAIL))) and element.end() == len(cut):
+        return cut[: element.start()].rstrip()
     section = next(filter(None, map(_own_section, _SECTION.finditer(cut, max(1, len(cut) - TAIL)))), None)
     if section:
         return cut[: section.start()].rstrip()
@@ -120,6 +144,9 @@ def revised_section(text: str) -> str:
     named = first is not None and bool(first["colon"] or first["marks"])
     if _CRITIQUE.search(text[:40]) and named:
         return text
+    for line in _ANNOUNCING.finditer(text, 0, EARLY):
+        if not named and not is_label(line[1]) and announces(line[1]) and _EXPLICIT.search(line[1]):
+            return _rest(text, line.end())
     for found in _NAMED.finditer(text, 0, SEEN):
         label = found[1].strip("#*_ ").lower()
         if (is_label(label) and (named or _EXPLICIT.search(label))) or (named and label in _LATER):
@@ -143,11 +170,12 @@ def _aside(last: str) -> bool:
     if len(last) > 700:
         return False
     note = _NOTE.fullmatch(last.strip())
-    if note and (_PERSON.search(last) or not note["note"]):
+    if note and (_PERSON.search(last) or note["sign"] or not note["note"]):
         return True
     said = sentences(last)
     if len(last.split()) == 1 and last.isascii() and not last.isupper() and "(" not in last:
         return False  # `pass`, `none`: one word is more often the answer's
+    said = [one for one in said if not thanks(one)]
     return bool(said) and all(describes(one) or offers(one) or says_nothing(one) for one in said)
 
 

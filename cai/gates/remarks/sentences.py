@@ -39,6 +39,17 @@ _NOTHING = re.compile(
     rf"|requires? |to )"
     rf"(?:to be |be )?{_ALTER}(?: here| in (?:{_SAID}|it))?"
     r"|(?:n/?a|unchanged|no change|not applicable|(?-i:KEEP))(?:\s?[-–—:;,(]+ ?.{0,200})?|(?-i:REVISE)|none"
+    r"|(?:this |it |that |everything |all )?(?:is |looks )(?:fine|good|ok|okay|great|perfect)|(?:looks )?(?:fine|good"
+    r"|great|perfect) as (?:it )?is"
+    r"|(?:no (?:violations?|conflicts?|faults?|problems?)|nothing|none)(?: (?:was|were))? (?:found|identified"
+    r"|detected)|not (?:needed|necessary|required)"
+    r"|(?:the )?answer (?:is |stays |left )?unchanged|(?:decision|conclusion|action|result) ?: ?(?:keep|revise"
+    r"|no change)|(?:final )?verdict ?: ?no change"
+    rf"|{_SAID} (?:contains no|has no|is free of)\b.{{0,120}}|i would(?: not|n['’]t) change a thing"
+    r"|alles (?:ist )?(?:in ordnung|gut)|rien à redire|la réponse (?:convient|me convient)|todo (?:está|es) (?:bien"
+    r"|correcto)"
+    r"|la respuesta es (?:correcta|adecuada|buena)|(?:die )?antwort ist gut so"
+    r"|(?:很好|没问题|可以)[，,。]?(?:不用改|无需修改|不需要改)?"
     r"|none needed|same as (?:above|before|the original)|as is|keep (?:it |as )?(?:as )?(?:is|it is|it)"
     r"|keep the (?:original|answer|response)"
     r"|(?:left|kept) (?:as (?:it )?(?:is|was)|unchanged)|no issues?(?: found)?|approved"
@@ -118,6 +129,7 @@ _DID = (
     r"|added|kept"
     r"|made|updated|tightened|reworked|restructured|avoided)"
 )
+_THANKS = re.compile(r"(?:i )?hope (?:this|that|it) helps|好的|谢谢|danke|merci|gracias", re.IGNORECASE)
 _DESCRIBES = re.compile(
     rf"(?:this|the|my) (?:\w+ ){{0,2}}?(?:version|revision|rewrite|rewording|redraft|edit)\b.{{0,120}}?\b{_BETTER}"
     rf"|(?:this|the|my) (?:revised|rewritten|edited|shortened) {_THING}\b.{{0,200}}"
@@ -130,6 +142,13 @@ _DESCRIBES = re.compile(
     rf"|this (?:keeps|drops|removes|avoids|omits|leaves out|preserves|maintains|ensures|focuses)\b.{{0,80}}?\b{_PART}\b"
     rf"|i (?:hope|believe|think|trust) (?:that )?(?:this|the|my) (?:\w+ )?(?:version|revision|rewrite"
     rf"|revised \w+)\b.{{0,100}}"
+    r"|i(?:['’]ve| have)? (?:also |now |only |just )*(?:removed|shortened|rephrased|reworded|condensed|omitted"
+    r"|left out|trimmed|softened"
+    r"|toned down|revised|rewrote|rewritten|avoided|cut|took out|taken out|dropped|deleted)\b.{0,120}"
+    r"|[-–— ]*(?:removed|shortened|rephrased|reworded|rewrote|omitted|softened|toned down|left out|deleted)\b.{0,120}"
+    r"|(?:the |all |any )?(?:\w+ ){1,4}(?:has|have|was|were) (?:been )?(?:removed|left out|cut out|omitted|rephrased"
+    r"|softened|reworded|toned down|taken out)\b.{0,120}"
+    r"|end of (?:the )?(?:\w+ )?(?:answer|response|revision)|(?:status|confidence) ?: ?\w+"
     rf"|in (?:this|the|my) (?:revised |new |updated |rewritten )?(?:version|revision|rewrite)\b.{{0,150}}"
     rf"|by (?:removing|omitting|leaving out|avoiding|cutting|deleting)\b.{{0,120}}?\b(?:{_THING}|principle)\b.{{0,80}}"
     # German
@@ -155,7 +174,8 @@ _DESCRIBES = re.compile(
     r"|(?:这个|这一|此|该|本|新|修改后的?|修订后的?)(?:版本|回答|修改|修订|答案|回复).{0,60}"
     r"(?:原则|更(?:加)?(?:简|清|短|中立)|删|去掉|省略|符合|遵循|避免|移除)"
     r"|我(?:已经?|把|将|对)?.{0,60}?(?:删除|去掉|修改|改写|缩短|简化|移除|省略|调整)"
-    r"|(?:已|主要)?(?:删除|去掉|移除|修改|缩短|简化|省略)了.{0,80}",
+    r"|(?:以上|上述)(?:回答|版本|答案|内容)?.{0,20}(?:去掉|删|移除|符合|遵循)"
+    r"|(?:已|主要)?(?:去除|删除|去掉|移除|修改|缩短|简化|省略)了.{0,80}",
     re.IGNORECASE,
 )
 
@@ -164,9 +184,11 @@ _OFFERS = re.compile(
     r"|shall i|if you(?:['’]d| would)? (?:like|want|need|wish|prefer)"
     r"|i(?:['’]m| am|['’]d be| would be) (?:happy|glad)|i (?:can|could) (?:also |certainly |of course )?(?:make"
     r"|provide|write|offer|revise|adjust|refine)"
-    r"|happy|feel free|is there anything else|anything else)\b.{0,120}?\b(?:chang(?:e|es)|revis(?:e|ion|ions)|edits?"
+    r"|does this (?:revision|version)|happy|feel free|is there anything else|anything else)\b.{0,120}?\b(?:chang(?:e"
+    r"|es)|revis(?:e|ion|ions)|edits?"
     r"|adjust\w*|tweak\w*|"
-    r"modif\w+|refine\w*|rewrite|reword|rephrase|(?:another|a different|shorter|longer) version)\b.{0,80}"
+    r"modif\w+|refine\w*|rewrite|reword|rephrase|(?:another|a different|shorter|longer) version|(?:it"
+    r"|this) (?:to be )?(?:shorter|longer|different)|meets your|works? for you)\b.{0,80}"
     r"|(?:lassen sie mich wissen|lass mich wissen|sag(?:en sie)? (?:mir )?(?:gerne )?bescheid|wenn sie"
     r"|möchten sie)\b.{0,100}(?:änder|anpass|überarbeit).{0,60}"
     r"|(?:n['’]hésitez pas|dites-moi|faites-moi savoir|souhaitez-vous|si vous)\b.{0,100}(?:modif|chang|révis"
@@ -196,7 +218,7 @@ _ANNOUNCER = re.compile(
     re.IGNORECASE,
 )
 _REVISED = re.compile(
-    rf"\b(?:revis(?:ed|ion)|rewr(?:itten|ite|ote)|rephrased|reworded|reworked|redraft)\b(?!.{{0,20}}\byour\b)"
+    rf"\b(?:revis(?:ed|ion|ing)|rewr(?:itten|ite|ote|iting)|rephrased|reworded|reworked|redraft)\b(?!.{{0,20}}\byour\b)"
     r"|\b(?:updated|improved|edited|corrected|modified|amended|shortened|condensed|simplified|concise|shorter"
     r"|brief(?:er)?|new|adjusted"
     r"|removed|without|changes|follows|following|principle|guidelines?|cleaned|polished|final|alternative"
@@ -215,6 +237,19 @@ _REVISED = re.compile(
     re.IGNORECASE,
 )
 _ASIDE = re.compile(r" ?[(（][^()（）]{0,80}[)）]?$")
+_HANDS_OVER = re.compile(
+    r"(?:here(?:['’]s| is)|below is|this is|see below for) (?:the|my|a|an) (?:[\w-]+ ){0,3}?(?:answer|response|reply"
+    r"|version|revision|rewrite"
+    r"|attempt|result$)\b(?! to (?:your|the|this) ).{0,80}|here is how (?:the|my|it).{0,80}"
+    r"|(?:without|leaving out|following|removing|by) .{0,60}, (?:the"
+    r"|my) (?:answer|response|reply) (?:reads|is|would be|becomes)"
+    r"|(?:aquí (?:va|está|tienes|te dejo|tiene)|esta es) (?:la|una|mi) (?:\w+ )?(?:respuesta|versión).{0,60}"
+    r"|voici (?:la|une|ma) (?:\w+ )?(?:réponse|version).{0,60}|hier (?:ist|kommt|folgt|meine) ?(?:die|eine"
+    r"|meine)? ?(?:\w+ )?(?:antwort|version|fassung).{0,60}"
+    r"|(?:以下|下面|这)(?:是|为).{0,20}(?:回答|答案|版本|回复)",
+    re.IGNORECASE,
+)
+"""Words that hand over an answer."""
 _SHORT = re.compile(
     r"(?:sure,? )?here it is|(?:here(?:['’]s| is)|this is|below is) (?:the|my|your|a) (?:full |final "
     r"|assistant['’]?s )?"
@@ -231,6 +266,7 @@ _LABEL = re.compile(
     r"|redraft)(?: (?:text|below|\d))?"
     r"|(?:a|the|my) (?:\w+ ){0,2}(?:answer|response|reply|version)(?: (?:is|would be|should be|could be|now reads"
     r"|reads))(?: as follows)?"
+    r"|ai|final|(?:draft|version|take|attempt|v) ?\d|result|重新回答|新版|最终版"
     r"|(?:final|new|revised|updated|edited|rewritten|clean|model) (?:draft|message|output|result)"
     r"|(?:(?:die|meine|neue|überarbeitete|verbesserte|korrigierte|gekürzte|endgültige|revidierte) )*(?:antwort|fassung"
     r"|überarbeitung|überarbeitet|neufassung)"
@@ -254,8 +290,10 @@ def announces(head: str) -> bool:
     bare = _ASIDE.sub("", after_openers(bare))
     if _LABEL.fullmatch(bare) or _SHORT.fullmatch(bare):
         return True
-    last = sentences(bare)[-1:]
-    return bool(last) and bool(_ANNOUNCER.match(last[0]) and _REVISED.search(last[0])) and _talk(bare, last[0])
+    said = [after_openers(one) for one in sentences(bare)]
+    if not said or not all(describes(one) or says_nothing(one) or _ANNOUNCER.match(one) for one in said[:-1]):
+        return False
+    return bool(_HANDS_OVER.fullmatch(said[-1]) or (_ANNOUNCER.match(said[-1]) and _REVISED.search(said[-1])))
 
 
 def is_label(head: str) -> bool:
@@ -275,6 +313,11 @@ def describes(sentence: str) -> bool:
     return len(bare) <= LONGEST and bool(_DESCRIBES.match(bare))
 
 
+def thanks(sentence: str) -> bool:
+    """Whether it is a closing that remarks can stand beside: `Hope this helps!`"""
+    return bool(_THANKS.fullmatch(_bare(sentence)))
+
+
 def offers(sentence: str) -> bool:
     """Whether it offers further changes."""
     bare = _bare(sentence)
@@ -288,14 +331,6 @@ def after_openers(text: str) -> str:
             break
         text = text[found.end() :]
     return text
-
-
-def _talk(bare: str, last: str) -> bool:
-    """Whether what stands before the last sentence is talk about the revision too."""
-    return (
-        all(describes(one) or says_nothing(one) or _ANNOUNCER.match(one) for one in sentences(bare)[:-1])
-        or bare == last
-    )
 
 
 def _bare(text: str) -> str:

@@ -30,7 +30,7 @@ _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "「": "」", "『"
 _RULES = frozenset(("---", "***", "___", "* * *", "- - -", "—", "———", "-----", "====", "===", "##", "#", "**"))
 _FENCES = ("```", "~~~")
 _JSON_FENCE = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
-_EMPHASIS = re.compile(r"\*\*\*|\*\*|\*(?=\S)|__|_(?=\w)")
+_EMPHASIS = re.compile(r"\*\*\*|\*\*|~~|\*(?=\S)|__|_(?=\w)")
 _SENTENCE = 8
 """Words from which a text in brackets or emphasis is an answer and not an aside."""
 _JSON_MOST = 200_000
@@ -73,12 +73,12 @@ def without_json(text: str) -> str:
         return text
     if not isinstance(found, dict):
         return text
-    named = [
-        value for key, value in found.items() if _KEY.fullmatch(str(key)) and isinstance(value, str) and value.strip()
-    ]
-    rewritten = [value for key, value in found.items() if re.match("revis|rewr|final|new", str(key)) and value in named]
-    held = rewritten or named
-    return held[0].strip() if len(held) == 1 else text
+    while len(found) == 1 and isinstance(inner := next(iter(found.values())), dict):
+        found = inner
+    texts = {str(key): value.strip() for key, value in found.items() if isinstance(value, str) and value.strip()}
+    named = {key: value for key, value in texts.items() if _KEY.fullmatch(key)}
+    held = [value for key, value in named.items() if re.match("revis|rewr|final|new", key)] or list(named.values())
+    return held[0] if len(held) == 1 else text
 
 
 def without_tag(text: str) -> str:
@@ -136,12 +136,10 @@ def without_rules(text: str) -> str:
 
 def without_marks(text: str) -> str:
     """`text` without emphasis, quotation marks of lines, or a box, where that holds all of it."""
-    if (
-        (found := _EMPHASIS.match(text))
-        and text.endswith(found[0])
-        and found[0] not in text[len(found[0]) : -len(found[0])]
-    ):
-        return text[len(found[0]) : -len(found[0])].strip()
+    found = _EMPHASIS.match(text)
+    inner = text[found.end() : -found.end()] if found and text.endswith(found[0]) else ""
+    if found and found[0] not in inner and len(inner.split()) >= _SENTENCE:
+        return inner.strip()
     if text.startswith("\\boxed{") and text.endswith("}"):
         return text[7:-1].strip()
     lines = text.split("\n")
