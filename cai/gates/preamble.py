@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from cai.core.language import letters
 from cai.core.plugin_types import Gate, GateInput
 from cai.gates.remarks.edges import revised_section, without_head, without_tail
 from cai.gates.remarks.wrappers import WRAPPERS
 
+SHARED = 0.25
+"""Share of its words that a quoted text has from the earlier answer if it is a revision of it."""
 LAYERS = 8
 """Layers that are taken off at most."""
 
@@ -71,7 +74,16 @@ def _without(name: str, whole: str, seen: GateInput) -> str:
     asked, before = seen.prompt.messages[-1].content[:20_000], seen.before.strip()
     wanted = _ASKED.get(name)
     own = (wanted is not None and wanted.search(asked)) or _LAYERS[name](before) != before
-    return whole if own or (name == "fence" and "```" in before) else cut
+    own = own or (name == "fence" and "```" in before) or (name == "quotes" and not _revises(cut, before))
+    return whole if own else cut
+
+
+def _revises(text: str, before: str) -> bool:
+    """Whether a text has words of the answer that it would replace, as a revision has; a quotation has others."""
+    if max(text[:200], default="") >= "\u2e80":  # words of these scripts are not told apart by spaces
+        return True
+    words = set(letters(text[:2000]))
+    return len(words & set(letters(before[:4000]))) >= SHARED * len(words)
 
 
 def _removed(whole: str, inner: str) -> str:
