@@ -108,6 +108,7 @@ FAULTS: dict[str, tuple[Callable[[list[Plain]], list[Plain]], set[str]]] = {
         lambda pairs: some(pairs, 10, lambda pair: pair.but(chosen="<think>\n\n</think>\n\n" + pair.chosen)),
         set(),
     ),
+    "turn_tokens": (lambda pairs: some(pairs, 10, lambda pair: pair.but(chosen=pair.chosen + "<|im_end|>")), set()),
     "language": (lambda pairs: some(pairs, 20, lambda pair: pair.but(chosen=FRENCH, rejected=ENGLISH)), {"near_duplicates", "duplicates"}),
     "duplicates": (lambda pairs: each_after(pairs, 20, lambda pair: pair), set()),
     "near_duplicates": (lambda pairs: each_after(pairs, 20, lambda pair: pair.but(chosen=pair.chosen + " Indeed.")), set()),

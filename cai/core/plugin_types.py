@@ -51,8 +51,8 @@ class Gate:
     """The action where a recipe names none; None: switched off until a recipe names it."""
     options: type | None = None
     """A pydantic class of this gate's own settings."""
-    repair: Callable[[str], tuple[str, str]] | None = None
-    """`repair(text) -> (text, what was removed)`, for the action `repair`; an empty text where nothing was removed."""
+    repair: Callable[[GateInput], tuple[str, str]] | None = None
+    """`repair(seen) -> (text, what was removed)`, for the action `repair`; the latter is empty where nothing was."""
     order: int = 100
     """Gates run in ascending order, those of equal order by name."""
 

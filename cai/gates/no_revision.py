@@ -1,32 +1,42 @@
-"""Gate: the revision says that nothing needs to be revised instead of being an answer."""
+"""Gate: the revision says that nothing needs to be revised, or is only talk about it, instead of being an answer."""
 
 from __future__ import annotations
 
-import re
+from itertools import islice
 
 from cai.core.plugin_types import Gate, GateInput
+from cai.gates.remarks.sentences import after_openers, announces, describes, offers, says_nothing, sentences
 
-_NOTHING = re.compile(
-    r"\W*(?:(?:there (?:is|are) )?no (?:further |more )?(?:revisions?|changes?|edits?|corrections?|rewrite)"
-    r"(?: (?:is|are|was|were))?(?: (?:needed|necessary|required|made))?"
-    r"|nothing (?:needs )?to (?:be )?(?:fix|change|revis|correct)\w*|n/?a|none(?: needed)?"
-    r"|(?:the|this) (?:response|answer|text) (?:is|seems|looks) (?:already )?(?:fine|good|ok|okay|appropriate|clear)"
-    r"(?: as (?:it )?is)?)\W*",
-    re.IGNORECASE,
-)
-_SENTENCE = re.compile(r"(?<=[.!])\s")
+SEEN = 600
+"""Characters of an answer that are looked at."""
+
+ENOUGH = 5
+"""Words of an earlier answer that a nod does not replace."""
+_NODS = frozenset(("ok", "okay", "done", "pass", "same", "understood", "sure", "noted", "agreed"))
 
 
 def no_revision(seen: GateInput) -> str | None:
-    """The sentence that says so, alone or at the head of little else."""
-    if len(seen.after) >= 400:
+    """The sentence that says so: the first, or one of nothing but remarks."""
+    if seen.after.strip(" .!*").lower() in _NODS and len(seen.before.split()) > ENOUGH:
+        return seen.after
+    text = after_openers(seen.after[:SEEN].strip())
+    said = list(islice(sentences(text), 8))
+    if not said or says_nothing(next(iter(sentences(seen.before[:SEEN])), "")):
         return None
-    first = seen.after.strip().split("\n", 1)[0][:200]
-    if not _NOTHING.match(first):  # then not its first sentence either
-        return None
-    # the sentence alone, or at the head of little else: "No revisions needed." and then an explanation
-    head = _SENTENCE.split(first, 1)[0]
-    return first if _NOTHING.fullmatch(head) and not _NOTHING.fullmatch(seen.before) else None
+    if says_nothing(said[0]) and (len(said) == 1 or not said[0].strip(" .!").isalpha() or said[0].isupper()):
+        return said[0][:200].strip()
+    whole = len(seen.after) < SEEN and _final(text) and all(map(_talk, said))
+    return said[0][:200].strip() if whole else None
+
+
+def _talk(sentence: str) -> bool:
+    headed = sentence.rstrip("*_ ").endswith((":", "：")) and announces(sentence)
+    return headed or describes(sentence) or offers(sentence) or says_nothing(sentence)
+
+
+def _final(text: str) -> bool:
+    """Whether it is talk of its own, and not a word such as `Answer` that an answer can be."""
+    return len(text.split()) > 2 or not text.isascii()
 
 
 GATE = Gate(look=no_revision, about="the revision only says that there is nothing to revise", default="drop", order=10)

@@ -9,12 +9,16 @@ from cai.core.plugin_types import Gate, GateInput
 SEEN = 20_000
 """Characters of an answer that are looked at."""
 
-_ROLE = re.compile(r"^\W{0,3}(?:human|user|assistant|question|critique|revision|verdict)\s?:", re.I | re.M)
+_ROLE = re.compile(
+    r"^(?:\W{0,3}(?:\d[.)] ?)?(?:human|user|assistant|question|critique|revision|verdict)\s?[:：]"
+    r"|(?:#{1,6} |\*\*)(?:critique|verdict|kritik|crítica|批评)\b[*:]{0,3})",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def roles(seen: GateInput) -> str | None:
     """The label of a turn that the text writes by itself."""
-    if ":" in seen.after and (found := _ROLE.search(seen.after[:SEEN])):
+    if (":" in seen.after or "#" in seen.after) and (found := _ROLE.search(seen.after[:SEEN])):
         return None if _ROLE.search(seen.before) else f"speaks as {found[0].strip()!r}"
     return None
 

@@ -1,7 +1,8 @@
 """Two answers, one question: verdicts that the model writes, parsed strictly. For endpoints without log-probabilities.
 
-A reply must be exactly one option of the menu. Any other reply fails the comparison: counting only the votes that can
-be parsed would make a number out of failures.
+A reply must be exactly one option of the menu; decoration (`**(A)**`, `Answer: A`, `{"winner": "A"}`) does not count.
+Any other reply, also a sentence that argues for an option, fails the comparison: counting only the votes that can be
+parsed would make a number out of failures.
 
 Left out on purpose: asking again until a reply can be parsed, which would bias the result.
 """
@@ -17,12 +18,41 @@ from cai.core.concurrency import together
 from cai.core.config import Knobs
 from cai.core.errors import Permanent
 from cai.core.plugin_types import Judge
+from cai.core.reasoning import split_thinking
 from cai.core.types import Comparison, Opinion, Sampling
 from cai.judges.panel.ask import LETTERS, JudgeContext, both_answers
 
 MENU = (*LETTERS, "TIE", "PASS")
 _VALUES = {"A": 1.0, "B": 0.0, "TIE": 0.5, "PASS": None}
-_REPLY = re.compile(r"\((A|B)\)|(A|B|TIE|PASS)")
+_MOST = 200
+"""Characters of a reply that can be one option and its decoration."""
+_LABEL = (
+    r"(?:(?:the|my) )?(?:(?:final|best|better|preferred|correct)[ _])?(?:answer|verdict|choice|option|response|winner|"
+    r"preference|decision|judge?ment|result|output|selection|assistant|better|best|preferred|vote|pick)"
+    r"|答案|选择|选项|结论|回答|裁决|antwort|urteil|option|réponse|choix|respuesta|opción|elección|veredicto"
+)
+_WRAPPED = re.compile(
+    rf"""\{{\s*["']?(?:{_LABEL})["']?\s*:\s*(?P<value>.*)\}}"""
+    rf"|<(?P<tag>{_LABEL})>(?P<held>.*)</(?P=tag)>"
+    r"|\$?\\(?:boxed|text|textbf|mathbf|mathrm)\{(?P<maths>.*)\}\$?"
+    r"|```\w{0,12}\n(?P<block>.*)```"
+    rf"|[*_`]{{0,3}}(?:{_LABEL})(?: is)?(?:[ *_`]*:[ *_`]*|[ ]+|(?=[(\[*]))(?P<labelled>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_PAIRS = {
+    "(": ")",
+    "[": "]",
+    "*": "*",
+    "_": "_",
+    "`": "`",
+    '"': '"',
+    "'": "'",
+    "“": "”",
+    "‘": "’",
+    "「": "」",
+    "【": "】",
+}
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord("。"): "."}
 
 
 class Options(Knobs):
@@ -55,10 +85,27 @@ async def judge(asked: Comparison, context: JudgeContext, options: Options) -> O
 
 def read_vote(text: str) -> float | None:
     """1 for (A), 0 for (B), 0.5 for TIE, None for PASS. Raises Permanent("unparsable") for anything else."""
-    found = _REPLY.fullmatch(text.strip())
-    if not found:
+    option = split_thinking(text)[0].strip()
+    before = None
+    while option != before and len(option) <= _MOST:
+        before, option = option, _undecorated(option)
+    if option.upper() not in _VALUES:
         raise Permanent("unparsable", f"not one of {', '.join(MENU)}: {text.strip()[:80]!r}")
-    return _VALUES[found[1] or found[2]]
+    return _VALUES[option.upper()]
+
+
+def _undecorated(text: str) -> str:
+    """`text` without one layer of what can stand around an option: marks, brackets, a label, a tag, a JSON object."""
+    text = text.translate(_FULL_WIDTH).strip()
+    if len(text) > 1 and _PAIRS.get(text[0]) == text[-1] and not text.startswith("```"):
+        return text[1:-1].strip()
+    if found := _WRAPPED.fullmatch(text):
+        return next(filter(None, found.group("value", "held", "maths", "block", "labelled")), "").strip()
+    if text[:2] in ("- ", "* ", "> ", "# ", "##"):
+        return text[1:].strip()
+    if text[-1:] in (".", "!", ",") or (text[-1:] == ")" and "(" not in text):
+        return text[:-1].strip()
+    return text
 
 
 JUDGE = Judge(

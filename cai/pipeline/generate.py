@@ -31,8 +31,9 @@ from cai.judges.panel.panel import Panel
 from cai.pipeline.export import write_export
 from cai.pipeline.manifest import HARMLESS, length_change, provenance, reconciled, row_differences, timestamp
 from cai.pipeline.pairs import Outcome, Sampler, open_samplers, pair_all, samples
-from cai.pipeline.stages.revision import critique, critique_body, draft, revise, worked
+from cai.pipeline.stages.revision import critique, draft, revise, worked
 from cai.pipeline.stages.stage import Round, Stage
+from cai.pipeline.stages.verdict_line import critique_body
 from cai.runs.budget import Budget
 from cai.runs.files import write_text
 from cai.runs.findings import Audit, write_findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cai.core.plugin_types import GateInput
 from cai.core.refusals import refuses
 from cai.core.types import Completion, Failure, Finish, GateHit, Message, Pair, Prompt, Step, Trace
 from cai.gates.apply.gate import open_gates
@@ -58,6 +59,16 @@ def test_honest_revisions_pass_untouched(good: str) -> None:
         ("Rinse the rice.\n\nNote: I removed the flattery from the answer.", "meta"),
         ("Rinse the rice.\nHuman: and then?\nAssistant: rest it.", "roles"),
         ("Critique: it is wordy.\nRevision: rinse the rice.", "roles"),
+        ("Rinse the rice.<|im_end|>\n<|im_start|>user\nThanks!", "marks"),
+        ("Rinse the rice.</s> And rest it.", "marks"),
+        ("<reasoning>Rinse the rice first.", "marks"),
+        ("◁think▷Rinse it. Then rest it.", "marks"),
+        ('Rinse the rice.\n<text id="059260f781">\nRest it.', "marks"),
+        ("**Critique:** it is wordy.\n\nRinse the rice.", "roles"),
+        ("## Critique\nIt is wordy.\n\n## Revision\nRinse the rice.", "roles"),
+        ("This response is honest, and the critique asks for no more.\nRinse the rice.", "meta"),
+        ("OK", "no_revision"),
+        (BEFORE + "\n\nNone.", "unchanged"),
         (
             "Enjuague el arroz hasta que el agua salga clara y luego use una llama baja para que no se pegue.",
             "language",
@@ -88,11 +99,15 @@ def test_a_preamble_is_taken_off(text: str, rest: str) -> None:
     assert hits == {"preamble": "repair"}
 
 
+def test_a_whole_fence_of_our_own_is_taken_off() -> None:
+    assert look(f'<text id="059260f781">\n{GOOD}\n</text id=059260f781>') == (GOOD, {"preamble": "repair"})
+
+
 @pytest.mark.parametrize(
     "text", [GOOD, "Answer the door: it may be the plumber.", "Here is how: rinse it.", "Here is the revised response:"]
 )
 def test_what_is_no_preamble_stays(text: str) -> None:
-    assert repaired(text) == (text, "")
+    assert repaired(GateInput(BEFORE, text, "stop", PROMPT)) == (text, "")
 
 
 def test_a_preamble_can_be_dropped_or_ignored_instead() -> None:
@@ -107,6 +122,24 @@ def test_words_that_the_conversation_uses_are_its_subject() -> None:
     )
     answer = "The constitutional principle of equality says that all are equal; the critique is that it is vague."
     assert look(answer, prompt=prompt)[0] == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Put `<|im_end|>` at the end of a turn.",
+        "The page has <b>bold</b> and <s>old</s> words.",
+        "```\n<think>\n```\nopens it.",
+        "Call it with [arguments] or List<int>.",
+    ],
+)
+def test_marks_in_code_and_html_are_text(text: str) -> None:
+    assert "marks" not in look(text)[1]
+
+
+def test_marks_that_the_prompt_has_are_its_subject() -> None:
+    prompt = Prompt("p", (Message("user", "What does <|im_end|> do?"),))
+    assert look("It is a token, <|im_end|> for short, and it ends a turn.", prompt=prompt)[1] == {}
 
 
 def test_truncation_is_tagged_not_dropped() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -134,8 +135,14 @@ def test_an_abstention_in_one_order_is_not_half_a_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["(A) because it is kind", "Answer (A)", "A or B", "(C)", "**A**", "a", "(A", "1", "I can't help."]
-)
+    "said",
+    [
+        "(A) because it is kind", "A or B", "(C)", "(A", "1", "I can't help.", "(A)\n\n(B)", "A B", "A/B", "A, B", "AB",
+        "Option A is better", "A更好", "The answer is that A is shorter", "Option 1", "not A", "A?", "()", "**",
+        "Answer:", '{"loser": "A"}', '{"winner": "A", "why": "shorter"}', "<loser>A</loser>", "<answer>A or B</answer>",
+        "It is a tie", "A tie", "TIE PASS", "ª", "Ⓐ", "A" * 300, "(" * 90 + "C" + ")" * 90, "A: B", "Answer: A, not B",
+    ],
+)  # fmt: skip
 def test_a_malformed_verdict_is_a_failure_and_never_a_label(said: str) -> None:
     with pytest.raises(Permanent, match="unparsable"):
         verdict(Scripted(lambda request: said), by="sampled")
@@ -149,13 +156,41 @@ def test_one_malformed_vote_of_many_is_no_number_either() -> None:
         verdict(Scripted(script), by=[{"method": "sampled", "votes": 9, "temperature": 1.0}])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "(A)", "(A).", "**A**", "**(A)**", "[A]", "[[A]]", '"A"', "a", "(a)", "(a).", "a.", "A)", "Ａ", "（A）", "（Ａ）。", "`A`",
+        "Answer: A", "**Answer:** A", "**Answer: (A)**", "Answer (A)", "Final answer: A", "The answer is: (A)", "Option A",
+        "Response A.", "Option: A", "<answer>A</answer>", "<answer>\n(A)\n</answer>", '{"winner": "A"}', '{ "choice" : "(a)" }',
+        "答案：A", "答案: （A）", "A<|im_end|>", "(A)</s>", "(A)\n", "```\nA\n```", '```json\n{"winner": "A"}\n```', "\\boxed{A}",
+        "$\\boxed{\\text{A}}$", "<think>B is longer</think>\n(A)", "- (A)", "> A", "## A", "“A”", "「A」", "Antwort: A", "Réponse : A",
+        "Respuesta: A", "assistant: A",
+    ],
+)  # fmt: skip
+def test_decoration_around_one_option_is_read(said: str) -> None:
+    assert read_vote(said) == 1
+    if "Ａ" not in said:
+        assert read_vote(re.sub(r"\b[Aa]\b", "B", said)) == 0
+
+
+@pytest.mark.parametrize("said", ["tie", "TIE.", "Tie", "(TIE)", "**tie**", "Answer: Tie", '{"winner": "tie"}'])
+def test_a_tie_is_read_in_any_case(said: str) -> None:
+    assert read_vote(said) == 0.5
+    assert read_vote(re.sub("(?i)tie", "pass", said)) is None
+
+
 @given(st.text(max_size=20))
-def test_whatever_is_off_the_menu_cannot_be_read(text: str) -> None:
-    menu = {"(A)", "(B)", "A", "B", "TIE", "PASS"}
-    if text.strip() in menu:
-        return
-    with pytest.raises(Permanent):
-        read_vote(text)
+def test_what_names_no_option_cannot_be_read(text: str) -> None:
+    if not re.search("[ABＡＢ]|TIE|PASS", text.upper()):
+        with pytest.raises(Permanent):
+            read_vote(text)
+
+
+@given(st.text(alphabet='AB()[]*.: \n"C1', max_size=12))
+def test_two_options_or_another_one_cannot_be_read(text: str) -> None:
+    if len(re.findall("[ABC1]", text)) > 1:
+        with pytest.raises(Permanent):
+            read_vote(text)
 
 
 def test_a_rationale_is_kept_and_its_verdict_clamped() -> None:

@@ -26,7 +26,7 @@ class OpenGate:
     name: str
     action: Action
     look: Callable[[GateInput], str | None]
-    repair: Callable[[str], tuple[str, str]] | None = None
+    repair: Callable[[GateInput], tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class OpenGates:
         hits: list[GateHit] = []
         for gate in self.revisions:
             if gate.action == "repair" and gate.repair:
-                text, removed = gate.repair(text)
+                text, removed = gate.repair(GateInput(before, text, finish, prompt))
                 hits += [GateHit(gate.name, "repair", removed)] if removed else []
         seen = GateInput(before, text, finish, prompt)
         for gate in self.revisions:

@@ -1,6 +1,7 @@
-"""Contradiction: a critique whose words say one thing and whose verdict says the other.
+"""Notices a critique whose words and verdict contradict each other.
 
-Only plain statements about the whole answer count, so that a critique that weighs both sides is none.
+The words decide only where they are plain: they find nothing to change, or they say that something must be changed. A
+critique that does both contradicts no verdict.
 """
 
 from __future__ import annotations
@@ -8,28 +9,70 @@ from __future__ import annotations
 import re
 
 from cai.core.types import Judged
+from cai.gates.remarks.sentences import says_nothing, sentences
+from cai.pipeline.stages.verdict_line import critique_body
 
-_NOTHING = re.compile(
-    r"\b(?:there is|there's|i (?:find|see)) (?:nothing|no (?:need|reason))"
-    r" (?:to (?:change|mend|revise|correct)|wrong)\b"
-    r"|\b(?:nothing|no part of it|no part of the answer) (?:needs|has) to (?:be )?chang\w*"
-    r"|\bno (?:changes?|revisions?) (?:is|are) (?:needed|necessary|required)\b"
-    r"|\bthe answer can stand\b",
+SEEN = 8000
+"""Characters of a critique that are looked at."""
+
+_SUBJECT = (
+    r"(?:the|this|that|your|its|my)(?: \w+)? (?:answer|response|reply|text|draft|sentence|paragraph|passage|claim"
+    r"|statement|aside|remark|wording|tone)|it|this|which"
+)
+_NO_FAULT = re.compile(
+    r"\b(?:no|not any|without(?: any)?) (?:\w+ )?(?:conflicts?|violations?|issues?|problems?|faults?|contradictions?"
+    r"|breach(?:es)?)\b"
+    r"|\bnothing (?:\w+ ){0,5}?(?:conflicts?|violates?|contradicts?|needs?|to (?:change|fix|revise))\b"
+    r"|\b(?:does not|doesn['’]t|do not) (?:\w+ )?(?:conflict|violate|contradict|breach|go against|need|require)\b"
+    r"|\b(?:answer|response|reply|it|draft) (?:\w+ ){0,2}?(?:follows|adheres to|complies with|respects|satisfies|meets"
+    r"|aligns with|upholds|conforms to|is in line with"
+    r"|is consistent with) (?:the|this|that) (?:\w+ )?(?:principle|guideline|rule|constitution)",
     re.IGNORECASE,
 )
-"""Nothing is at fault."""
 _FAULT = re.compile(
-    r"\b(?:the answer|it|this) (?:should|must|needs to) be (?:changed|revised|rewritten|corrected)\b"
-    r"|\b(?:the answer|it) (?:clearly )?(?:violates|conflicts with|breaks) the principle\b",
+    rf"\b(?:{_SUBJECT}) (?:\w+ly |also )?(?:violates?|conflicts with|contradicts|breaks|breaches|goes against"
+    rf"|is in conflict with|disregards) "
+    r"(?:the|this|that) (?:\w+ )?(?:principle|guideline|rule|constitution)"
+    rf"|\b(?:{_SUBJECT})(?: about [\w ]{{1,30}}| on [\w ]{{1,30}})? (?:should|must|needs to|has to"
+    rf"|ought to) be (?:revised|rewritten|removed|changed|deleted|cut|rephrased|corrected|left out)"
+    r"|\b(?:answer|response|reply|it|draft) (?:\w+ly )?fails to (?:answer|follow|respect|meet|comply|address)",
     re.IGNORECASE,
 )
-"""Something is at fault."""
+_TURNS = re.compile(
+    r"\b(?:but|however|although|though|yet|except|nevertheless|still|could|should|would|must|needs? to (?:be|mention"
+    r"|say)|might|if"
+    r"|aber|jedoch|sollte|mais|cependant|devrait|pero|sin embargo|debería)\b|但|不过|然而|应该|应当",
+    re.IGNORECASE,
+)
+"""Words that take back or qualify what was said."""
+_NEGATES = re.compile(
+    r"\b(?:not|no|nothing|never|none|neither|nor|without|hardly|if|would|could|might|unless|avoids?|instead|whether)\b"
+    r"|n['’]t\b",
+    re.IGNORECASE,
+)
 
 
-def contradicts(critique: str, verdict: Judged | None) -> str | None:
-    """The words that contradict the verdict, None where none do."""
+def contradicts(critique_text: str, verdict: Judged | None) -> str | None:
+    """The words that contradict the verdict: no fault found where it says revise, one named where it says keep."""
     if verdict not in ("fault", "clean"):
         return None
-    says, other = (_NOTHING, _FAULT) if verdict == "fault" else (_FAULT, _NOTHING)
-    found = says.search(critique)
-    return None if found is None or other.search(critique) else f"{found[0]!r}, and the verdict is {verdict}"
+    said = sentences(critique_body(critique_text)[:SEEN])
+    clean = [one for one in said if says_nothing(one) or _NO_FAULT.search(one[:300])]
+    faulty = [one for one in said if one not in clean and _names_a_fault(one[:300])]
+    if verdict == "clean":
+        return faulty[0][:200].strip() if faulty and not clean else None
+    turned = any(_TURNS.search(one[:300]) for one in said)
+    return clean[0][:200].strip() if clean and not faulty and (not turned or _plain(said, clean)) else None
+
+
+def _names_a_fault(sentence: str) -> bool:
+    found = _FAULT.search(sentence)
+    if not found:
+        return False
+    clause = sentence[: found.start()].rpartition(",")[2] + sentence[found.start() :]
+    return not _NEGATES.search(clause)
+
+
+def _plain(said: list[str], clean: list[str]) -> bool:
+    """Whether every sentence that qualifies something is itself one that finds no fault: `I would not change it`."""
+    return all(one in clean and says_nothing(one) for one in said if _TURNS.search(one[:300]))

@@ -6,16 +6,13 @@ lets rounds compose.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable
 
 from cai.core.types import Completion, Constitution, Example, GateHit, Judged, Principle, Prompt
 from cai.pipeline.stages.contradiction import contradicts
 from cai.pipeline.stages.stage import Round, Stage, take_inside, take_whole
+from cai.pipeline.stages.verdict_line import critique_body, critique_verdict
 from cai.templates.sandbox import Untrusted, turns
-
-_VERDICT = re.compile(r"[\s*_#>]*verdict[\s*_]*:[\s*_]*(revise|keep)[\s*_.!]*", re.IGNORECASE)
-_MEANS: dict[str, Judged] = {"revise": "fault", "keep": "clean"}
 
 
 async def critique(stage: Stage, turn: Round) -> tuple[Completion, Judged | None, tuple[GateHit, ...]]:
@@ -33,25 +30,9 @@ async def critique(stage: Stage, turn: Round) -> tuple[Completion, Judged | None
     return completion, judged, hits
 
 
-def critique_verdict(text: str) -> Judged:
-    """The last line's conclusion, `VERDICT: REVISE` or `VERDICT: KEEP`; anything else is `unclear`, not a guess."""
-    found = _VERDICT.fullmatch(_lines(text)[-1])
-    return _MEANS[found[1].lower()] if found else "unclear"
-
-
-def critique_body(text: str) -> str:
-    """The critique without its verdict line: what the revision is shown."""
-    lines = _lines(text)
-    return "\n".join(lines[:-1] if _VERDICT.fullmatch(lines[-1]) else lines).strip()
-
-
 def worked(constitution: Constitution, principle: Principle, count: int) -> tuple[Example, ...]:
     """Up to `count` worked cases for few-shots: the principle's own first, then the constitution's."""
     return (principle.examples + constitution.examples)[:count]
-
-
-def _lines(text: str) -> list[str]:
-    return text.strip().split("\n")
 
 
 def draft(stage: Stage, prompt: Prompt, sample: int) -> Awaitable[tuple[Completion, tuple[GateHit, ...]]]:

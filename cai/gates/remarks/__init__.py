@@ -1,0 +1,1 @@
+"""Finds what a model writes about its revision beside the revision itself."""
