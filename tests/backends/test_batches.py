@@ -54,6 +54,8 @@ async def test_a_run_takes_one_batch_a_stage(recipe_of: Any, tmp_path: Path, bac
 
 
 async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of: Any, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"  # the mock server's verdicts cannot be read, which stops a run after 16
+    few.write_text("".join(json.dumps({"prompt": f"What is thing {n}?"}) + "\n" for n in range(10)))
     async with running(Options(port=0, batch_seconds=0.1)) as mock:
         place = {"backend": "openai", "model": "m", "base_url": mock.url, "batch_poll": 0.05}
         plain = recipe_of(
@@ -62,6 +64,7 @@ async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of:
             judge={"method": "sampled", "model": {**place, "model": "judge"}},
             templates="large",
             critique={"rounds": 1},
+            prompts=str(few),
         )
         said = (await generate(by_batch(plain, tmp_path / "batches"), Run(tmp_path / "run"))).as_json()
     handed_in = [json.loads(note.read_text()) for note in (tmp_path / "batches").glob("*.json")]
@@ -70,7 +73,7 @@ async def test_batches_are_for_every_model_at_a_vendor_judgements_too(recipe_of:
 
 
 def test_batches_without_a_vendor_are_refused(recipe_of: Any, tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match="no model of this recipe is at a vendor"):
+    with pytest.raises(Mistake, match="no model of this recipe is at an endpoint"):
         by_batch(recipe_of(), tmp_path)
 
 
