@@ -21,12 +21,14 @@ def no_revision(seen: GateInput) -> str | None:
         return seen.after
     text = after_openers(seen.after[:SEEN].strip())
     said = list(islice(sentences(text), 8))
-    if not said or says_nothing(next(iter(sentences(seen.before[:SEEN])), "")):
+    if not said:
         return None
-    if says_nothing(said[0]) and (len(said) == 1 or not said[0].strip(" .!").isalpha() or said[0].isupper()):
-        return said[0][:200].strip()
-    whole = len(seen.after) < SEEN and _final(text) and all(map(_talk, said))
-    return said[0][:200].strip() if whole else None
+    nothing = says_nothing(said[0]) and (len(said) == 1 or not said[0].strip(" .!").isalpha() or said[0].isupper())
+    if not nothing and not (len(seen.after) < SEEN and _final(text) and all(map(_talk, said))):
+        return None
+    if says_nothing(next(iter(sentences(seen.before[:SEEN])), "")):
+        return None
+    return said[0][:200].strip()
 
 
 def _talk(sentence: str) -> bool:

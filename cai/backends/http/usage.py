@@ -20,6 +20,10 @@ def reported_usage(answer: object, size: int, max_tokens: int) -> Usage | None:
     found = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(found, dict):
         return None
+    prompt, written = found.get("prompt_tokens"), found.get("completion_tokens")
+    if type(prompt) is int and type(written) is int:  # as nearly always, which is worth no list
+        sane = 0 < prompt <= size + SLACK and 0 <= written <= max_tokens + SLACK
+        return Usage(prompt, written) if sane else None
     written = found.get("completion_tokens", found.get("output_tokens"))
     if "prompt_tokens" in found:
         read = [found["prompt_tokens"]]

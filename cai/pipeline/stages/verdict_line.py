@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from cai.core.reasoning import split_thinking
 from cai.core.types import Judged
@@ -30,6 +31,7 @@ def critique_body(text: str) -> str:
     return _concluded(text)[0]
 
 
+@lru_cache(maxsize=64)  # a critique is read for its verdict, its body and for contradictions, one after the other
 def _concluded(text: str) -> tuple[str, Judged | None]:
     """The text without the verdict at its end, and the verdict; two that differ are none.
 
