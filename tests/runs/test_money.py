@@ -42,6 +42,8 @@ class Server:
 
     async def post(self, path: str, body: bytes) -> Any:
         way = self.ways[self.requests % len(self.ways)]
+        if way == "busy" and self.requests > 200:  # a server that is always busy is asked for ten minutes
+            way = "refused"
         self.requests += 1
         await asyncio.sleep(0)
         if way == "refused":

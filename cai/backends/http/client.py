@@ -216,6 +216,8 @@ class EndpointClient:
     def _booked(self, data: Any, claim: Claim, read: Read[Answer]) -> Answer:
         """What `read` finds in an answer, which is booked whatever is found. Raises CaiError."""
         used = reported_usage(data, claim.size, claim.max_tokens)
+        if used and not used.completion_tokens and _text_in(data):
+            used = None  # a text of no tokens
         paid = used or estimated_usage(claim.size, _text_in(data))
         try:
             if has_error(data):
