@@ -27,6 +27,11 @@ def mock_server_command(
     queue: Annotated[bool, typer.Option("--queue", help="Let more than the capacity wait instead.")] = False,
     key: Annotated[str | None, typer.Option(help="Ask for this key.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other faults.")] = 0,
+    replay: Annotated[
+        Path | None, typer.Option(help="A recorded answer to give: a file of {status, headers, body}.")
+    ] = None,
+    replay_if: Annotated[str, typer.Option(help="Give it only to requests that hold this text.")] = "",
+    replay_first: Annotated[int | None, typer.Option(min=1, help="Give it only to so many requests.")] = None,
 ) -> None:
     """Serve made-up answers like an OpenAI or Anthropic endpoint, faults and all: to try a recipe without a key."""
     from cai.backends.mock.server import serve
@@ -39,6 +44,7 @@ def mock_server_command(
         rates[kind] = parse_yaml(f"v: {rate or 'missing'}", f"--fault {each}").data["v"]
     given = {"port": port, "latency": latency, "faults": rates, "retry_after": retry_after, "stall": stall}
     given |= {"capacity": capacity, "queue": queue, "key": key, "seed": seed}
+    given |= {"replay": replay, "replay_if": replay_if, "replay_first": replay_first}
     options = parse_options(Document("--fault", given, None), Options)
     serve(options, lambda url: print(f"base_url: {url}  (counts: {url.removesuffix('/v1')}/stats)", flush=True))
 

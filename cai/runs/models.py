@@ -21,6 +21,12 @@ from cai.runs.recipe import ModelChoice
 _LOOPBACK = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)", re.IGNORECASE)
 
 
+SPEAK_OPENAI = (
+    "vllm", "sglang", "llamacpp", "llama.cpp", "llama_cpp", "ollama", "tgi", "lmstudio", "together", "groq", "mistral",
+    "deepseek", "openrouter", "azure", "fireworks", "litellm",
+)  # fmt: skip
+"""Servers and vendors that are no backend of their own."""
+
 Way = Callable[[Model], Model] | None
 """What stands between the journal and a model: nothing, or what asks it in another way or not at all."""
 
@@ -55,6 +61,9 @@ def open_model(choice: ModelChoice, role: str) -> Model:
 
     Where its code may not be loaded, a model that answers nothing.
     """
+    if choice.backend.lower() in SPEAK_OPENAI:
+        fix = "it speaks OpenAI's API: set `backend: openai` and `base_url` to its address, such as http://host:8000/v1"
+        raise Mistake(f"recipe: {role}.backend", f"there is no backend {choice.backend!r}", fix)
     try:
         backend = find_plugin("backends", choice.backend, Backend)
         return backend.open(parse_options(Document(f"recipe: {role}", choice.options, None), backend.options))

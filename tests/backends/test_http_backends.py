@@ -31,7 +31,8 @@ from cai.runs.budget import CallTally
 from cai.runs.folder import Run
 from cai.runs.journal import Journal
 from cai.runs.journaled import through_journal
-from cai.runs.recipe import Recipe
+from cai.runs.models import open_model
+from cai.runs.recipe import ModelChoice, Recipe
 
 CANARY = "sk-canary-0123456789abcdef"
 USED = Usage(11, 3)
@@ -538,3 +539,43 @@ async def test_a_refused_key_or_model_stops_the_run_at_once(
         assert not mock.answered
     assert CANARY not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["api_key", "apiKey", "Authorization", "access_token", "password"])
+def test_a_key_in_the_body_is_refused_by_name_and_not_repeated(name: str) -> None:
+    with pytest.raises(Mistake, match=f"extra_body.{name}.*api_key_env") as error:
+        options({"extra_body": {name: CANARY}})
+    assert CANARY not in str(error.value)
+
+
+async def test_a_key_is_not_sent_and_the_error_says_so() -> None:
+    async with serving(always('{"error": {"message": "No credentials"}}', status=401)) as url:
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url))
+        error = await failing(model, ASKED)
+        await model.close()
+    assert isinstance(error, Refused)
+    assert "none was sent" in str(error)
+    assert "api_key_env" in str(error)
+
+
+@pytest.mark.parametrize("backend", ["vllm", "Ollama", "llama.cpp"])
+def test_a_server_that_speaks_openais_api_is_no_backend(backend: str) -> None:
+    with pytest.raises(Mistake, match="backend: openai"):
+        open_model(ModelChoice(backend=backend), "writer")
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("key", ["sk-canary-0123456789abcdef", "k7-short"])
+async def test_a_key_is_redacted_after_decoding(monkeypatch: pytest.MonkeyPatch, key: str, escaped: bool) -> None:
+    said = "".join(f"\\u{ord(letter):04x}" for letter in key) if escaped else key
+    monkeypatch.setenv("CAI_TEST_KEY", key)
+    good = '{"choices": [{"message": {"content": "It is KEY."}, "finish_reason": "stop"}]}'
+    for status, text in ((200, good), (400, '{"error": {"message": "bad key KEY"}}')):
+        answer = text.replace("KEY", said)
+        async with serving(always(answer, status=status)) as url:
+            model = openai.open(OpenAIEndpoint(model="m", base_url=url, api_key_env="CAI_TEST_KEY"))
+            if status == 200:
+                assert (await model.complete(ASKED)).text == "It is [key]."
+            else:
+                assert key not in str(await failing(model, ASKED))
+            await model.close()

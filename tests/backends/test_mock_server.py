@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -202,3 +203,28 @@ async def test_it_listens_on_loopback_and_says_so_when_its_port_is_taken() -> No
         with pytest.raises(Mistake, match="--port"):
             async with running(Options(port=port)):
                 pass
+
+
+async def test_a_recorded_answer_is_given_to_whom_it_is_for(tmp_path: Path) -> None:
+    file = tmp_path / "case.json"
+    file.write_text(json.dumps({"status": 403, "headers": {"X-Case": "1"}, "body": {"error": "Content violates"}}))
+    options = Options(port=0, latency=0, replay=file, replay_if="BAD", replay_first=1)
+    async with running(options) as mock:
+        plain = await post(mock, json=body(1))
+        bad = {"model": "m", "messages": [{"role": "user", "content": "BAD thing"}]}
+        first, second = await post(mock, json=bad), await post(mock, json=bad)
+        assert [status for status, _ in (plain, first, second)] == [200, 403, 200]
+        assert mock.replayed == 1
+        usages = [
+            json.loads(answer)["usage"] if isinstance(answer, str) else answer["usage"] for _, answer in (plain, second)
+        ]
+        assert mock.used["completion_tokens"] == sum(
+            usage.get("completion_tokens", usage.get("output_tokens", 0)) for usage in usages
+        )
+
+
+def test_a_file_that_is_no_recorded_answer_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "case.json"
+    file.write_text('{"statuss": 403}')
+    with pytest.raises(Mistake, match="statuss"):
+        Mock(Options(replay=file))

@@ -21,6 +21,7 @@ from cai.core.types import JsonObject
 
 RESERVED = ("model", "messages", "prompt", "system", "stream", "n")
 """Fields of a request body that `extra_body` may not set: cai writes them, or cannot read the answers they cause."""
+_KEY_NAME = re.compile(r"api.?key|secret|password|authorization|bearer|access.?token", re.IGNORECASE)
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
@@ -84,6 +85,9 @@ class Endpoint(Knobs):
     def _is_not_reserved(cls, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if taken := sorted(set(body) & set(RESERVED)):
             raise ValueError(f"may not set {', '.join(taken)}")
+        if named := next((name for name in body if _KEY_NAME.search(name)), ""):
+            fix = "a key in a request body is logged by servers: name its environment variable, api_key_env"
+            raise Mistake(f"recipe: extra_body.{named}", "seems to hold a key", fix)
         return body
 
     @property

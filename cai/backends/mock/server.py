@@ -39,6 +39,8 @@ class _Handlers:
             body = None
         if refused := mock.refuses(request, body):
             return refused
+        if recorded := mock.recorded(raw):
+            return recorded
         if mock.options.capacity and not mock.options.queue and mock.in_flight >= mock.options.capacity:
             mock.faults["over capacity"] += 1
             return overload_response(429, mock.options.retry_after)
@@ -76,6 +78,8 @@ class _Handlers:
             "answered": mock.answered.total(),
             "distinct": len(mock.asked),
             "bytes_read": mock.bytes_read,
+            "used": dict(mock.used),
+            "replayed": mock.replayed,
             "most_in_flight": mock.most_in_flight,
             "faults": dict(mock.faults),
         }

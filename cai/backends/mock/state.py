@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from pydantic_core import to_json
 
 from cai.backends.mock.answers import SHAPES, answer_text, prompt_length, request_digest
 from cai.backends.mock.faults import Fault, draw_fault, error_response
+from cai.backends.mock.replay import read_recorded
 from cai.core.config import Knobs
 from cai.core.types import JsonObject
 
@@ -48,6 +50,12 @@ class Options(Knobs):
     """How long a batch takes."""
     seed: int = 0
     """Draws other faults."""
+    replay: Path | None = None
+    """A recorded answer, given in place of the server's own."""
+    replay_if: str = ""
+    """Only to requests that hold this text."""
+    replay_first: Count | None = None
+    """Only to so many requests, the first ones."""
 
 
 class Mock:
@@ -62,6 +70,29 @@ class Mock:
         self.faults: Counter[str] = Counter()
         self.bytes_read = self.in_flight = self.most_in_flight = 0
         self.slots = asyncio.Semaphore(options.capacity or 1)
+        self.used: Counter[str] = Counter()
+        """Prompt and completion tokens of all answers, as they say it."""
+        self.replayed = 0
+        self._recorded = read_recorded(options.replay) if options.replay else None
+
+    def recorded(self, raw: bytes) -> web.Response | None:
+        """The recorded answer, where this request is to have it."""
+        options, recorded = self.options, self._recorded
+        if recorded is None or options.replay_if.encode() not in raw:
+            return None
+        if options.replay_first is not None and self.replayed >= options.replay_first:
+            return None
+        self.replayed += 1
+        if isinstance(recorded.body, dict):
+            self.count(recorded.body.get("usage"))
+        return recorded.response()
+
+    def count(self, usage: object) -> None:
+        """Add up what an answer says that it used."""
+        for name, value in usage.items() if isinstance(usage, dict) else ():
+            kind = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}.get(name, name)
+            if kind in ("prompt_tokens", "completion_tokens") and isinstance(value, int):
+                self.used[kind] += value
 
     def reply(self, path: str, body: JsonObject, raw: bytes, *, batch: bool = False) -> tuple[Fault | None, bytes]:
         """The fault drawn for this try of `body`, and the answer's JSON."""
@@ -69,7 +100,10 @@ class Mock:
         self.asked[key] += 1
         fault = draw_fault(self.options.faults, key, self.asked[key], self.options.seed, batch=batch)
         text, finish, words = answer_text(key, body)
-        answer = to_json(SHAPES[path](key, body, "" if fault == "empty" else text, finish, words))
+        shape = SHAPES[path](key, body, "" if fault == "empty" else text, finish, words)
+        if fault is None or not fault.isdecimal():
+            self.count(shape["usage"])
+        answer = to_json(shape)
         if fault:
             self.faults[fault] += 1
         else:
