@@ -77,6 +77,8 @@ _LEFT_TURN = re.compile(
     rf"{_TOKEN}|(?i:{_any(tuple(name for name in _NAMED if name != _NAMED[1]))})"
     rf"|</?text\b[^<>\n]{{0,4}} ?id ?=[^<>\n]{{0,40}}>?|‹[|/]\w"
 )
+_TRIGGER = re.compile(r"<[^\s=\d]|◁|‹|\[(?:[/|]|(?i:think|inst|eos|end|begin))")
+"""How any mark begins; most texts with a bracket have none."""
 _LEFT = re.compile(rf"{OPENING}|{CLOSING}|{_LEFT_TURN.pattern}")
 _ANSWER = re.compile(r"\s*+<(answer|final_answer|response|output|solution|conclusion)>", re.IGNORECASE)
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})[ \t]*+(.*)")
@@ -90,7 +92,7 @@ def split_thinking(text: str) -> tuple[str, str | None]:
     A mark in code, in quotes, or unclosed in the middle of a line is text that mentions it. One pass over the marks, so
     that a megabyte of hostile marks takes linear time; a text without `<` and `[` takes a microsecond or two.
     """
-    marked = "<" in text or "[" in text or "◁" in text
+    marked = ("<" in text or "[" in text or "◁" in text) and bool(_TRIGGER.search(text))
     if not marked and not _HINT.match(text) and "assistantfinal" not in text:
         return text, None
     answer, thinking = _split_words(text)
@@ -119,7 +121,7 @@ def leftover_mark(text: str, *, thoughts: bool = True) -> str | None:
 
     One in code or in quotes is text.
     """
-    if "<" not in text and "[" not in text and "◁" not in text and "‹" not in text:
+    if ("<" not in text and "[" not in text and "◁" not in text and "‹" not in text) or not _TRIGGER.search(text):
         return None
     found = next(_unquoted(text, _LEFT if thoughts else _LEFT_TURN), None)
     return found[0].strip() if found else None
