@@ -23,8 +23,10 @@ def no_revision(seen: GateInput) -> str | None:
     said = list(islice(sentences(text), 8))
     if not said:
         return None
-    nothing = says_nothing(said[0]) and (len(said) == 1 or not said[0].strip(" .!").isalpha() or said[0].isupper())
-    if not nothing and not (len(seen.after) < SEEN and _final(text) and all(map(_talk, said))):
+    first = says_nothing(said[0])
+    nothing = first and (len(said) == 1 or not said[0].strip(" .!").isalpha() or said[0].isupper())
+    whole = len(seen.after) < SEEN and _final(text) and (first or _remark(said[0])) and all(map(_talk, said[1:]))
+    if not nothing and not whole:
         return None
     if says_nothing(next(iter(sentences(seen.before[:SEEN])), "")):
         return None
@@ -32,8 +34,12 @@ def no_revision(seen: GateInput) -> str | None:
 
 
 def _talk(sentence: str) -> bool:
+    return _remark(sentence) or says_nothing(sentence)
+
+
+def _remark(sentence: str) -> bool:
     headed = sentence.rstrip("*_ ").endswith((":", "：")) and announces(sentence)
-    return headed or describes(sentence) or offers(sentence) or says_nothing(sentence)
+    return headed or describes(sentence) or offers(sentence)
 
 
 def _final(text: str) -> bool:

@@ -13,7 +13,8 @@ import re
 LONGEST = 300
 """Characters of a sentence beyond which it is no remark."""
 _DECORATION = " \t\r\n*_#>`~-–—=¡¿([{)]}\"'“”‘’«»「」『』（）【】"
-_ENDS = re.compile(r"(?<=[.!?])[)\]\"'”’»*_]{0,3}\s+|(?<=[。！？])|\n+")
+_ENDS = re.compile(r"[.!?][)\]\"'”’»*_]{0,3}\s+|[。！？]|\n+")
+"""What ends a sentence; the sign at its start still belongs to it."""
 
 _THING = r"(?:answer|response|reply|revision|version|text|draft|rewrite|rewording|wording|message|redraft)"
 _SAID = (
@@ -281,7 +282,13 @@ _LABEL = re.compile(
 
 def sentences(text: str) -> list[str]:
     """The sentences and lines of a text, none blank."""
-    return [part for part in _ENDS.split(text) if part and part.strip(_DECORATION)]
+    parts, start = list[str](), 0
+    for end in _ENDS.finditer(text):
+        sign = text[end.start()] != "\n"
+        parts.append(text[start : end.start() + sign])
+        start = end.end()
+    parts.append(text[start:])
+    return [part for part in parts if part and part.strip(_DECORATION)]
 
 
 def announces(head: str) -> bool:

@@ -57,12 +57,18 @@ def contradicts(critique_text: str, verdict: Judged | None) -> str | None:
     if verdict not in ("fault", "clean"):
         return None
     said = sentences(critique_body(critique_text)[:SEEN])
-    clean = [one for one in said if says_nothing(one) or _NO_FAULT.search(one[:300])]
-    faulty = [one for one in said if one not in clean and _names_a_fault(one[:300])]
     if verdict == "clean":
-        return faulty[0][:200].strip() if faulty and not clean else None
+        faulty = next((one for one in said if _names_a_fault(one[:300])), None)
+        return None if faulty is None or any(map(_finds_none, said)) else faulty[:200].strip()
+    clean = [one for one in said if _finds_none(one)]
+    if not clean or any(one not in clean and _names_a_fault(one[:300]) for one in said):
+        return None
     turned = any(_TURNS.search(one[:300]) for one in said)
-    return clean[0][:200].strip() if clean and not faulty and (not turned or _plain(said, clean)) else None
+    return clean[0][:200].strip() if not turned or _plain(said, clean) else None
+
+
+def _finds_none(sentence: str) -> bool:
+    return says_nothing(sentence) or bool(_NO_FAULT.search(sentence[:300]))
 
 
 def _names_a_fault(sentence: str) -> bool:
