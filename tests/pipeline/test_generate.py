@@ -267,7 +267,7 @@ asyncio.run(pipeline.generate(recipe.load_recipe({recipe!r}), Run(pathlib.Path({
 class Job:
     """A run in a process of its own; its model writes down every call it gets."""
 
-    def __init__(self, tmp_path: Path, name: str) -> None:
+    def __init__(self, tmp_path: Path, name: str, seconds: float = 0.004) -> None:
         self.folder, self.log = tmp_path / name / "run", tmp_path / name / "asked"
         self.log.parent.mkdir()
         prompts = tmp_path / name / "p.jsonl"
@@ -275,7 +275,7 @@ class Job:
         recipe = tmp_path / name / "r.yaml"
         recipe.write_text(
             f"constitution: default\nprompts: {prompts}\ntemplates: small\ncritique: {{rounds: 2}}\nexport: {{formats: []}}\n"
-            "writer: {backend: scripted, script: 'scripts:recorded', seconds: 0.004, concurrency: 4}\n"
+            f"writer: {{backend: scripted, script: 'scripts:recorded', seconds: {seconds}, concurrency: 4}}\n"
         )
         tests = str(Path(__file__).parents[1])
         self.code = JOB.format(tests=tests, recipe=str(recipe), folder=str(self.folder))
@@ -338,7 +338,7 @@ def test_killed_at_fifty_random_points_the_rows_are_the_same_and_nothing_committ
 
 
 def test_killed_once_it_goes_on_from_what_was_committed(tmp_path: Path) -> None:
-    calm, job = Job(tmp_path, "calm"), Job(tmp_path, "storm")
+    calm, job = Job(tmp_path, "calm"), Job(tmp_path, "storm", seconds=0.02)
     assert calm.start().wait(60) == 0
     process = job.start()
     while len(job.committed()) < 40:
@@ -354,7 +354,7 @@ def test_killed_once_it_goes_on_from_what_was_committed(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    job = Job(tmp_path, "a")
+    job = Job(tmp_path, "a", seconds=0.03)  # the whole run takes two seconds, so that the signal meets it at work
     process = job.start()
     while len(job.committed()) < 20:
         time.sleep(0.01)
