@@ -264,6 +264,11 @@ asyncio.run(pipeline.generate(recipe.load_recipe({recipe!r}), Run(pathlib.Path({
 """
 
 
+def _listen() -> None:
+    """Take SIGINT, which a shell makes everything ignore that it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Job:
     """A run in a process of its own; its model writes down every call it gets."""
 
@@ -282,7 +287,8 @@ class Job:
 
     def start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {"CAI_TEST_LOG": str(self.log)}
-        return subprocess.Popen([sys.executable, "-c", self.code], env=environment, stderr=subprocess.PIPE)
+        command = [sys.executable, "-c", self.code]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, preexec_fn=_listen)
 
     def committed(self) -> set[str]:
         """Digests of the answers that are safely on disk."""
