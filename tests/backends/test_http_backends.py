@@ -17,7 +17,7 @@ from cai.backends import anthropic, openai
 from cai.backends.http import prompt_logprobs as _prompt_logprobs
 from cai.backends.http.anthropic_messages import AnthropicMessages
 from cai.backends.http.endpoint import AnthropicEndpoint, OpenAIEndpoint
-from cai.backends.http.errors import Suspect, has_error
+from cai.backends.http.errors import Suspect, body_error, has_error
 from cai.backends.http.openai_chat import OpenAIChat
 from cai.backends.http.retry import EMPTY_TRIES, TRIES, Retry
 from cai.backends.http.usage import reported_usage
@@ -36,6 +36,7 @@ from cai.runs.recipe import ModelChoice, Recipe
 
 CANARY = "sk-canary-0123456789abcdef"
 USED = Usage(11, 3)
+HERE = OpenAIEndpoint(model="m", base_url="http://x/v1")
 PLAIN = Request((Message("user", "Question: why?\nAnswer:"),), Sampling(0.7, 0.9, 64, ("\n",)), seed=7, plain=True)
 
 
@@ -156,9 +157,8 @@ def test_log_probabilities_are_kept_where_they_are_asked_for() -> None:
     ids=repr,
 )
 def test_an_error_within_a_good_status_is_an_error(answer: Any, kind: str) -> None:
-    api = chat()
     with pytest.raises(CallFailed) as error:
-        raise api.error(answer) if has_error(answer) else api.read(answer, USED)
+        raise body_error(HERE, answer) if has_error(answer) else chat().read(answer, USED)
     assert error.value.kind == kind
 
 

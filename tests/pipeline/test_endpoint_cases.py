@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from endpoints import serving
+from endpoints import ASKED, serving
 
-from cai.core.errors import CaiError
+from cai.backends import openai
+from cai.backends.http.endpoint import OpenAIEndpoint
+from cai.core.errors import CaiError, Permanent
+from cai.core.types import Message, Request
 from cai.pipeline.generate import generate
 from cai.pipeline.manifest import too_many_failures
 from cai.runs.budget import Budget
@@ -251,6 +254,48 @@ def test_a_system_message_is_folded_where_it_is_refused(cases: Path, tmp_path: P
     refused = [body for body in server.asked if has_system(body)]
     assert len(refused) == (0 if option == "fold" else 1)
     assert "constitution" in json.dumps(server.asked[-2]) or len(server.asked[-1]["messages"]) == 1
+
+
+@pytest.mark.parametrize("busy", [0, 3])
+def test_folding_is_found_out_under_concurrency_and_between_refusals_for_load(
+    cases: Path, tmp_path: Path, busy: int
+) -> None:
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    (folder / "plain.json").write_text((cases / "plain.json").read_text())
+    refusal = {"status": 400, "headers": {}, "body": {"object": "error", "message": "System role not supported"}}
+    (folder / "system.json").write_text(json.dumps(refusal))
+    (folder / "busy.json").write_text(json.dumps({"status": 503, "headers": {}, "body": {"error": "busy"}}))
+    seen = 0
+
+    class Loaded(Endpoint):
+        async def __call__(self, request: web.Request) -> web.Response:
+            nonlocal seen
+            asks_system = "system" in [turn["role"] for turn in (await request.json())["messages"]]
+            seen += asks_system
+            self.case = "busy" if asks_system and seen <= busy else "system"
+            return await super().__call__(request)
+
+    server = Loaded(folder, "system", lambda body, _: body["messages"][0]["role"] == "system")
+    found = outcome(tmp_path, server, prompts=40, concurrency=32)
+    assert (found.error, found.rows, found.failures, found.exit) == ("None", 40, {}, 0)
+
+
+async def test_folding_is_found_out_by_the_very_first_request_and_odd_turns_stop_nothing() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        roles = [turn["role"] for turn in (await request.json())["messages"]]
+        if roles != ["user"]:
+            return web.json_response({"message": "Conversation roles must alternate user/assistant"}, status=400)
+        return web.json_response({"choices": [{"message": {"content": SAID}, "finish_reason": "stop"}]})
+
+    async with serving(handler) as url:
+        model = openai.open(OpenAIEndpoint(model="m", base_url=url))
+        assert (await model.complete(ASKED)).text == SAID
+        for number in range(5):
+            odd = Request((Message("user", f"{number}?"), Message("user", "And?")))
+            with pytest.raises(Permanent):
+                await model.complete(odd)
+        await model.close()
 
 
 def test_answers_that_are_all_misunderstood_stop_the_run_within_seconds(cases: Path, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from cai.backends.http.client import EndpointClient, Post
 from cai.backends.http.completion import completion, joined_text
 from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import AnthropicEndpoint
-from cai.backends.http.errors import body_error
-from cai.core.errors import CaiError, Mistake
+from cai.core.errors import Mistake
 from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
 from cai.data.messages import message_dicts
 
@@ -71,10 +70,6 @@ class AnthropicMessages:
         if sampling.stop:
             body["stop_sequences"] = sampling.stop
         return "/messages", self._options.filled(body)
-
-    def error(self, answer: JsonObject) -> CaiError:
-        """The error that an answer with a good status is."""
-        return body_error(self._options, self._options.place, answer)
 
     def read(self, answer: JsonObject, usage: Usage) -> Completion:
         """The text blocks of an answer, and its thinking blocks apart."""

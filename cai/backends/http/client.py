@@ -19,7 +19,7 @@ from pydantic_core import to_json
 
 from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import Endpoint
-from cai.backends.http.errors import BUSY, Suspect, has_error
+from cai.backends.http.errors import BUSY, Suspect, body_error, has_error
 from cai.backends.http.first_answers import FirstAnswers
 from cai.backends.http.replicas import Replica, Replicas
 from cai.backends.http.retry import Retry
@@ -65,10 +65,6 @@ class Api(Protocol):
         """The completion in an answer that took `usage`. Raises CaiError; KeyError and the like for a wrong shape."""
         ...
 
-    def error(self, answer: JsonObject) -> CaiError:
-        """The error that an answer with a good status is."""
-        ...
-
     async def score(self, post: Post, request: Request, continuations: Sequence[str]) -> tuple[Score, ...]:
         """Log-probabilities of continuations, by as many posts as necessary. Raises Mistake if unsupported."""
         ...
@@ -89,7 +85,7 @@ class EndpointClient:
         """`connections` go to the replicas, in the order of the endpoint's addresses."""
         self.identity, self.concurrency = identity, endpoint.concurrency
         self.meter: Meter = _Unmetered()
-        self._api = api
+        self._api, self._endpoint = api, endpoint
         self._first = FirstAnswers(endpoint.place)
         self._retry = Retry(understood=lambda: self._first.any)
         parts = zip(endpoint.urls, connections, strict=True)
@@ -136,21 +132,27 @@ class EndpointClient:
         return {name: float(count) for name, count in counts.items()}
 
     async def _post(self, path: str, body: JsonObject, read: Read[Answer]) -> Answer:
-        if self._folds:
-            body = folded(body)
-        raw = to_json(body)
         try:
-            try:
-                return await self._once(path, raw, body, read)
-            except Suspect as error:
-                if error.kind != "system_role" or not self._may_fold or (plain := folded(body)) is body:
-                    raise
-                self._note_fold(error)
-            body, raw = plain, to_json(plain)
-            return await self._once(path, raw, body, read)
+            return await self._tried(path, body, read)
         except Transient as error:
             first = error
-        return await self._retry.again(partial(self._once, path, raw, body, read), first)
+        return await self._retry.again(partial(self._tried, path, body, read), first)
+
+    async def _tried(self, path: str, body: JsonObject, read: Read[Answer]) -> Answer:
+        """One try, and a second one at once where the system role is refused and may be folded."""
+        if self._folds:
+            body = folded(body)
+        try:
+            return await self._once(path, to_json(body), body, read)
+        except Suspect as error:
+            if not self._helps_to_fold(error, body):
+                raise
+            self._note_fold(error)
+        body = folded(body)
+        return await self._once(path, to_json(body), body, read)
+
+    def _helps_to_fold(self, error: CallFailed, body: JsonObject) -> bool:
+        return error.kind == "system_role" and self._may_fold and _has_system(body)
 
     def _note_fold(self, error: Suspect) -> None:
         if not self._folds:
@@ -176,6 +178,7 @@ class EndpointClient:
         except BaseException as error:
             throttle.lost(ticket)
             if isinstance(error, Permanent):
+                self._replicas.reached(replica)
                 self._stop_if_all(error, body)
             raise
         self._first.answered()
@@ -221,7 +224,7 @@ class EndpointClient:
         paid = used or estimated_usage(claim.size, _text_in(data))
         try:
             if has_error(data):
-                raise self._api.error(data)
+                raise body_error(self._endpoint, data)
             return read(data, paid)
         except CallFailed as error:
             if used is None and error.kind not in PAID:
@@ -236,6 +239,8 @@ class EndpointClient:
 
     def _stop_if_all(self, error: CallFailed, body: JsonObject) -> None:
         """Raises Refused where this error concerns every request, and not this one."""
+        if error.kind == "system_role" and (self._may_fold or not _has_system(body)):
+            return  # it is folded, or the prompt's own turns are refused
         if error.kind == "unauthorized" and not self._replicas.all[0].connection.has_key:
             what = f"wants a key, and none was sent ({error.message})"
             raise Refused(
@@ -259,10 +264,10 @@ class Claim:
 
 def folded(body: JsonObject) -> JsonObject:
     """A chat request with its system messages at the head of the first user turn; itself where it has none."""
-    turns = body.get("messages", ())
-    system = [turn["content"] for turn in turns if turn["role"] == "system"]
-    if not system:
+    if not _has_system(body):
         return body
+    turns = body["messages"]
+    system = [turn["content"] for turn in turns if turn["role"] == "system"]
     rest = [dict(turn) for turn in turns if turn["role"] != "system"]
     first = next((turn for turn in rest if turn["role"] == "user"), None)
     if first is None:
@@ -270,6 +275,10 @@ def folded(body: JsonObject) -> JsonObject:
     else:
         first["content"] = "\n\n".join((*system, first["content"]))
     return {**body, "messages": rest}
+
+
+def _has_system(body: JsonObject) -> bool:
+    return any(turn["role"] == "system" for turn in body.get("messages", ()))
 
 
 def _throttle(endpoint: Endpoint) -> Throttle:

@@ -119,7 +119,7 @@ def status_error(endpoint: Endpoint, where: str, status: int, headers: Mapping[s
     """The error for an answer with this status; `body` is its text, with the key already removed."""
     said = _Said(body)
     words = f"{status}: {said.words or said.code}".removesuffix(": ")
-    if status == 429 or (status < 500 and said.means(429)):
+    if status == 429 or (status < 500 and said.status == 429):
         return _limited(endpoint, where, words, said, headers)
     if said.html and status in (400, 403, 406, 418, 422, 451):
         return Permanent("content_filter", f"{words} (a page of a web application firewall, not an answer of the API)")
@@ -137,10 +137,10 @@ def status_error(endpoint: Endpoint, where: str, status: int, headers: Mapping[s
     return Suspect("bad_request", words, "every request is refused", _advice(said) if named else "fix what it names")
 
 
-def body_error(endpoint: Endpoint, where: str, found: object) -> CaiError:
+def body_error(endpoint: Endpoint, found: object) -> CaiError:
     """The error inside an answer with status 200, as gateways send it if they have already begun to answer."""
     body = to_json(found, inf_nan_mode="null").decode()
-    return status_error(endpoint, where, _Said(body).status or 502, {}, body)
+    return status_error(endpoint, endpoint.place, _Said(body).status or 502, {}, body)
 
 
 def has_error(answer: object) -> bool:
@@ -233,7 +233,7 @@ class _Said:
             self.found: Any = from_json(body)
         except ValueError:
             self.found = None
-        self.status = 0
+        self.status = 0  # the status that its code stands for, whichever it was sent under
         said = self._read(_text_of_page(self.raw) if self.found is None else self.found)
         self.words = " ".join(said.split())[:WORDS]
         self.code = self.code[:WORDS]
@@ -243,10 +243,6 @@ class _Said:
     def filtered(self) -> bool:
         """Whether it is about what the prompt or the answer contains."""
         return bool(_FILTERED.search(self.text) or ('"blockReason"' in self.raw or "content_filter" in self.raw))
-
-    def means(self, status: int) -> bool:
-        """Whether its code is that of a status, under which it was not sent."""
-        return self.status == status
 
     def _read(self, found: object) -> str:
         for _ in range(6):

@@ -25,6 +25,7 @@ STOPS: dict[str, tuple[int, int | None]] = {
 }
 """Kind of error -> of how many different prompts, before any answer and since the last one; None: never."""
 OF_A_KIND = ("field", "system_role")
+"""Kinds that concern requests of one kind, such as those of one stage: an answer to another kind clears nothing."""
 _IDS = re.compile(r"\b[0-9a-f][0-9a-f-]{7,}\b|\d+")
 
 
@@ -40,17 +41,18 @@ class FirstAnswers:
     def answered(self) -> None:
         """There was a good answer."""
         self.any = True
-        if self._failed:  # what is about a kind of request is not cleared by an answer to another kind
+        if self._failed:
             self._failed = {cause: prompts for cause, prompts in self._failed.items() if cause[0] in OF_A_KIND}
 
     def failed(self, error: CallFailed, prompt: object) -> Refused | None:
         """Count the error of a prompt; the error that stops the run, where there are enough like it."""
         if (limits := STOPS.get(error.kind)) is None:
             return None
-        most = limits[self.any]
+        if (most := limits[self.any]) is None:
+            return None
         prompts = self._failed.setdefault((error.kind, _IDS.sub("#", error.message)), set())
         prompts.add(prompt)
-        if most is None or len(prompts) < most:
+        if len(prompts) < most:
             return None
         if isinstance(error, Suspect):
             return Refused(self._where, f"{error.what} ({error.message})", error.fix)

@@ -19,7 +19,6 @@ from cai.backends.http.connection import Connection
 from cai.backends.http.endpoint import OpenAIEndpoint
 from cai.backends.http.errors import body_error
 from cai.backends.http.prompt_logprobs import score_by_prompt
-from cai.core.errors import CaiError
 from cai.core.types import Completion, JsonObject, Model, Request, Score, Usage
 from cai.data.messages import message_dicts
 
@@ -70,15 +69,11 @@ class OpenAIChat:
             body["logprobs"] = 0 if request.plain else True  # a number of alternatives there, a switch in chats
         return TEXT if request.plain else CHAT, options.filled(body) if options.extra_body else body
 
-    def error(self, answer: JsonObject) -> CaiError:
-        """The error that an answer with a good status is."""
-        return body_error(self._options, self._options.place, answer)
-
     def read(self, answer: JsonObject, usage: Usage) -> Completion:
         """The first choice of an answer."""
         choice = answer["choices"][0]
         if choice.get("error"):
-            raise self.error(choice)
+            raise body_error(self._options, choice)
         message = choice.get("message")
         if message is None:
             text, thought = joined_text(choice["text"], "text"), ""
